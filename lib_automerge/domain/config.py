@@ -1,0 +1,180 @@
+"""The configuration of a run: what a user writes in YAML or JSON, checked field by field.
+
+Hides decoding and its error texts. A configuration is frozen when the run starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from lib_automerge.domain.payload import Payload
+from lib_automerge.errors import ConfigError
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class BlockRule(_Section, frozen=True):
+    """How the search treats one block: a range, a fixed weight, or the weight of another block."""
+
+    low: float | None = None
+    high: float | None = None
+    fixed: float | None = None
+    tied_to: str | None = None
+
+
+class SearchConfig(_Section, frozen=True):
+    """What is searched, by which optimizer, for how long.
+
+    `low` and `high` (within -1..2) are the range of every searched block; `blocks` holds the
+    exceptions by block name, and opts text encoder and VAE blocks in. The search ends at
+    `evaluations` (baselines included), after `hours`, when the best score reaches `target`, or
+    when `patience` evaluations brought no better one, whichever comes first.
+    """
+
+    optimizer: str = "bayes"
+    evaluations: int = 80
+    hours: float | None = None
+    target: float | None = None
+    patience: int | None = None
+    low: float = 0.0
+    high: float = 1.0
+    blocks: dict[str, BlockRule] = {}
+    seed: int = 0
+    seeds_per_payload: int = 2
+
+
+class VerdictConfig(_Section, frozen=True):
+    """The final proof: `finalists` are scored again on fresh seeds of the search's payloads, and
+    the first of them against the baselines on the held-out payloads, `seeds` fresh seeds each."""
+
+    finalists: int = 3
+    finalist_seeds: int = 2
+    seeds: int = 4
+
+
+class RewardConfig(_Section, frozen=True):
+    """A reward by its registered name, with its options."""
+
+    name: str = "image_reward"
+    options: dict[str, str | int | float | bool | None] = {}
+
+
+class GeneratorConfig(_Section, frozen=True):
+    """The image backend. `device` is cpu, cuda, cuda:1 or mps (None: the best there is); `dtype`
+    fp16, bf16 or fp32 (None: fp32 on cpu, else fp16); `threads` for the CPU."""
+
+    name: str = "diffusers"
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+
+class OutputConfig(_Section, frozen=True):
+    """What is written at the end. `checkpoint` is when the merge is saved: "never", "gain" (only
+    with a significant gain) or "always"; `dtype` None keeps each tensor's own."""
+
+    checkpoint: str = "never"
+    dtype: str | None = None
+
+
+class RunConfig(_Section, frozen=True):
+    """Everything that decides a run. `models` maps roles ("a", "b", "c") to checkpoint paths."""
+
+    models: dict[str, str]
+    payloads: tuple[Payload, ...]
+    name: str = ""
+    method: str = "weighted_sum"
+    parameters: dict[str, float] = {}
+    reward: RewardConfig = RewardConfig()
+    search: SearchConfig = SearchConfig()
+    verdict: VerdictConfig = VerdictConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    output: OutputConfig = OutputConfig()
+
+
+def decode_config(raw: object) -> RunConfig:
+    """Turn parsed YAML or JSON into a checked configuration.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a wrong type, or a value out of
+            range; the text names the field.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(
+            f"the configuration is a {type(raw).__name__}, not a mapping. "
+            "Start with `models:` and `payloads:`."
+        )
+    try:
+        config = msgspec.convert(raw, RunConfig, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from error
+    _check_ranges(config)
+    return config
+
+
+_UNKNOWN = re.compile(r"unknown field `(?P<name>.+?)`(?: - at `(?P<path>.+)`)?")
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "$": RunConfig,
+    "$.payloads[...]": Payload,
+    "$.reward": RewardConfig,
+    "$.search": SearchConfig,
+    "$.search.blocks[...]": BlockRule,
+    "$.verdict": VerdictConfig,
+    "$.generator": GeneratorConfig,
+    "$.output": OutputConfig,
+}
+
+
+def _explain(text: str) -> str:
+    match = _UNKNOWN.search(text)
+    if match is None:
+        return f"the configuration is wrong: {text[0].lower()}{text[1:]}. Correct that field."
+    section = _SECTIONS.get(match["path"] or "$")
+    known = section.__struct_fields__ if section else ()
+    near = difflib.get_close_matches(match["name"], known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+    place = f" in {match['path'][2:]}" if match["path"] else ""
+    return f"unknown key{place}: {match['name']!r}. {hint}"
+
+
+def _check_ranges(config: RunConfig) -> None:
+    if not config.payloads:
+        raise ConfigError("there are no payloads: the list is empty. Add at least one prompt.")
+    if all(payload.held_out for payload in config.payloads):
+        raise ConfigError(
+            f"all {len(config.payloads)} payloads are held out. Leave some to the search."
+        )
+    if "a" not in config.models or "b" not in config.models:
+        raise ConfigError(
+            f"a run needs the models 'a' and 'b'; given: {sorted(config.models) or 'none'}."
+            " Name both checkpoints under `models`."
+        )
+    limits: tuple[tuple[str, float | None, float, float], ...] = (
+        ("search.evaluations", config.search.evaluations, 3, 100_000),
+        ("search.hours", config.search.hours, 0, 10_000),
+        ("search.patience", config.search.patience, 1, 100_000),
+        ("search.seed", config.search.seed, 0, 2**32 - 1),
+        ("search.seeds_per_payload", config.search.seeds_per_payload, 1, 1000),
+        ("verdict.finalists", config.verdict.finalists, 1, 50),
+        ("verdict.finalist_seeds", config.verdict.finalist_seeds, 1, 1000),
+        ("verdict.seeds", config.verdict.seeds, 2, 1000),
+        ("generator.threads", config.generator.threads, 1, 1024),
+    )
+    for field, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{field} is {value}. It must be between {low:g} and {high:g}.")
+    choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
+        ("output.checkpoint", config.output.checkpoint, ("never", "gain", "always")),
+        ("output.dtype", config.output.dtype, (None, "fp16", "bf16", "fp32")),
+        ("generator.dtype", config.generator.dtype, (None, "fp16", "bf16", "fp32")),
+    )
+    for field, chosen, allowed in choices:
+        if chosen not in allowed:
+            names = ", ".join(name for name in allowed if name)
+            raise ConfigError(f"{field} is {chosen!r}. Use one of: {names}.")

@@ -1,0 +1,335 @@
+"""A run as facts: the events of its journal, and the state that is folded from them.
+
+The journal is the only truth of a run. Nothing here reads a clock or a file; folding the same
+events gives the same state anywhere.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+Timing = dict[str, float]
+"""Seconds by phase. The fields `time`, `seconds` and `memory_bytes` of events are the only ones
+that may differ between two runs of one configuration, seed and device."""
+
+
+class Origin(str, enum.Enum):
+    """Where a candidate comes from."""
+
+    MODEL_A = "A"
+    MODEL_B = "B"
+    HALF = "50:50"
+    DESIGN = "start design"
+    SEARCH = "search"
+
+
+BASELINES = (Origin.MODEL_A, Origin.MODEL_B, Origin.HALF)
+"""The first three evaluations of every run, in this order."""
+
+
+class Stage(str, enum.Enum):
+    """What an image is scored for."""
+
+    SEARCH = "search"
+    FINALISTS = "finalists"
+    VERDICT = "verdict"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """A fact of a run. `time` is seconds since the epoch, for display only."""
+
+    time: float = 0.0
+
+
+class Started(Event, frozen=True, tag="started"):
+    """The run began with this configuration (a digest of `run.json`)."""
+
+    config: str
+
+
+class Resumed(Event, frozen=True, tag="resumed"):
+    """A process took the run up again."""
+
+
+class Proposed(Event, frozen=True, tag="proposed"):
+    """Evaluation number `evaluation` (from 1) will score these weights."""
+
+    evaluation: int
+    origin: Origin
+    weights: dict[str, float]
+
+
+class Scored(Event, frozen=True, tag="scored"):
+    """One image of a candidate was scored.
+
+    `job` is the job's number within the stage, `digest` identifies the image's pixels, `file` is
+    relative to the run folder. A broken image has no score and says why in `broken`.
+    """
+
+    evaluation: int
+    stage: Stage
+    job: int
+    payload: str
+    seed: int
+    digest: str
+    file: str
+    score: float | None = None
+    broken: str | None = None
+
+
+class Evaluated(Event, frozen=True, tag="evaluated"):
+    """All images of a candidate are scored: the payload-weighted mean and its standard error."""
+
+    evaluation: int
+    mean: float
+    standard_error: float
+    images: int
+    per_payload: dict[str, float]
+    seconds: Timing = {}
+    memory_bytes: int = 0
+
+
+class Rejected(Event, frozen=True, tag="rejected"):
+    """A candidate was given up (black or NaN images); it has no score."""
+
+    evaluation: int
+    reason: str
+    seconds: Timing = {}
+
+
+class Warned(Event, frozen=True, tag="warned"):
+    """Something that the user should know."""
+
+    message: str
+
+
+class SearchEnded(Event, frozen=True, tag="search_ended"):
+    """The search is over; `reason` says why in words."""
+
+    reason: str
+
+
+class StageDone(Event, frozen=True, tag="stage_done"):
+    """A candidate's images of the finalists' or the verdict's stage are all scored."""
+
+    evaluation: int
+    stage: Stage
+    mean: float
+    standard_error: float
+    images: int
+    seconds: Timing = {}
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The winner against one baseline, on the same payloads and seeds.
+
+    `difference` is winner minus baseline, `standard_error` its error, `p_value` one-sided and
+    corrected for the number of comparisons (Holm 1979), `low` and `high` the 95 % interval.
+    """
+
+    baseline: Origin
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+    p_value: float
+    pairs: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the winner is better at the 5 % level."""
+        return self.p_value < 0.05 and self.difference > 0
+
+
+class Verdict(Event, frozen=True, tag="verdict"):
+    """What the run found out, on images that the search never saw.
+
+    `winner` is an evaluation number; `gain` is true when it is significantly better than both
+    parents and the 50:50 merge; `held_out` tells whether unseen prompts were used, or only unseen
+    seeds; `means` are mean scores by evaluation number.
+    """
+
+    winner: int
+    better_parent: Origin
+    gain: bool
+    held_out: bool
+    sentence: str
+    comparisons: tuple[Comparison, ...]
+    means: dict[int, float]
+    images: int
+
+
+class Saved(Event, frozen=True, tag="saved"):
+    """The merged checkpoint was written; `reproduced` is how many scored images it gave again,
+    bit for bit, when it was loaded afresh."""
+
+    file: str
+    sha256: str
+    reproduced: int
+
+
+class Stopped(Event, frozen=True, tag="stopped"):
+    """The user stopped the run; it can be resumed."""
+
+
+class Failed(Event, frozen=True, tag="failed"):
+    """The run ended with an error; it can be resumed once the cause is gone."""
+
+    message: str
+
+
+class Finished(Event, frozen=True, tag="finished"):
+    """The run is complete."""
+
+    reason: str
+    seconds: Timing = {}
+
+
+AnyEvent = (
+    Started
+    | Resumed
+    | Proposed
+    | Scored
+    | Evaluated
+    | Rejected
+    | Warned
+    | SearchEnded
+    | StageDone
+    | Verdict
+    | Saved
+    | Stopped
+    | Failed
+    | Finished
+)
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate with what is known of it.
+
+    `score` is the mean over its images and None while it is unfinished or was rejected.
+    """
+
+    number: int
+    origin: Origin
+    weights: dict[str, float]
+    score: float | None = None
+    standard_error: float = math.nan
+    images: int = 0
+    per_payload: dict[str, float] = {}
+    seconds: Timing = {}
+    rejected: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be learned of it."""
+        return self.score is not None or self.rejected is not None
+
+
+class Status(str, enum.Enum):
+    """The states of a run as its journal tells them; only a lock can tell running from
+    interrupted."""
+
+    STARTING = "starting"
+    UNFINISHED = "unfinished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+class RunState:
+    """The state of a run, folded from its events one by one.
+
+    The only mutable object of the domain; its owner is whoever folds the journal.
+    """
+
+    def __init__(self, events: Iterable[AnyEvent] = ()) -> None:
+        self.status = Status.STARTING
+        self.evaluations: dict[int, Evaluation] = {}
+        self.scores: dict[tuple[Stage, int], dict[int, Scored]] = {}
+        self.stages: dict[tuple[Stage, int], StageDone] = {}
+        self.warnings: list[str] = []
+        self.started: Started | None = None
+        self.search_ended: SearchEnded | None = None
+        self.verdict: Verdict | None = None
+        self.saved: Saved | None = None
+        self.finished: Finished | None = None
+        self.failure: str | None = None
+        for event in events:
+            self.add(event)
+
+    def add(self, event: AnyEvent) -> None:
+        """Fold one more event."""
+        match event:
+            case Started():
+                self.started = event
+                self.status = Status.UNFINISHED
+            case Resumed():
+                self.status = Status.UNFINISHED
+                self.failure = None
+            case Proposed():
+                self.evaluations[event.evaluation] = Evaluation(
+                    number=event.evaluation, origin=event.origin, weights=event.weights
+                )
+            case Scored():
+                self.scores.setdefault((event.stage, event.evaluation), {})[event.job] = event
+            case Evaluated():
+                self._update(
+                    event.evaluation,
+                    score=event.mean,
+                    standard_error=event.standard_error,
+                    images=event.images,
+                    per_payload=event.per_payload,
+                    seconds=event.seconds,
+                )
+            case Rejected():
+                self._update(event.evaluation, rejected=event.reason, seconds=event.seconds)
+            case Warned():
+                self.warnings.append(event.message)
+            case SearchEnded():
+                self.search_ended = event
+            case StageDone():
+                self.stages[event.stage, event.evaluation] = event
+            case Verdict():
+                self.verdict = event
+            case Saved():
+                self.saved = event
+            case Stopped():
+                self.status = Status.STOPPED
+            case Failed():
+                self.status = Status.FAILED
+                self.failure = event.message
+            case Finished():
+                self.finished = event
+                self.status = Status.FINISHED
+
+    def _update(self, number: int, **changes: object) -> None:
+        self.evaluations[number] = msgspec.structs.replace(self.evaluations[number], **changes)
+
+    @property
+    def history(self) -> tuple[Evaluation, ...]:
+        """The finished evaluations, in order of their numbers."""
+        return tuple(e for _, e in sorted(self.evaluations.items()) if e.finished)
+
+    @property
+    def pending(self) -> tuple[Evaluation, ...]:
+        """Evaluations that were proposed and are not finished."""
+        return tuple(e for _, e in sorted(self.evaluations.items()) if not e.finished)
+
+    @property
+    def incumbent(self) -> Evaluation | None:
+        """The evaluation with the best score so far; the earliest of equals."""
+        return best(self.history)
+
+    def baseline(self, origin: Origin) -> Evaluation | None:
+        """The evaluation of a parent or of the 50:50 merge, if it is proposed yet."""
+        return next((e for e in self.evaluations.values() if e.origin is origin), None)
+
+
+def best(evaluations: Iterable[Evaluation]) -> Evaluation | None:
+    """The evaluation with the highest score; the earliest of equals; None without scores."""
+    scored = [e for e in evaluations if e.score is not None]
+    return max(scored, key=lambda e: (e.score or 0.0, -e.number)) if scored else None

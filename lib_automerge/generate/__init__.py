@@ -1,0 +1,1 @@
+"""Generators: turn a recipe and image jobs into images."""

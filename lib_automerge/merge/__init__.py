@@ -1,0 +1,1 @@
+"""Merging: read checkpoints, combine tensors, put them somewhere."""
