@@ -1,1 +1,5 @@
-"""Merging: read checkpoints, combine tensors, put them somewhere."""
+"""Merging: read checkpoints, combine their tensors, put them somewhere."""
+
+from lib_automerge.merge.files import merge_files
+
+__all__ = ["merge_files"]

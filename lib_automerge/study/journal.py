@@ -1,0 +1,160 @@
+"""The journal of a run: an append-only file of events, the only truth of the run.
+
+Hides durability (every append is flushed and fsynced before it returns), the torn last line that
+a killed process or a power cut leaves, and damage anywhere else, which every line's number and
+checksum reveal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import msgspec
+
+from lib_automerge.domain.run import AnyEvent
+from lib_automerge.errors import StorageError
+
+_PREFIX = re.compile(rb'\{"n":(\d+),"crc":"([0-9a-f]{8})",')
+_DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def read_events(path: Path) -> list[AnyEvent]:
+    """The events of a journal; a torn last line is left out, a missing file is empty.
+
+    Safe while another process appends.
+
+    Raises:
+        StorageError: the file cannot be read, or is damaged before its last line.
+    """
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[AnyEvent], int, bool]:
+    """Events, the length in bytes that they take, and whether the last line lacks its newline."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0, False
+    except OSError as error:
+        raise StorageError(
+            f"cannot read the journal {path}: {error.strerror}. Check its permissions."
+        ) from error
+    events: list[AnyEvent] = []
+    position = 0
+    while position < len(data):
+        end = data.find(b"\n", position)
+        stop = len(data) if end < 0 else end
+        event = _decode(data[position:stop], len(events) + 1)
+        if event is None:
+            if 0 <= end < len(data) - 1:
+                raise StorageError(
+                    f"the journal {path} is damaged in line {len(events) + 1}: what follows it "
+                    "cannot be trusted. Restore the file from a backup, or delete that line and "
+                    "all after it to resume from there."
+                )
+            return events, position, False
+        events.append(event)
+        position = stop + 1
+    return events, min(position, len(data)), position > len(data)
+
+
+def _decode(line: bytes, number: int) -> AnyEvent | None:
+    match = _PREFIX.match(line)
+    if match is None or int(match[1]) != number:
+        return None
+    body = b"{" + line[match.end() :]
+    if int(match[2], 16) != _checksum(number, body):
+        return None
+    try:
+        return _DECODER.decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _checksum(number: int, body: bytes) -> int:
+    return zlib.crc32(body, number)
+
+
+class Journal:
+    """A journal that is open for appending; its owner must hold the run folder's lock.
+
+    Opening cuts off a torn last line. `events` is what was there.
+
+    Raises:
+        StorageError: the file is damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        events, length, open_ended = _parse(path)
+        self.events: tuple[AnyEvent, ...] = tuple(events)
+        self._count = len(events)
+        self._end = length
+        try:
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+            self._file.truncate(length)
+            self._file.seek(length)
+            if open_ended:
+                self._write(b"\n")
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def append(self, *events: AnyEvent) -> tuple[AnyEvent, ...]:
+        """Write events and wait until they are on disk; returns them with their time.
+
+        Raises:
+            StorageError: they could not be written; the journal is as it was before.
+        """
+        now = self._clock()
+        stamped = tuple(msgspec.structs.replace(event, time=now) for event in events)
+        lines = bytearray()
+        for number, event in enumerate(stamped, start=self._count + 1):
+            body = msgspec.json.encode(event)
+            lines += b'{"n":%d,"crc":"%08x",' % (number, _checksum(number, body))
+            lines += body[1:] + b"\n"
+        try:
+            self._write(bytes(lines))
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._count += len(stamped)
+        return stamped
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            # a half-written line must not stand before the next one
+            self._file.seek(self._end)
+            self._file.truncate()
+            raise
+        self._end += len(data)
+
+    def _cannot_write(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"cannot write the journal {self._path}: {error.strerror}. All earlier scores are "
+            "safe; free some space or fix the permissions, then resume."
+        )
+
+    def close(self) -> None:
+        """Close the file; nothing is lost without it."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,240 @@
+"""Run folders: where a run's files lie, and how they are written without ever being half there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import filelock
+import msgspec
+from PIL.Image import Image
+
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.recipe import ModelRef
+from lib_automerge.domain.run import AnyEvent, RunState, Stage
+from lib_automerge.errors import StorageError
+from lib_automerge.study.journal import Journal, read_events
+
+LOCK_WAIT_S = 2.0
+"""A status query holds the lock for a moment; a starting run waits this long for it."""
+
+
+class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `run.json`: what was decided before the first evaluation.
+
+    `distances` are the relative distances of the other model from A per block; `versions` and
+    `generator` decide, with everything else, the bits of images and scores.
+    """
+
+    config: RunConfig
+    models: dict[str, ModelRef]
+    architecture: str
+    distances: dict[str, float]
+    reward: str
+    generator: dict[str, str]
+    versions: dict[str, str]
+    format: int = 1
+
+    def digest(self) -> str:
+        """Identifies the manifest (SHA-256, hex)."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+class RunFolder:
+    """A run folder by path. Reading needs nothing more; writing needs `owned`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.report = path / "report.html"
+        self.recipe = path / "recipe.json"
+        self.log = path / "log.txt"
+        self._manifest = path / "run.json"
+        self._journal = path / "journal.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, manifest: RunManifest) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises:
+            StorageError: it exists and is not empty, or cannot be written.
+        """
+        check_new(path)
+        folder = cls(path)
+        try:
+            (path / "images").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        folder.write("run.json", text + b"\n")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of an existing run.
+
+        Raises:
+            StorageError: there is no run in it.
+        """
+        folder = cls(path)
+        if not folder._manifest.is_file():
+            raise StorageError(
+                f"no run in {path}: there is no run.json. Give the folder of a run; "
+                "`runs` lists them."
+            )
+        return folder
+
+    def manifest(self) -> RunManifest:
+        """What was frozen at the start.
+
+        Raises:
+            StorageError: `run.json` cannot be read or is of a newer format.
+        """
+        try:
+            manifest = msgspec.json.decode(self._manifest.read_bytes(), type=RunManifest)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise StorageError(
+                f"cannot read {self._manifest}: {error}. Restore it from a backup; the run "
+                "cannot go on without its configuration."
+            ) from error
+        if manifest.format != 1:
+            raise StorageError(
+                f"{self._manifest} has format {manifest.format}, newer than this version reads "
+                "(1). Update Automerge."
+            )
+        return manifest
+
+    def events(self) -> list[AnyEvent]:
+        """The journal's events so far, also while another process runs the run."""
+        return read_events(self._journal)
+
+    def state(self) -> RunState:
+        """The run's state so far, also while another process runs it."""
+        return RunState(self.events())
+
+    def running(self) -> bool:
+        """Whether some process works on the run now."""
+        lock = filelock.FileLock(self.path / "run.lock", timeout=0)
+        try:
+            with lock:
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False
+
+    def owned(self, clock: Callable[[], float]) -> OwnedRun:
+        """Take the run for this process; a context manager.
+
+        Raises:
+            StorageError: another process has it, or the journal is damaged.
+        """
+        return OwnedRun(self, self._journal, clock)
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Replace a file of the folder in one step: its readers see the old or the new whole.
+
+        Raises:
+            StorageError: it could not be written; the old file is still there.
+        """
+        path = self.path / name
+        partial = path.with_name(f".{name}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _cannot_write(path, error) from error
+        return path
+
+    def save_image(self, stage: Stage, evaluation: int, job: int, image: Image) -> tuple[str, str]:
+        """Store an image; returns its path relative to the folder, and the digest of its pixels.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        name = f"images/e{evaluation:04d}/{stage.value}-{job:04d}.png"
+        path = self.path / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+            image.save(path, compress_level=1)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        return name, pixel_digest(image)
+
+
+class OwnedRun:
+    """A run folder that this process holds: nobody else can append to its journal."""
+
+    def __init__(self, folder: RunFolder, journal: Path, clock: Callable[[], float]) -> None:
+        self.folder = folder
+        self._path = journal
+        self._clock = clock
+        self._lock = filelock.FileLock(folder.path / "run.lock", timeout=LOCK_WAIT_S)
+
+    def __enter__(self) -> OwnedRun:
+        try:
+            self._lock.acquire()
+        except filelock.Timeout as error:
+            raise StorageError(
+                f"another process is working on the run in {self.folder.path}. Wait for it or "
+                "stop it first; `status` shows what it does."
+            ) from error
+        except OSError as error:
+            raise _cannot_write(self.folder.path / "run.lock", error) from error
+        try:
+            self.journal = Journal(self._path, self._clock)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.journal.close()
+        self._lock.release()
+
+
+def check_new(path: Path) -> None:
+    """Raise StorageError unless a new run could be made in this folder."""
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{path} is a file, not a folder. Choose another output folder.")
+    if path.is_dir() and any(path.iterdir()):
+        raise StorageError(
+            f"the output folder is not empty: {path}. Choose another one, or resume the run in it."
+        )
+    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise StorageError(
+            f"cannot write in {parent}: it is read-only. Choose another output folder."
+        )
+
+
+def list_runs(root: Path) -> list[RunFolder]:
+    """The runs in a folder, oldest first; the folder may be a run itself."""
+    if not root.is_dir():
+        raise StorageError(f"there is no folder {root}. Give the folder that holds your runs.")
+    found = [root, *sorted(root.iterdir())]
+    return [RunFolder(path) for path in found if (path / "run.json").is_file()]
+
+
+def pixel_digest(image: Image) -> str:
+    """Identifies an image by its size and pixels, whatever file it is in."""
+    content = repr((image.mode, image.size)).encode() + image.tobytes()
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _cannot_write(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: {error.strerror}. Check the folder's permissions and free space; "
+        "everything written before is safe."
+    )
