@@ -1,0 +1,63 @@
+"""Reading run configurations from YAML and JSON files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from lib_automerge.domain.config import RunConfig, decode_config
+from lib_automerge.errors import ConfigError, StorageError
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read and check a configuration file.
+
+    Paths in it are relative to its folder. `payloads` may name a JSON or YAML file that holds the
+    list, and `reward.options.weights` a file.
+
+    Raises:
+        StorageError: a file cannot be read.
+        ConfigError: it is not YAML or JSON, or says something that cannot be.
+    """
+    raw = _load(path)
+    folder = path.parent
+    if isinstance(raw, dict):
+        if isinstance(raw.get("payloads"), str):
+            raw = {**raw, "payloads": _load(folder / raw["payloads"])}
+    config = decode_config(raw)
+    models = {role: str(folder / Path(name).expanduser()) for role, name in config.models.items()}
+    weights = config.reward.options.get("weights")
+    if isinstance(weights, str):
+        located = str(folder / Path(weights).expanduser())
+        options = {**config.reward.options, "weights": located}
+        config = msgspec.structs.replace(
+            config, reward=msgspec.structs.replace(config.reward, options=options)
+        )
+    return msgspec.structs.replace(config, models=models)
+
+
+def _load(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text: {error.reason}. Save it as UTF-8.") from error
+    try:
+        if path.suffix.lower() == ".json":
+            return json.loads(text)
+        return yaml.safe_load(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path.name} is not JSON: {error.msg} in line {error.lineno}. Correct it there."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise ConfigError(
+            f"{path.name} is not YAML: {problem}{place}. Correct it there."
+        ) from error

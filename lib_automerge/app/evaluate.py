@@ -1,0 +1,142 @@
+"""One evaluation: a candidate is merged, its images are made and scored, every score is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import Scored, Stage, Timing
+from lib_automerge.errors import RewardError
+from lib_automerge.generate.base import Session, StopFlag
+from lib_automerge.reward.base import Reward
+from lib_automerge.study.store import OwnedRun
+
+
+class StopRequested(Exception):
+    """The user asked to stop; everything finished is journalled."""
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """The outcome of an evaluation: all its images, or why it was given up; seconds by phase."""
+
+    images: dict[int, Scored]
+    seconds: Timing
+    broken: Scored | None = None
+
+    def by_payload(self) -> dict[str, list[float]]:
+        """The scores of each payload, in the order of the jobs."""
+        result: dict[str, list[float]] = {}
+        for _, image in sorted(self.images.items()):
+            if image.score is not None:
+                result.setdefault(image.payload, []).append(image.score)
+        return result
+
+    def by_pair(self) -> dict[tuple[str, int], float]:
+        """The scores by payload name and seed."""
+        return {
+            (image.payload, image.seed): image.score
+            for image in self.images.values()
+            if image.score is not None
+        }
+
+
+class Scorer:
+    """Makes and scores the images of candidates within one session of one run."""
+
+    def __init__(self, session: Session, reward: Reward, run: OwnedRun, stop: StopFlag) -> None:
+        self._session = session
+        self._reward = reward
+        self._run = run
+        self._stop = stop
+
+    def score(
+        self,
+        number: int,
+        stage: Stage,
+        recipe: Recipe,
+        jobs: Sequence[ImageJob],
+        known: Mapping[int, Scored],
+    ) -> Scores:
+        """Score every job of evaluation `number` that is not known yet.
+
+        A batch is always generated whole, also when some of its images are known, so that a
+        resumed evaluation has the bits of an uninterrupted one. The first broken image ends it.
+
+        Raises:
+            StopRequested: between batches, when the user asked.
+        """
+        images = dict(known)
+        seconds: Timing = {"merge": 0.0, "generate": 0.0, "score": 0.0}
+        began = time.perf_counter()
+        applied = False
+        for batch in batches_of(jobs):
+            if _broken(images) is not None:
+                break
+            if all(job.number in images for job in batch):
+                continue
+            if self._stop():
+                raise StopRequested
+            if not applied:
+                start = time.perf_counter()
+                self._session.apply(recipe)
+                seconds["merge"] += time.perf_counter() - start
+                applied = True
+            fresh = self._batch(number, stage, batch, seconds)
+            new = [event for event in fresh if event.job not in images]
+            images |= {event.job: event for event in new}
+            self._run.journal.append(*new)
+        seconds["total"] = time.perf_counter() - began
+        return Scores(images, seconds, _broken(images))
+
+    def _batch(
+        self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing
+    ) -> list[Scored]:
+        start = time.perf_counter()
+        made = list(self._session.images(batch, self._stop))
+        seconds["generate"] += time.perf_counter() - start
+        if len(made) < len(batch):
+            raise StopRequested
+        start = time.perf_counter()
+        whole = [(job, image) for job, image in made if "broken" not in image.info]
+        scores = dict(
+            zip(
+                (job.number for job, _ in whole),
+                self._reward.score(
+                    [image for _, image in whole], [job.payload.judged_prompt for job, _ in whole]
+                ),
+                strict=True,
+            )
+        )
+        seconds["score"] += time.perf_counter() - start
+        events = []
+        for job, image in made:
+            score = scores.get(job.number)
+            if score is not None and score != score:
+                raise RewardError(
+                    f"the reward {self._reward.name} gave NaN for payload {job.payload.name!r}, "
+                    f"seed {job.seed}. Check its weights with another image."
+                )
+            file, digest = self._run.folder.save_image(stage, number, job.number, image)
+            broken = image.info.get("broken")
+            events.append(
+                Scored(
+                    evaluation=number,
+                    stage=stage,
+                    job=job.number,
+                    payload=job.payload.name,
+                    seed=job.seed,
+                    digest=digest,
+                    file=file,
+                    score=score,
+                    broken=None if broken is None else str(broken),
+                )
+            )
+        return events
+
+
+def _broken(images: Mapping[int, Scored]) -> Scored | None:
+    return next((image for image in images.values() if image.broken), None)

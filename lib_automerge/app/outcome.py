@@ -1,0 +1,113 @@
+"""What a run hands over: best.json, the recipe, the verdict and, on request, the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.recipe import Recipe, recipe_json
+from lib_automerge.domain.run import BASELINES, Origin, RunState, Scored
+from lib_automerge.errors import ModelError, StorageError
+from lib_automerge.generate.base import Generator
+from lib_automerge.merge.files import write_merge
+from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from lib_automerge.study.store import RunFolder, pixel_digest
+
+BASELINE_KEYS = {Origin.MODEL_A: "a", Origin.MODEL_B: "b", Origin.HALF: "half"}
+
+
+def write_best(folder: RunFolder, state: RunState) -> None:
+    """Replace `best.json` by the incumbent."""
+    incumbent = state.incumbent
+    if incumbent is None:
+        return
+    found = {origin: state.baseline(origin) for origin in BASELINES}
+    best = {
+        "format": 1,
+        "evaluation": incumbent.number,
+        "score": incumbent.score,
+        "weights": incumbent.weights,
+        "baselines": {
+            BASELINE_KEYS[origin]: evaluation.score if evaluation else None
+            for origin, evaluation in found.items()
+        },
+    }
+    folder.write("best.json", (json.dumps(best, indent=2) + "\n").encode())
+
+
+def write_outcome(folder: RunFolder, recipe: Recipe, state: RunState) -> Recipe:
+    """Write `recipe.json` and `verdict.json`; returns the recipe with its provenance."""
+    verdict = state.verdict
+    assert verdict is not None
+    winner = state.evaluations[verdict.winner]
+    recipe = msgspec.structs.replace(
+        recipe,
+        provenance={
+            "evaluation": winner.number,
+            "search_score": winner.score,
+            "verdict": verdict.sentence,
+            "gain": verdict.gain,
+        },
+    )
+    folder.write("recipe.json", recipe_json(recipe).encode())
+    facts = msgspec.to_builtins(verdict, str_keys=True)
+    del facts["event"], facts["time"]
+    facts = {"format": 1, **facts}
+    for comparison, shown in zip(verdict.comparisons, facts["comparisons"], strict=True):
+        shown["significant"] = comparison.significant
+    folder.write("verdict.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return recipe
+
+
+def save_checkpoint(
+    folder: RunFolder, recipe: Recipe, models: Mapping[str, Checkpoint], config: RunConfig
+) -> Path:
+    """Write the merged checkpoint into the run folder; a complete one of this recipe is kept.
+
+    Raises:
+        StorageError: another file has its name, or it cannot be written.
+    """
+    stems = "-".join(ref.name[:40] for _, ref in sorted(recipe.models.items()))
+    path = folder.path / f"{stems}-e{recipe.provenance['evaluation']}.safetensors"
+    if not path.exists():
+        write_merge(recipe, models, path, dtype=config.output.dtype)
+    elif not _holds(path, recipe):
+        raise StorageError(
+            f"another file has the name of the merged checkpoint: {path}. Move it away and "
+            "resume the run."
+        )
+    return path
+
+
+def _holds(path: Path, recipe: Recipe) -> bool:
+    try:
+        with open_checkpoint(path) as checkpoint:
+            stored = json.loads(checkpoint.header.metadata.get("automerge_recipe", "{}"))
+    except (ModelError, ValueError):
+        return False
+    return bool(stored.get("weights") == recipe.weights and stored.get("method") == recipe.method)
+
+
+def reproduced(
+    path: Path, generator: Generator, batch: Sequence[ImageJob], scored: Mapping[int, Scored]
+) -> int:
+    """How many of the batch's scored images a saved checkpoint gives again, bit for bit."""
+    with (
+        open_checkpoint(path) as checkpoint,
+        generator.open({"a": checkpoint}) as session,
+    ):
+        images = list(session.images(batch, lambda: False))
+    return sum(pixel_digest(image) == scored[job.number].digest for job, image in images)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a checkpoint file, in hex."""
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.sha256()
+
+

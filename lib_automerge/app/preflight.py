@@ -1,0 +1,143 @@
+"""Everything that can be wrong with a run, found before anything is loaded or written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app.ports import Host
+from lib_automerge.domain import architectures
+from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.payload import Payload, named
+from lib_automerge.domain.recipe import ModelRef
+from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.merge.engine import Merger
+from lib_automerge.merge.inspection import scan
+from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from lib_automerge.search import proposers
+from lib_automerge.search.randomness import generator as randomness
+from lib_automerge.search.space import Space
+
+
+@contextlib.contextmanager
+def open_models(paths: Mapping[str, str]) -> Iterator[dict[str, Checkpoint]]:
+    """Open the checkpoints of a run; they close with the context.
+
+    Raises:
+        ModelError: one cannot be used, or two roles name the same file.
+    """
+    with contextlib.ExitStack() as stack:
+        models: dict[str, Checkpoint] = {}
+        for role, path in paths.items():
+            for other, known in models.items():
+                if _same_file(Path(path), known.path):
+                    raise ModelError(
+                        f"models {other!r} and {role!r} are the same file: {path}. "
+                        "Choose two different checkpoints."
+                    )
+            models[role] = stack.enter_context(open_checkpoint(Path(path)))
+        yield models
+
+
+def _same_file(one: Path, two: Path) -> bool:
+    try:
+        return one.samefile(two)
+    except OSError:
+        return False
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that can run: with all seeds and names filled in, and what was found out."""
+
+    config: RunConfig
+    models: dict[str, ModelRef]
+    distances: dict[str, float]
+
+
+def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -> Checked:
+    """Check a configuration against its open models, and fill in what it leaves open.
+
+    Raises:
+        ConfigError: settings that are unknown, out of range or contradict each other.
+        ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
+    """
+    Merger(models, config.method)
+    architecture = architectures.get(models["a"].detection.architecture)
+    space = Space.of(config.search, architecture)
+    proposers.create(config.search.optimizer, space, seed=config.search.seed)
+    payloads = with_seeds(named(config.payloads), config)
+    for payload in payloads:
+        host.check_payload(payload)
+    digests = {role: checkpoint.sha256() for role, checkpoint in models.items()}
+    for role in models:
+        twin = next((r for r in models if r < role and digests[r] == digests[role]), None)
+        if twin is not None:
+            raise ModelError(
+                f"models {twin!r} and {role!r} have the same content: {models[role].path}. "
+                "Choose two different checkpoints."
+            )
+    distances = scan(models["a"], models["b"], architecture.blocks)
+    if not any(distances.get(name) for name in architecture.blocks):
+        raise ModelError(
+            f"{models['a'].name} and {models['b'].name} hold the same weights in every block. "
+            "There is nothing to search; choose two different checkpoints."
+        )
+    return Checked(
+        config=msgspec.structs.replace(config, payloads=payloads),
+        models={
+            role: ModelRef(checkpoint.name, digests[role], str(checkpoint.path.absolute()))
+            for role, checkpoint in models.items()
+        },
+        distances=distances,
+    )
+
+
+def with_seeds(payloads: tuple[Payload, ...], config: RunConfig) -> tuple[Payload, ...]:
+    """Give the search's payloads seeds where they have none, from the run's seed."""
+    result = []
+    for index, payload in enumerate(payloads):
+        if not payload.seeds and not payload.held_out:
+            seeds = fresh_seeds(config, "search seeds", index, config.search.seeds_per_payload)
+            payload = msgspec.structs.replace(payload, seeds=seeds)
+        result.append(payload)
+    return tuple(result)
+
+
+def fresh_seeds(
+    config: RunConfig, purpose: str, index: int, count: int, used: tuple[int, ...] = ()
+) -> tuple[int, ...]:
+    """`count` image seeds for the `index`-th payload that are not among `used`."""
+    random = randomness(config.search.seed, purpose, index)
+    seeds: list[int] = []
+    while len(seeds) < count:
+        seed = int(random.integers(0, 2**32))
+        if seed not in used and seed not in seeds:
+            seeds.append(seed)
+    return tuple(seeds)
+
+
+def baseline_weights(
+    architecture: Architecture, distances: Mapping[str, float], weight: float
+) -> dict[str, float]:
+    """The weights that make all of A (0), all of B (1) or their uniform merge.
+
+    Blocks in which the models do not differ are left at 0: it makes no difference to the model
+    and keeps the baselines inside a search space that leaves those blocks alone.
+    """
+    return {name: weight if distances.get(name) else 0.0 for name in architecture.blocks}
+
+
+def check_unchanged(recorded: Mapping[str, ModelRef], models: Mapping[str, Checkpoint]) -> None:
+    """Raise ConfigError unless the open models are the ones that a run began with."""
+    for role, ref in recorded.items():
+        found = models[role].sha256()
+        if found != ref.sha256:
+            raise ConfigError(
+                f"model {role!r} has changed since the run began: {ref.path} has SHA-256 "
+                f"{found[:12]}..., it was {ref.sha256[:12]}.... Restore the file, or start a new "
+                "run."
+            )

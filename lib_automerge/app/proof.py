@@ -1,0 +1,126 @@
+"""The verdict: what the scores on unseen images say, as numbers and as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lib_automerge.domain.run import BASELINES, Comparison, Origin, Verdict
+from lib_automerge.search import statistics
+
+PairScores = Mapping[tuple[str, int], float]
+"""Scores by payload name and seed."""
+
+NAMES = {
+    Origin.MODEL_A: "model A",
+    Origin.MODEL_B: "model B",
+    Origin.HALF: "the 50:50 merge",
+}
+
+
+def judge(
+    winner: int,
+    scores: Mapping[int, PairScores],
+    baselines: Mapping[int, Origin],
+    weights: Mapping[str, float],
+    *,
+    held_out: bool,
+) -> Verdict:
+    """Compare the winner with every baseline on the same payloads and seeds.
+
+    Args:
+        winner: evaluation number of the candidate.
+        scores: by evaluation number, the winner's and the baselines'.
+        baselines: evaluation number -> which baseline it is; one that made broken images may be
+            missing, but not both parents.
+        weights: payload name -> weight.
+        held_out: whether the payloads were unknown to the search.
+    """
+    means = {
+        number: statistics.summarize(_by_payload(pairs), weights).mean
+        for number, pairs in scores.items()
+    }
+    raw = {
+        number: statistics.compare(scores[winner], scores[number], weights) for number in baselines
+    }
+    corrected = statistics.holm([test.p_value for test in raw.values()])
+    comparisons = tuple(
+        Comparison(
+            baseline=baselines[number],
+            difference=test.difference,
+            standard_error=test.standard_error,
+            low=test.low,
+            high=test.high,
+            p_value=p_value,
+            pairs=test.pairs,
+        )
+        for (number, test), p_value in zip(raw.items(), corrected, strict=True)
+    )
+    parents = [n for n, origin in baselines.items() if origin is not Origin.HALF]
+    better = baselines[max(parents, key=lambda number: means[number])]
+    gain = all(comparison.significant for comparison in comparisons)
+    images = len(scores[winner])
+    return Verdict(
+        winner=winner,
+        better_parent=better,
+        gain=gain,
+        held_out=held_out,
+        sentence=_sentence(winner, better, comparisons, gain, held_out, images),
+        comparisons=comparisons,
+        means=means,
+        images=images,
+    )
+
+
+def _by_payload(pairs: PairScores) -> dict[str, list[float]]:
+    result: dict[str, list[float]] = {}
+    for (payload, _), score in pairs.items():
+        result.setdefault(payload, []).append(score)
+    return result
+
+
+def _sentence(
+    winner: int,
+    better: Origin,
+    comparisons: tuple[Comparison, ...],
+    gain: bool,
+    held_out: bool,
+    images: int,
+) -> str:
+    where = f"{images} images of " + (
+        "prompts and seeds that the search never saw"
+        if held_out
+        else "seeds that the search never saw (no held-out prompts were given)"
+    )
+    by_origin = {comparison.baseline: comparison for comparison in comparisons}
+    shown = [by_origin[origin] for origin in (better, Origin.HALF) if origin in by_origin]
+    parts = [
+        f"{'the better parent (' + NAMES[c.baseline] + ')' if c.baseline is better else NAMES[c.baseline]}"
+        f" by {c.difference:+.3f} ± {c.standard_error:.3f}"
+        for c in shown
+    ]
+    if gain:
+        return f"Better: on {where}, evaluation {winner} beats {' and '.join(parts)}."
+    weak = [NAMES[c.baseline] for c in comparisons if not c.significant]
+    return (
+        f"No significant gain: on {where}, evaluation {winner} differs from "
+        f"{' and '.join(parts)}; that is not enough against {' and '.join(weak)}."
+    )
+
+
+def nothing_found(best: int, means: Mapping[int, float], better: Origin, images: int) -> Verdict:
+    """The verdict when every candidate but the baselines was broken."""
+    return Verdict(
+        winner=best,
+        better_parent=better,
+        gain=False,
+        held_out=False,
+        sentence="No significant gain: no candidate besides the baselines made usable images.",
+        comparisons=(),
+        means=dict(means),
+        images=images,
+    )
+
+
+def baseline_order(origin: Origin) -> int:
+    """Position of a baseline in tables: A, B, 50:50."""
+    return BASELINES.index(origin)

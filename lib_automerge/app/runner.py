@@ -1,0 +1,380 @@
+"""The loop: propose, merge, generate, score, learn; then prove the gain, and hand it over.
+
+Every step is journalled when it is done, and every decision is a function of the journal, so a
+run that was killed anywhere goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app import outcome, proof
+from lib_automerge.app.evaluate import Scorer, Scores, StopRequested
+from lib_automerge.app.ports import Listener
+from lib_automerge.app.preflight import baseline_weights, fresh_seeds
+from lib_automerge.domain import architectures
+from lib_automerge.domain.payload import ImageJob, Payload, batches_of, jobs_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import (
+    BASELINES,
+    AnyEvent,
+    Evaluated,
+    Evaluation,
+    Failed,
+    Finished,
+    Origin,
+    Proposed,
+    Rejected,
+    Resumed,
+    RunState,
+    Saved,
+    SearchEnded,
+    Stage,
+    StageDone,
+    Started,
+    Stopped,
+    Verdict,
+    Warned,
+    best,
+)
+from lib_automerge.errors import AutomergeError, GenerationError
+from lib_automerge.generate.base import Generator, Session, StopFlag
+from lib_automerge.merge.readers import Checkpoint
+from lib_automerge.reward.base import Reward
+from lib_automerge.search import proposers, statistics, stopping
+from lib_automerge.search.space import Space
+from lib_automerge.study.store import OwnedRun, RunManifest
+
+log = logging.getLogger(__name__)
+
+UNIFORM = {Origin.MODEL_A: 0.0, Origin.MODEL_B: 1.0, Origin.HALF: 0.5}
+BASELINE_METHOD = "weighted_sum"
+"""The method under which weight 1 is model B, whatever method the candidates use."""
+
+
+class Runner:
+    """Runs one run, from wherever its journal stands to its end.
+
+    Args:
+        run: the run folder, held by this process.
+        models: the open checkpoints, the ones of the manifest.
+        generator: makes the sessions.
+        reward: judges the images.
+        stop: asked between batches of images.
+        listener: told of every event after it is on disk.
+    """
+
+    def __init__(
+        self,
+        run: OwnedRun,
+        models: Mapping[str, Checkpoint],
+        generator: Generator,
+        reward: Reward,
+        stop: StopFlag,
+        listener: Listener,
+    ) -> None:
+        self._run = run
+        self._models = models
+        self._generator = generator
+        self._reward = reward
+        self._stop = stop
+        self._listener = listener
+        self._manifest: RunManifest = run.folder.manifest()
+        self._config = self._manifest.config
+        self._architecture = architectures.get(self._manifest.architecture)
+        self._space = Space.of(self._config.search, self._architecture)
+        self._proposer = proposers.create(
+            self._config.search.optimizer, self._space, seed=self._config.search.seed
+        )
+        self._stopping = stopping.from_config(self._config.search)
+        self.state = RunState(run.journal.events)
+
+    def run(self) -> RunState:
+        """Go on until the run is finished or stopped; returns its state.
+
+        Raises:
+            AutomergeError: the run failed; it is journalled and can be resumed.
+        """
+        if self.state.finished is not None:
+            return self.state
+        if self.state.started is None:
+            self._record(Started(config=self._manifest.digest()))
+        else:
+            self._record(Resumed())
+        try:
+            with self._generator.open(self._models) as session:
+                scorer = Scorer(session, self._reward, self._run, self._stop)
+                self._search(scorer, session)
+                self._prove(scorer, session)
+            self._conclude()
+        except StopRequested:
+            self._record(Stopped())
+        except AutomergeError as error:
+            self._record(Failed(message=str(error)))
+            raise
+        return self.state
+
+    # --- the search -------------------------------------------------------------------------
+
+    def _search(self, scorer: Scorer, session: Session) -> None:
+        jobs = jobs_of([p for p in self._config.payloads if not p.held_out])
+        while self.state.search_ended is None:
+            for evaluation in self.state.pending:
+                self._evaluate(scorer, evaluation, jobs)
+                self._pass_on(session)
+            reason = self._reason_to_stop()
+            self._record(self._next() if reason is None else SearchEnded(reason=reason))
+
+    def _reason_to_stop(self) -> str | None:
+        if len(self.state.evaluations) < len(BASELINES):
+            return None
+        elapsed_s = sum(e.seconds.get("total", 0.0) for e in self.state.history)
+        return self._stopping.reason(self.state.history, elapsed_s)
+
+    def _next(self) -> Proposed:
+        number = len(self.state.evaluations) + 1
+        if number <= len(BASELINES):
+            origin = BASELINES[number - 1]
+            weights = baseline_weights(
+                self._architecture, self._manifest.distances, UNIFORM[origin]
+            )
+            return Proposed(evaluation=number, origin=origin, weights=weights)
+        history = self.state.history
+        if self._config.method != BASELINE_METHOD:
+            history = tuple(e for e in history if e.origin not in (Origin.MODEL_B, Origin.HALF))
+        proposal = self._proposer.propose(history, self.state.pending, number)
+        return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
+
+    def _evaluate(
+        self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]
+    ) -> None:
+        scores = self._score(scorer, evaluation, Stage.SEARCH, jobs)
+        if scores.broken is not None:
+            self._reject(evaluation, scores)
+            return
+        summary = statistics.summarize(scores.by_payload(), self._weights())
+        self._record(
+            Evaluated(
+                evaluation=evaluation.number,
+                mean=summary.mean,
+                standard_error=summary.standard_error,
+                images=summary.images,
+                per_payload=summary.per_payload,
+                seconds=scores.seconds,
+                memory_bytes=_peak_memory(),
+            )
+        )
+        incumbent = self.state.incumbent
+        if incumbent is not None and incumbent.number == evaluation.number:
+            outcome.write_best(self._run.folder, self.state)
+
+    def _score(
+        self,
+        scorer: Scorer,
+        evaluation: Evaluation,
+        stage: Stage,
+        jobs: tuple[ImageJob, ...],
+    ) -> Scores:
+        known = self.state.scores.get((stage, evaluation.number), {})
+        before = set(known)
+        scores = scorer.score(evaluation.number, stage, self._recipe(evaluation), jobs, known)
+        for number, event in sorted(scores.images.items()):
+            if number not in before:
+                self._tell(event)
+        return scores
+
+    def _reject(self, evaluation: Evaluation, scores: Scores) -> None:
+        image = scores.broken
+        assert image is not None
+        reason = f"{image.broken} image for payload {image.payload!r}, seed {image.seed}"
+        if evaluation.origin in (Origin.MODEL_A, Origin.MODEL_B):
+            raise GenerationError(
+                f"{proof.NAMES[evaluation.origin]} itself makes a {reason}. Without its score no "
+                "merge can be called better: check the model, the payload and the precision."
+            )
+        self._record(
+            Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds)
+        )
+
+    # --- the proof --------------------------------------------------------------------------
+
+    def _prove(self, scorer: Scorer, session: Session) -> None:
+        if self.state.verdict is not None:
+            return
+        winner = self._winner(scorer)
+        self._pass_on(session)
+        baselines = [e for e in self.state.history if e.origin in BASELINES and not e.rejected]
+        if winner is None:
+            means = {e.number: e.score or 0.0 for e in baselines}
+            parents = [e for e in baselines if e.origin is not Origin.HALF]
+            first, better = best(baselines), best(parents)
+            assert first is not None and better is not None
+            self._record(proof.nothing_found(first.number, means, better.origin, first.images))
+            return
+        jobs, held_out = self._proof_jobs()
+        pairs = {
+            evaluation.number: self._stage(scorer, evaluation, Stage.VERDICT, jobs).by_pair()
+            for evaluation in (*baselines, winner)
+        }
+        origins = {evaluation.number: evaluation.origin for evaluation in baselines}
+        self._record(
+            proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out)
+        )
+
+    def _winner(self, scorer: Scorer) -> Evaluation | None:
+        """The finalist with the best mean over its images of the search and of fresh seeds."""
+        candidates = [
+            e for e in self.state.history if e.origin not in BASELINES and e.score is not None
+        ]
+        candidates.sort(key=lambda e: (-(e.score or 0.0), e.number))
+        finalists = candidates[: self._config.verdict.finalists]
+        jobs = self._fresh_jobs(
+            [p for p in self._config.payloads if not p.held_out],
+            "finalists",
+            self._config.verdict.finalist_seeds,
+        )
+        pooled: dict[int, float] = {}
+        for finalist in finalists:
+            scores = self._stage(scorer, finalist, Stage.FINALISTS, jobs)
+            if scores.broken is not None:
+                continue
+            fresh = statistics.summarize(scores.by_payload(), self._weights())
+            total = finalist.images + fresh.images
+            pooled[finalist.number] = (
+                (finalist.score or 0.0) * finalist.images + fresh.mean * fresh.images
+            ) / total
+        if not pooled:
+            return None
+        return self.state.evaluations[max(pooled, key=lambda number: (pooled[number], -number))]
+
+    def _stage(
+        self,
+        scorer: Scorer,
+        evaluation: Evaluation,
+        stage: Stage,
+        jobs: tuple[ImageJob, ...],
+    ) -> Scores:
+        scores = self._score(scorer, evaluation, stage, jobs)
+        done = (stage, evaluation.number) in self.state.stages
+        if scores.broken is not None and stage is Stage.VERDICT:
+            raise GenerationError(
+                f"evaluation {evaluation.number} makes a {scores.broken.broken} image for payload "
+                f"{scores.broken.payload!r}, seed {scores.broken.seed}, so the verdict cannot be "
+                "reached. Check that payload: its size, steps and precision."
+            )
+        if scores.broken is None and not done:
+            summary = statistics.summarize(scores.by_payload(), self._weights())
+            self._record(
+                StageDone(
+                    evaluation=evaluation.number,
+                    stage=stage,
+                    mean=summary.mean,
+                    standard_error=summary.standard_error,
+                    images=summary.images,
+                    seconds=scores.seconds,
+                )
+            )
+        return scores
+
+    def _proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
+        """The verdict's images, and whether their prompts were unknown to the search."""
+        held_out = [p for p in self._config.payloads if p.held_out]
+        payloads = held_out or list(self._config.payloads)
+        return self._fresh_jobs(payloads, "verdict", self._config.verdict.seeds), bool(held_out)
+
+    def _fresh_jobs(
+        self, payloads: list[Payload], purpose: str, count: int
+    ) -> tuple[ImageJob, ...]:
+        return jobs_of(
+            [
+                msgspec.structs.replace(
+                    payload,
+                    seeds=fresh_seeds(self._config, purpose, index, count, payload.seeds),
+                )
+                for index, payload in enumerate(payloads)
+            ]
+        )
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        verdict = self.state.verdict
+        ended = self.state.search_ended
+        assert verdict is not None and ended is not None
+        recipe = self._recipe(self.state.evaluations[verdict.winner])
+        recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
+        wanted = self._config.output.checkpoint
+        if self.state.saved is None and (
+            wanted == "always" or (wanted == "gain" and verdict.gain)
+        ):
+            path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
+            self._record(self._saved(path, verdict))
+        total = sum(e.seconds.get("total", 0.0) for e in self.state.history)
+        total += sum(s.seconds.get("total", 0.0) for s in self.state.stages.values())
+        self._record(Finished(reason=ended.reason, seconds={"total": total}))
+
+    def _saved(self, path: Path, verdict: Verdict) -> Saved:
+        """Load the saved checkpoint afresh and make the first batch of the verdict again."""
+        batch = batches_of(self._proof_jobs()[0])[0]
+        scored = self.state.scores[Stage.VERDICT, verdict.winner]
+        reproduced = outcome.reproduced(path, self._generator, batch, scored)
+        if reproduced < len(batch):
+            message = (
+                f"the saved checkpoint gave {reproduced} of {len(batch)} scored images again bit "
+                "for bit. "
+            )
+            message += (
+                f"It was converted to {self._config.output.dtype}, which rounds its weights."
+                if self._config.output.dtype
+                else "The device does not repeat its own results: compare them by eye."
+            )
+            self._record(Warned(message=message))
+        return Saved(
+            file=path.name,
+            sha256=outcome.sha256(path),
+            checked=len(batch),
+            reproduced=reproduced,
+        )
+
+    # --- helpers ----------------------------------------------------------------------------
+
+    def _recipe(self, evaluation: Evaluation) -> Recipe:
+        baseline = evaluation.origin in BASELINES
+        return Recipe(
+            architecture=self._architecture.name,
+            method=BASELINE_METHOD if baseline else self._config.method,
+            models=self._manifest.models,
+            weights=evaluation.weights,
+            parameters={} if baseline else self._config.parameters,
+        )
+
+    def _weights(self) -> dict[str, float]:
+        return {payload.name: payload.weight for payload in self._config.payloads}
+
+    def _pass_on(self, session: Session) -> None:
+        for message in session.warnings():
+            log.warning("%s", message)
+            self._record(Warned(message=message))
+
+    def _record(self, event: AnyEvent) -> None:
+        (stamped,) = self._run.journal.append(event)
+        self._tell(stamped)
+
+    def _tell(self, event: AnyEvent) -> None:
+        self.state.add(event)
+        self._listener(event, self.state)
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has held, in bytes; 0 where it cannot be told."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,201 @@
+"""The facade over the engine: what the command line, the tab and the API call."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+import lib_automerge
+from lib_automerge.app.ports import Clock, Host, Listener
+from lib_automerge.app.preflight import check_run, check_unchanged, open_models
+from lib_automerge.app.runner import Runner
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.run import AnyEvent, RunState, Status
+from lib_automerge.errors import ConfigError
+from lib_automerge.generate.base import StopFlag
+from lib_automerge.study import report
+from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
+
+PACKAGES = ("torch", "numpy", "scipy", "bayesian-optimization", "safetensors", "pillow")
+"""What, besides the generator's own, decides the numbers of a run."""
+
+
+def ignore(event: AnyEvent, state: RunState) -> None:
+    """A listener that does nothing."""
+
+
+def never() -> bool:
+    """A stop flag that never stops."""
+    return False
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """One run in a list. `state` is the journal's, with running or interrupted told apart."""
+
+    path: str
+    name: str
+    state: str
+    evaluations: int
+    budget: int
+    best: float | None
+    better_parent: float | None
+    verdict: str | None
+
+
+class Service:
+    """Starts, resumes and describes runs.
+
+    Args:
+        host: makes generators and rewards.
+        clock: seconds since the epoch; goes into the journal.
+    """
+
+    def __init__(self, host: Host, clock: Clock = time.time) -> None:
+        self._host = host
+        self._clock = clock
+
+    def start(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        stop: StopFlag = never,
+        listener: Listener = ignore,
+    ) -> RunState:
+        """Check a configuration, make its run folder and run it to its end.
+
+        Nothing is written before every check has passed.
+
+        Raises:
+            AutomergeError: a check failed (nothing was written), or the run failed (it can be
+                resumed).
+        """
+        check_new(folder)
+        with open_models(config.models) as models:
+            checked = check_run(config, models, self._host)
+            generator = self._host.generator(config.generator)
+            reward = self._host.reward(config.reward)
+            manifest = RunManifest(
+                config=checked.config,
+                models=checked.models,
+                architecture=models["a"].detection.architecture,
+                distances=checked.distances,
+                reward=reward.fingerprint,
+                generator=generator.fingerprint(),
+                versions=_versions(),
+            )
+            created = RunFolder.create(folder, manifest)
+            with self._owned(created) as run:
+                runner = Runner(run, models, generator, reward, stop, listener)
+                return self._finish(runner, created)
+
+    def resume(
+        self, folder: Path, *, stop: StopFlag = never, listener: Listener = ignore
+    ) -> RunState:
+        """Take up a run where its journal ends; a finished run is returned as it is.
+
+        Raises:
+            AutomergeError: there is no run, it is running elsewhere, its journal is damaged, or
+                its models, reward or backend are not what it began with.
+        """
+        found = RunFolder.open(folder)
+        manifest = found.manifest()
+        with self._owned(found) as run:
+            if RunState(run.journal.events).status is Status.FINISHED:
+                return found.state()
+            paths = {role: ref.path for role, ref in manifest.models.items()}
+            with open_models(paths) as models:
+                check_unchanged(manifest.models, models)
+                generator = self._host.generator(manifest.config.generator)
+                reward = self._host.reward(manifest.config.reward)
+                if reward.fingerprint != manifest.reward:
+                    raise ConfigError(
+                        f"the reward has changed since the run began: it was {manifest.reward}, "
+                        f"it is {reward.fingerprint}. Restore its weights, or start a new run."
+                    )
+                self._compare_backend(run, manifest, generator.fingerprint())
+                runner = Runner(run, models, generator, reward, stop, listener)
+                return self._finish(runner, found)
+
+    def _finish(self, runner: Runner, folder: RunFolder) -> RunState:
+        try:
+            return runner.run()
+        finally:
+            if runner.state.evaluations:
+                self.report(folder.path)
+
+    def _compare_backend(
+        self, run: OwnedRun, manifest: RunManifest, found: dict[str, str]
+    ) -> None:
+        now = {**_versions(), **found}
+        then = {**manifest.versions, **manifest.generator}
+        changed = [name for name in sorted(then) if now.get(name) != then[name]]
+        for name in changed:
+            logging.getLogger(__name__).warning(
+                "%s has changed since the run began: it was %s, it is %s. New images may differ "
+                "in their last bits from those already scored.",
+                name,
+                then[name],
+                now.get(name),
+            )
+
+    @contextmanager
+    def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:
+        """Hold the run, with its log going to `log.txt`."""
+        with folder.owned(self._clock) as run:
+            handler = logging.FileHandler(folder.log, encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logger = logging.getLogger("lib_automerge")
+            logger.addHandler(handler)
+            try:
+                yield run
+            finally:
+                logger.removeHandler(handler)
+                handler.close()
+
+    def report(self, folder: Path) -> Path:
+        """Write the run's `report.html` from its journal; returns its path."""
+        found = RunFolder.open(folder)
+        html = report.render(found)
+        return found.write("report.html", html.encode())
+
+    def status(self, folder: Path) -> Summary:
+        """How a run stands, also while another process works on it."""
+        return self._summary(RunFolder.open(folder))
+
+    def runs(self, root: Path) -> list[Summary]:
+        """The runs in a folder."""
+        return [self._summary(folder) for folder in list_runs(root)]
+
+    def _summary(self, folder: RunFolder) -> Summary:
+        manifest = folder.manifest()
+        state = folder.state()
+        status = state.status.value
+        if state.status in (Status.STARTING, Status.UNFINISHED):
+            status = "running" if folder.running() else "interrupted"
+        parents = [e.score for e in state.history if e.origin.value in "AB" and e.score is not None]
+        incumbent = state.incumbent
+        return Summary(
+            path=str(folder.path),
+            name=manifest.config.name or folder.path.name,
+            state=status,
+            evaluations=len(state.history),
+            budget=manifest.config.search.evaluations,
+            best=incumbent.score if incumbent else None,
+            better_parent=max(parents, default=None),
+            verdict=state.verdict.sentence if state.verdict else None,
+        )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"automerge": lib_automerge.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = metadata.version(name)
+    return versions
