@@ -1,0 +1,82 @@
+"""Why a file of weights is not a checkpoint that can be merged, in one sentence each.
+
+Everything is judged by the names and number types in the header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+UNSUPPORTED_FAMILIES = (
+    ("joint_blocks.0.context_block.attn.qkv.weight", "a Stable Diffusion 3 model"),
+    ("single_stream_modulation.lin.weight", "a Flux.2 model"),
+    ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "a Hunyuan Video model"),
+    ("distilled_guidance_layer.in_proj.weight", "a Chroma model"),
+    ("double_blocks.0.img_attn.qkv.weight", "a Flux model"),
+    ("double_layers.0.attn.w1q.weight", "an AuraFlow model"),
+    ("blocks.0.default_modulation.1.weight", "a HunyuanDiT model"),
+    ("layers.0.attention.qkv.weight", "a Lumina 2 or Z-Image model"),
+    ("blocks.0.scale_shift_table", "a PixArt model"),
+    ("blocks.0.mlp.layer1.weight", "an Anima or Cosmos model"),
+    ("down_blocks.0.attentions.0.norm.weight", "one part of a diffusers folder"),
+    ("conv_in.weight", "one part of a diffusers folder"),
+    ("transformer_blocks.0.attn.to_q.weight", "one part of a diffusers folder"),
+)
+"""End of a key that only this kind of file has -> what it is; the first match wins."""
+
+_ADAPTER = re.compile(
+    r"lora_(up|down|A|B|te|unet)|hada_w1|lokr_w1|oft_blocks|\.dora_scale|glora"
+    r"|^control_model\.|^ip_adapter\.|motion_modules\.|^string_to_param|^emb_params$|^clip_[lg]$"
+)
+_QUANTISED = re.compile(
+    r"\.(absmax|quant_map|scale_weight|weight_scale(_2)?|input_scale|scale_input|comfy_quant"
+    r"|qweight|qzeros|wscales|SCB)$|\.quant_state|\.nested_|(^|\.)scaled_fp8$"
+)
+_PART = re.compile(r"^(first_stage_model|vae|encoder|decoder|text_model|cond_stage_model)\.")
+
+
+def quantised(keys: Iterable[str], dtypes: Iterable[str]) -> str | None:
+    """Return why these weights cannot be averaged as they are stored, or None if they can.
+
+    Args:
+        keys: all keys of the file.
+        dtypes: the number types in it, as safetensors names them.
+    """
+    small = sorted(dtype for dtype in set(dtypes) if dtype.startswith(("F8", "F6", "F4")))
+    if small:
+        return (
+            f"its weights are stored in {small[0][1]} bits: {small[0]}. "
+            "Use the fp16, bf16 or fp32 version of this model."
+        )
+    companion = next((key for key in keys if _QUANTISED.search(key)), None)
+    if companion is not None:
+        return (
+            f"its weights are quantised: it holds {companion!r}. "
+            "Use the fp16, bf16 or fp32 version of this model."
+        )
+    return None
+
+
+def no_denoiser(keys: Iterable[str]) -> str:
+    """Return what a file is that holds no Stable Diffusion UNet, and what to use instead."""
+    names = list(keys)
+    if not names:
+        return "it holds no weights. Download it again or choose another file."
+    for ending, description in UNSUPPORTED_FAMILIES:
+        if any(name == ending or name.endswith("." + ending) for name in names):
+            return (
+                f"it is {description}. Use a single-file checkpoint of Stable Diffusion 1, 2 or XL."
+            )
+    adapter = next((name for name in names if _ADAPTER.search(name)), None)
+    if adapter is not None:
+        return (
+            f"it is an adapter or an embedding, not a checkpoint: it holds {adapter!r}. "
+            "Use a full checkpoint, or merge the adapter into one first."
+        )
+    if all(_PART.match(name) for name in names):
+        return "it is only a VAE or a text encoder. Use a checkpoint that holds a UNet."
+    return (
+        f"its kind is unknown: the first of its {len(names)} tensors is {min(names)!r}. "
+        "Use a checkpoint of Stable Diffusion 1, 2 or XL."
+    )
