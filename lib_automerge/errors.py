@@ -11,6 +11,7 @@ caller (command line, tab, API) can show one sentence and never a stack trace.
       SearchError       the optimizer cannot propose
       StorageError      a run folder, journal or output file cannot be read or written
       HostError         the WebUI (or another host) does not do what was asked of it
+      RunFailedError    a run that had begun could not go on; it can be resumed
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class StorageError(AutomergeError):
 
 class HostError(AutomergeError):
     """The hosting WebUI does not behave as it must for a run to be trusted."""
+
+
+class RunFailedError(AutomergeError):
+    """A run that had begun could not go on; its journal is safe and it can be resumed."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -24,9 +24,8 @@ def read_config(path: Path) -> RunConfig:
     """
     raw = _load(path)
     folder = path.parent
-    if isinstance(raw, dict):
-        if isinstance(raw.get("payloads"), str):
-            raw = {**raw, "payloads": _load(folder / raw["payloads"])}
+    if isinstance(raw, dict) and isinstance(raw.get("payloads"), str):
+        raw = {**raw, "payloads": _load(folder / raw["payloads"])}
     config = decode_config(raw)
     models = {role: str(folder / Path(name).expanduser()) for role, name in config.models.items()}
     weights = config.reward.options.get("weights")

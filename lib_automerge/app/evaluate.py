@@ -16,7 +16,7 @@ from lib_automerge.reward.base import Reward
 from lib_automerge.study.store import OwnedRun
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818 - a request, not an error
     """The user asked to stop; everything finished is journalled."""
 
 

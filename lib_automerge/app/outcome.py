@@ -109,5 +109,3 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a checkpoint file, in hex."""
     with open_checkpoint(path) as checkpoint:
         return checkpoint.sha256()
-
-

@@ -66,6 +66,13 @@ def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
     Merger(models, config.method)
+    detection = models["a"].detection
+    if not (detection.has_text_encoder and detection.has_vae):
+        part = "VAE" if detection.has_text_encoder else "text encoder"
+        raise ModelError(
+            f"model 'a' has no {part}: {models['a'].path}. Images need one; choose a full "
+            "checkpoint as A."
+        )
     architecture = architectures.get(models["a"].detection.architecture)
     space = Space.of(config.search, architecture)
     proposers.create(config.search.optimizer, space, seed=config.search.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib_automerge.domain.run import BASELINES, Comparison, Origin, Verdict
+from lib_automerge.domain.run import Comparison, Origin, Verdict
 from lib_automerge.search import statistics
 
 PairScores = Mapping[tuple[str, int], float]
@@ -94,8 +94,7 @@ def _sentence(
     by_origin = {comparison.baseline: comparison for comparison in comparisons}
     shown = [by_origin[origin] for origin in (better, Origin.HALF) if origin in by_origin]
     parts = [
-        f"{'the better parent (' + NAMES[c.baseline] + ')' if c.baseline is better else NAMES[c.baseline]}"
-        f" by {c.difference:+.3f} ± {c.standard_error:.3f}"
+        f"{_role(c.baseline, better)} by {c.difference:+.3f} ± {c.standard_error:.3f}"
         for c in shown
     ]
     if gain:
@@ -105,6 +104,11 @@ def _sentence(
         f"No significant gain: on {where}, evaluation {winner} differs from "
         f"{' and '.join(parts)}; that is not enough against {' and '.join(weak)}."
     )
+
+
+def _role(baseline: Origin, better: Origin) -> str:
+    name = NAMES[baseline]
+    return f"the better parent ({name})" if baseline is better else name
 
 
 def nothing_found(best: int, means: Mapping[int, float], better: Origin, images: int) -> Verdict:
@@ -119,8 +123,3 @@ def nothing_found(best: int, means: Mapping[int, float], better: Origin, images:
         means=dict(means),
         images=images,
     )
-
-
-def baseline_order(origin: Origin) -> int:
-    """Position of a baseline in tables: A, B, 50:50."""
-    return BASELINES.index(origin)

@@ -42,7 +42,7 @@ from lib_automerge.domain.run import (
     Warned,
     best,
 )
-from lib_automerge.errors import AutomergeError, GenerationError
+from lib_automerge.errors import AutomergeError, GenerationError, RunFailedError, StorageError
 from lib_automerge.generate.base import Generator, Session, StopFlag
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward.base import Reward
@@ -98,7 +98,7 @@ class Runner:
         """Go on until the run is finished or stopped; returns its state.
 
         Raises:
-            AutomergeError: the run failed; it is journalled and can be resumed.
+            RunFailedError: the run could not go on; its journal says why, and it can be resumed.
         """
         if self.state.finished is not None:
             return self.state
@@ -114,9 +114,15 @@ class Runner:
             self._conclude()
         except StopRequested:
             self._record(Stopped())
-        except AutomergeError as error:
-            self._record(Failed(message=str(error)))
-            raise
+        except Exception as error:
+            # the one place that catches everything: a run must end in its journal, in words
+            log.exception("the run failed")
+            known = isinstance(error, AutomergeError)
+            message = str(error) if known else f"{type(error).__name__}: {error}. See log.txt."
+            # after a storage error the journal may be what cannot be written
+            if not isinstance(error, StorageError):
+                self._record(Failed(message=message))
+            raise RunFailedError(message) from error
         return self.state
 
     # --- the search -------------------------------------------------------------------------
@@ -150,9 +156,7 @@ class Runner:
         proposal = self._proposer.propose(history, self.state.pending, number)
         return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
 
-    def _evaluate(
-        self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]
-    ) -> None:
+    def _evaluate(self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]) -> None:
         scores = self._score(scorer, evaluation, Stage.SEARCH, jobs)
         if scores.broken is not None:
             self._reject(evaluation, scores)
@@ -197,9 +201,7 @@ class Runner:
                 f"{proof.NAMES[evaluation.origin]} itself makes a {reason}. Without its score no "
                 "merge can be called better: check the model, the payload and the precision."
             )
-        self._record(
-            Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds)
-        )
+        self._record(Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds))
 
     # --- the proof --------------------------------------------------------------------------
 
@@ -213,7 +215,8 @@ class Runner:
             means = {e.number: e.score or 0.0 for e in baselines}
             parents = [e for e in baselines if e.origin is not Origin.HALF]
             first, better = best(baselines), best(parents)
-            assert first is not None and better is not None
+            assert first is not None
+            assert better is not None
             self._record(proof.nothing_found(first.number, means, better.origin, first.images))
             return
         jobs, held_out = self._proof_jobs()
@@ -222,9 +225,7 @@ class Runner:
             for evaluation in (*baselines, winner)
         }
         origins = {evaluation.number: evaluation.origin for evaluation in baselines}
-        self._record(
-            proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out)
-        )
+        self._record(proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out))
 
     def _winner(self, scorer: Scorer) -> Evaluation | None:
         """The finalist with the best mean over its images of the search and of fresh seeds."""
@@ -305,13 +306,12 @@ class Runner:
     def _conclude(self) -> None:
         verdict = self.state.verdict
         ended = self.state.search_ended
-        assert verdict is not None and ended is not None
+        assert verdict is not None
+        assert ended is not None
         recipe = self._recipe(self.state.evaluations[verdict.winner])
         recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
         wanted = self._config.output.checkpoint
-        if self.state.saved is None and (
-            wanted == "always" or (wanted == "gain" and verdict.gain)
-        ):
+        if self.state.saved is None and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
             self._record(self._saved(path, verdict))
         total = sum(e.seconds.get("total", 0.0) for e in self.state.history)

@@ -23,6 +23,8 @@ from lib_automerge.generate.base import StopFlag
 from lib_automerge.study import report
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("torch", "numpy", "scipy", "bayesian-optimization", "safetensors", "pillow")
 """What, besides the generator's own, decides the numbers of a run."""
 
@@ -108,8 +110,14 @@ class Service:
         found = RunFolder.open(folder)
         manifest = found.manifest()
         with self._owned(found) as run:
-            if RunState(run.journal.events).status is Status.FINISHED:
-                return found.state()
+            state = RunState(run.journal.events)
+            if state.status is Status.FINISHED:
+                return state
+            if state.started is not None and state.started.config != manifest.digest():
+                raise ConfigError(
+                    f"{found.path / 'run.json'} has been changed since the run began. Restore it, "
+                    "or start a new run with the other configuration."
+                )
             paths = {role: ref.path for role, ref in manifest.models.items()}
             with open_models(paths) as models:
                 check_unchanged(manifest.models, models)
@@ -120,7 +128,7 @@ class Service:
                         f"the reward has changed since the run began: it was {manifest.reward}, "
                         f"it is {reward.fingerprint}. Restore its weights, or start a new run."
                     )
-                self._compare_backend(run, manifest, generator.fingerprint())
+                _warn_of_changes(manifest, generator.fingerprint())
                 runner = Runner(run, models, generator, reward, stop, listener)
                 return self._finish(runner, found)
 
@@ -131,21 +139,6 @@ class Service:
             if runner.state.evaluations:
                 self.report(folder.path)
 
-    def _compare_backend(
-        self, run: OwnedRun, manifest: RunManifest, found: dict[str, str]
-    ) -> None:
-        now = {**_versions(), **found}
-        then = {**manifest.versions, **manifest.generator}
-        changed = [name for name in sorted(then) if now.get(name) != then[name]]
-        for name in changed:
-            logging.getLogger(__name__).warning(
-                "%s has changed since the run began: it was %s, it is %s. New images may differ "
-                "in their last bits from those already scored.",
-                name,
-                then[name],
-                now.get(name),
-            )
-
     @contextmanager
     def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:
         """Hold the run, with its log going to `log.txt`."""
@@ -154,9 +147,12 @@ class Service:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logger = logging.getLogger("lib_automerge")
             logger.addHandler(handler)
+            level = logger.level
+            logger.setLevel(logging.INFO)
             try:
                 yield run
             finally:
+                logger.setLevel(level)
                 logger.removeHandler(handler)
                 handler.close()
 
@@ -192,6 +188,20 @@ class Service:
             better_parent=max(parents, default=None),
             verdict=state.verdict.sentence if state.verdict else None,
         )
+
+
+def _warn_of_changes(manifest: RunManifest, generator: dict[str, str]) -> None:
+    now = {**_versions(), **generator}
+    then = {**manifest.versions, **manifest.generator}
+    for name in sorted(then):
+        if now.get(name) != then[name]:
+            log.warning(
+                "%s has changed since the run began: it was %s, it is %s. New images may differ "
+                "in their last bits from those already scored.",
+                name,
+                then[name],
+                now.get(name),
+            )
 
 
 def _versions() -> dict[str, str]:

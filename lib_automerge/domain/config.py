@@ -51,7 +51,8 @@ class SearchConfig(_Section, frozen=True):
 
 class VerdictConfig(_Section, frozen=True):
     """The final proof: `finalists` are scored again on fresh seeds of the search's payloads, and
-    the first of them against the baselines on the held-out payloads, `seeds` fresh seeds each."""
+    the first of them against the baselines on the held-out payloads, `seeds` fresh seeds each.
+    """
 
     finalists: int = 3
     finalist_seeds: int = 2
@@ -67,7 +68,8 @@ class RewardConfig(_Section, frozen=True):
 
 class GeneratorConfig(_Section, frozen=True):
     """The image backend. `device` is cpu, cuda, cuda:1 or mps (None: the best there is); `dtype`
-    fp16, bf16 or fp32 (None: fp32 on cpu, else fp16); `threads` for the CPU."""
+    fp16, bf16 or fp32 (None: fp32 on cpu, else fp16); `threads` for the CPU.
+    """
 
     name: str = "diffusers"
     device: str | None = None
@@ -77,7 +79,8 @@ class GeneratorConfig(_Section, frozen=True):
 
 class OutputConfig(_Section, frozen=True):
     """What is written at the end. `checkpoint` is when the merge is saved: "never", "gain" (only
-    with a significant gain) or "always"; `dtype` None keeps each tensor's own."""
+    with a significant gain) or "always"; `dtype` None keeps each tensor's own.
+    """
 
     checkpoint: str = "never"
     dtype: str | None = None
@@ -135,7 +138,7 @@ def _explain(text: str) -> str:
     match = _UNKNOWN.search(text)
     if match is None:
         return f"the configuration is wrong: {text[0].lower()}{text[1:]}. Correct that field."
-    section = _SECTIONS.get(match["path"] or "$")
+    section = _SECTIONS.get(re.sub(r"\[[0-9]+\]", "[...]", match["path"] or "$"))
     known = section.__struct_fields__ if section else ()
     near = difflib.get_close_matches(match["name"], known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
@@ -156,7 +159,7 @@ def _check_ranges(config: RunConfig) -> None:
             " Name both checkpoints under `models`."
         )
     limits: tuple[tuple[str, float | None, float, float], ...] = (
-        ("search.evaluations", config.search.evaluations, 3, 100_000),
+        ("search.evaluations", config.search.evaluations, 4, 100_000),
         ("search.hours", config.search.hours, 0, 10_000),
         ("search.patience", config.search.patience, 1, 100_000),
         ("search.seed", config.search.seed, 0, 2**32 - 1),

@@ -164,11 +164,13 @@ class Verdict(Event, frozen=True, tag="verdict"):
 
 
 class Saved(Event, frozen=True, tag="saved"):
-    """The merged checkpoint was written; `reproduced` is how many scored images it gave again,
-    bit for bit, when it was loaded afresh."""
+    """The merged checkpoint was written. Loaded afresh, it gave `reproduced` of the first
+    `checked` images of the verdict again, bit for bit.
+    """
 
     file: str
     sha256: str
+    checked: int
     reproduced: int
 
 
@@ -231,7 +233,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(str, enum.Enum):
     """The states of a run as its journal tells them; only a lock can tell running from
-    interrupted."""
+    interrupted.
+    """
 
     STARTING = "starting"
     UNFINISHED = "unfinished"

@@ -30,7 +30,9 @@ class Session(Protocol):
         """Yield each job with its RGB image, in order.
 
         The caller passes one batch of `batches_of` at a time; a batch is generated in one go,
-        except when memory runs out: then in halves, with a warning.
+        except when memory runs out: then in halves, with a warning. An image that is no picture
+        says so in `image.info["broken"]`: "NaN" or "black". Fewer images than jobs come only when
+        `stop` said so.
 
         Raises:
             GenerationError: an image could not be made; says why and what to change.

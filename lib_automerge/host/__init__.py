@@ -1,0 +1,1 @@
+"""Hosts: where the engine runs, and what it gets from there."""

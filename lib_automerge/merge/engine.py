@@ -55,7 +55,7 @@ class Merger:
         self.architecture = architectures.get(models["a"].detection.architecture)
         self._dtype = DTYPES[dtype] if dtype else None
         self._shared = set.intersection(*(set(m.keys()) for m in self._models.values()))
-        self._blocks = {key: self.architecture.block_of(key) for key in models["a"].keys()}
+        self._blocks = {key: self.architecture.block_of(key) for key in models["a"].keys()}  # noqa: SIM118
         self._scratch: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def keys(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def write_merge(
     """Write the merge of open models; see `merge_files`."""
     merger = Merger(models, recipe.method, dtype=dtype)
     merger.check(recipe.weights)
-    tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}
+    tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}  # noqa: SIM118
     with FileSink(output, tensors, _metadata(recipe, models)) as sink:
         merger.merge(recipe.weights, sink, keys=sink.order)
 
@@ -74,9 +74,7 @@ def write_merge(
 def _metadata(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, str]:
     """Format: AUTOMATIC1111's own merge metadata, plus the whole recipe without local paths."""
     kept = {
-        name: value
-        for name, value in models["a"].header.metadata.items()
-        if name in KEPT_METADATA
+        name: value for name, value in models["a"].header.metadata.items() if name in KEPT_METADATA
     }
     webui_recipe = {
         "type": "automerge",

@@ -147,7 +147,7 @@ class FileSink:
                     f"the merge holds NaN or infinite values: first in {key}. A model is damaged "
                     "or a weight far outside 0..1 overflows; inspect the models."
                 )
-        data = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        data = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         assert self._file is not None
         try:
             while data:

@@ -1,0 +1,284 @@
+"""The command line: `python -m lib_automerge COMMAND`.
+
+Exit codes: 0 done, 2 a user error (one sentence on stderr), 3 a run that had begun stopped early
+and can be resumed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+import lib_automerge
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.run import RunState, Status
+from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
+from lib_automerge.terminal import Progress
+
+DONE, USER_ERROR, STOPPED_EARLY, INTERRUPTED = 0, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # a Windows console or pipe may use a code page that lacks a prompt's characters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except RunFailedError as error:
+        print(f"The run stopped: {error}", file=sys.stderr)
+        return STOPPED_EARLY
+    except AutomergeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="automerge", description=lib_automerge.__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=lib_automerge.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", _demo, "search the embedded demo pair, or write its files")
+    demo.add_argument("--out", type=Path, help="run folder (default: a new one in ./runs)")
+    demo.add_argument("--evaluations", type=int, default=40, help="default: 40")
+    demo.add_argument("--seed", type=int, default=0, help="default: 0")
+    demo.add_argument("--payloads", type=int, help="use only the first N prompts of the search")
+    demo.add_argument(
+        "--export-to",
+        type=Path,
+        metavar="DIR",
+        help="write the demo checkpoints, with the YAML that a WebUI needs, and stop",
+    )
+
+    run = _command(commands, "run", _run, "run a configuration (YAML or JSON)")
+    run.add_argument("config", type=Path)
+    run.add_argument("--out", type=Path, help="run folder (default: a new one in ./runs)")
+
+    resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run")
+    resume.add_argument("run_dir", type=Path)
+
+    runs = _command(commands, "runs", _runs, "list the runs in a folder")
+    runs.add_argument("root", type=Path, nargs="?", default=Path("runs"), help="default: ./runs")
+    runs.add_argument("--json", action="store_true")
+
+    status = _command(commands, "status", _status, "show how a run stands, also while it runs")
+    status.add_argument("run_dir", type=Path)
+    status.add_argument("--json", action="store_true")
+
+    merge = _command(commands, "merge", _merge, "merge a recipe into a checkpoint")
+    merge.add_argument("recipe", type=Path)
+    merge.add_argument("-o", "--output", type=Path, required=True)
+    merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
+
+    inspect = _command(commands, "inspect", _inspect, "describe a checkpoint, or compare two")
+    inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    inspect.add_argument("--json", action="store_true")
+
+    convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
+    convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
+    convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
+    convert.add_argument("weights", nargs="?", default="-", help="the weights; - reads stdin")
+
+    report = _command(commands, "report", _report, "write report.html of a run again")
+    report.add_argument("run_dir", type=Path)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=function)
+    return parser
+
+
+# --- commands; heavy packages are imported by the command that needs them -----------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from lib_automerge import demo
+
+    if options.export_to is not None:
+        for path in demo.export(options.export_to):
+            print(path)
+        return DONE
+    config = demo.config(
+        evaluations=options.evaluations, seed=options.seed, payloads=options.payloads
+    )
+    return _start(config, options.out or _new_folder("demo"))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lib_automerge.app.configfile import read_config
+
+    config = read_config(options.config)
+    return _start(config, options.out or _new_folder(config.name or options.config.stem))
+
+
+def _new_folder(name: str) -> Path:
+    """The first free `runs/NAME-001`; only letters, digits and dashes of the name are used."""
+    safe = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "run"
+    taken = {path.name for path in Path("runs").glob(f"{safe}-*")}
+    number = next(n for n in range(1, len(taken) + 2) if f"{safe}-{n:03d}" not in taken)
+    return Path("runs") / f"{safe}-{number:03d}"
+
+
+def _start(config: RunConfig, folder: Path) -> int:
+    from lib_automerge.host.detect import build_service
+
+    service = build_service()
+    progress = Progress(config, sys.stdout)
+    print(f"Run folder: {folder}")
+    with _stop_flag() as stop:
+        try:
+            state = service.start(config, folder, stop=stop, listener=progress)
+        finally:
+            progress.close()
+    return _end(state, folder)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from lib_automerge.host.detect import build_service
+    from lib_automerge.study.store import RunFolder
+
+    service = build_service()
+    progress = Progress(RunFolder.open(options.run_dir).manifest().config, sys.stdout)
+    with _stop_flag() as stop:
+        try:
+            state = service.resume(options.run_dir, stop=stop, listener=progress)
+        finally:
+            progress.close()
+    return _end(state, options.run_dir)
+
+
+def _end(state: RunState, folder: Path) -> int:
+    if state.status is Status.STOPPED:
+        print(f"Stopped; every finished score is kept. Go on with: automerge resume {folder}")
+        return INTERRUPTED
+    assert state.verdict is not None
+    print(state.verdict.sentence)
+    print(f"Report:     {folder / 'report.html'}")
+    print(f"Recipe:     {folder / 'recipe.json'}")
+    if state.saved is not None:
+        print(f"Checkpoint: {folder / state.saved.file}")
+    else:
+        print("Checkpoint: not saved; write it with: automerge merge RECIPE -o FILE.safetensors")
+    return DONE
+
+
+@contextmanager
+def _stop_flag() -> Iterator[Callable[[], bool]]:
+    """A flag that the first Ctrl+C (or SIGTERM) sets; the second one interrupts at once."""
+    asked = False
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nStopping after the images in the air; Ctrl+C again stops at once.", flush=True)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from lib_automerge.host.detect import build_service
+
+    summaries = build_service().runs(options.root)
+    if options.json:
+        _print_json(summaries)
+    elif not summaries:
+        print(f"No runs in {options.root}.")
+    for summary in [] if options.json else summaries:
+        best = "-" if summary.best is None else f"{summary.best:.4f}"
+        print(
+            f"{summary.path:40} {summary.state:12} "
+            f"{summary.evaluations:4}/{summary.budget:<4} best {best}"
+        )
+    return DONE
+
+
+def _status(options: argparse.Namespace) -> int:
+    from lib_automerge.host.detect import build_service
+
+    summary = build_service().status(options.run_dir)
+    if options.json:
+        _print_json(summary)
+        return DONE
+    print(f"{summary.name}: {summary.state}, {summary.evaluations}/{summary.budget} evaluations")
+    if summary.best is not None and summary.better_parent is not None:
+        gain = summary.best - summary.better_parent
+        print(f"best {summary.best:.4f}, {gain:+.4f} on the better parent")
+    if summary.verdict is not None:
+        print(summary.verdict)
+    return DONE
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from lib_automerge.domain.recipe import read_recipe
+    from lib_automerge.merge import merge_files
+
+    print(merge_files(read_recipe(options.recipe), options.output, dtype=options.dtype))
+    return DONE
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from lib_automerge.merge import inspection
+
+    if len(options.files) > 2:
+        raise ConfigError(f"inspect takes one or two files, not {len(options.files)}. Give two.")
+    described = [inspection.inspect(path) for path in options.files]
+    comparison = inspection.compare(*options.files) if len(options.files) == 2 else None
+    if options.json:
+        _print_json({"files": described, "comparison": comparison})
+        return DONE
+    for description in described:
+        print(inspection.format_inspection(description))
+    if comparison is not None:
+        print(inspection.format_comparison(comparison))
+    return DONE
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from lib_automerge.domain import weights
+
+    text = sys.stdin.read() if options.weights == "-" else options.weights
+    print(weights.convert(text, options.source, options.target))
+    return DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lib_automerge.host.detect import build_service
+
+    print(build_service().report(options.run_dir))
+    return DONE
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

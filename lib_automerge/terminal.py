@@ -1,0 +1,144 @@
+"""What a terminal user sees while a run goes on: one live line, or one line per evaluation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TextIO
+
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.run import (
+    BASELINES,
+    AnyEvent,
+    Evaluated,
+    Origin,
+    Proposed,
+    Rejected,
+    Resumed,
+    RunState,
+    Scored,
+    SearchEnded,
+    Stage,
+    Started,
+    Warned,
+    best,
+)
+
+
+class Progress:
+    """A listener that writes progress to a stream.
+
+    On a terminal one line is rewritten with every image; elsewhere each finished evaluation is a
+    line of its own, so that a log stays readable.
+    """
+
+    def __init__(self, config: RunConfig, stream: TextIO) -> None:
+        self._config = config
+        self._stream = stream
+        self._live = stream.isatty()
+        self._began = time.monotonic()
+        self._images_before = 0
+        self._images = 0
+        self._width = 0
+
+    def __call__(self, event: AnyEvent, state: RunState) -> None:
+        """Show an event."""
+        match event:
+            case Started() | Resumed():
+                self._images_before = sum(len(images) for images in state.scores.values())
+                self._began = time.monotonic()
+            case Scored():
+                self._images += 1
+                if self._live:
+                    self._rewrite(self.line(state))
+            case Evaluated() | Rejected():
+                self._rewrite(self.line(state)) if self._live else self._print(self.line(state))
+            case SearchEnded():
+                self._print(f"Search over: {event.reason}.")
+                self._print("Proving the result on fresh seeds and held-out prompts ...")
+            case Warned():
+                self._print(f"Warning: {event.message}")
+            case Proposed() | _:
+                pass
+
+    def line(self, state: RunState) -> str:
+        """Evaluation, best against the better parent, and when it will be over."""
+        done = len(state.history)
+        total = self._config.search.evaluations
+        proving = state.search_ended is not None
+        head = "verdict" if proving else f"evaluation {min(done + 1, total)}/{total}"
+        parts = [head]
+        incumbent = state.incumbent
+        if incumbent is not None and incumbent.score is not None:
+            parts.append(f"best {incumbent.score:.4f} (no. {incumbent.number})")
+            parents = [state.baseline(origin) for origin in (Origin.MODEL_A, Origin.MODEL_B)]
+            better = best(parent for parent in parents if parent is not None)
+            if done >= len(BASELINES) and better is not None and better.score is not None:
+                gain = incumbent.score - better.score
+                parts.append(f"{gain:+.4f} on the better parent ({better.origin.value})")
+        left = self._seconds_left(state)
+        if left is not None:
+            clock = time.strftime("%H:%M", time.localtime(time.time() + left))
+            parts.append(f"{duration(left)} left, done at {clock}")
+        return " | ".join(parts)
+
+    def _seconds_left(self, state: RunState) -> float | None:
+        if not self._images:
+            return None
+        pace = (time.monotonic() - self._began) / self._images
+        made = self._images_before + self._images
+        return max(0.0, planned_images(self._config, state) - made) * pace
+
+    def _rewrite(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        text = text[:width]
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def _print(self, text: str) -> None:
+        if self._live and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the live line."""
+        if self._live and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._width = 0
+
+
+def planned_images(config: RunConfig, state: RunState) -> int:
+    """How many images the whole run makes if nothing ends it early."""
+    searched = [payload for payload in config.payloads if not payload.held_out]
+    held_out = [payload for payload in config.payloads if payload.held_out]
+    per_evaluation = sum(len(p.seeds) or config.search.seeds_per_payload for p in searched)
+    search = (
+        sum(len(images) for (stage, _), images in state.scores.items() if stage is Stage.SEARCH)
+        if state.search_ended
+        else config.search.evaluations * per_evaluation
+    )
+    finalists = min(config.verdict.finalists, config.search.evaluations - len(BASELINES))
+    fresh = finalists * _count(searched, config.verdict.finalist_seeds)
+    proof = (len(BASELINES) + 1) * _count(held_out or searched, config.verdict.seeds)
+    return search + fresh + proof
+
+
+def _count(payloads: list[Payload], seeds: int) -> int:
+    return len(payloads) * seeds
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
