@@ -52,7 +52,9 @@ def _parse(path: Path) -> tuple[list[AnyEvent], int, bool]:
         stop = len(data) if end < 0 else end
         event = _decode(data[position:stop], len(events) + 1)
         if event is None:
-            if 0 <= end < len(data) - 1:
+            # a line's start never occurs inside a line: quotes in texts are escaped
+            swallowed = b'{"n":' in data[position + 1 :]
+            if swallowed or 0 <= end < len(data) - 1:
                 raise StorageError(
                     f"the journal {path} is damaged in line {len(events) + 1}: what follows it "
                     "cannot be trusted. Restore the file from a backup, or delete that line and "
