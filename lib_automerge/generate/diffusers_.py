@@ -1,0 +1,327 @@
+"""The standalone generator: diffusers pipelines from single checkpoint files, without a network.
+
+Model A is loaded once; every candidate is merged into the loaded modules in place. Images come from
+stock pipelines, with noise drawn on the CPU so that every device starts from the same one.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_automerge.domain import architectures
+from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.errors import AutomergeError, ConfigError, GenerationError
+from lib_automerge.generate import samplers
+from lib_automerge.generate.base import StopFlag
+from lib_automerge.generate.conditioning import Conditioner
+from lib_automerge.generate.live import LiveSink
+from lib_automerge.generate.loading import components, load_pipeline, quiet
+from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
+from lib_automerge.merge.readers import Checkpoint
+
+BLACK = 2
+"""A picture whose brightest value (0 to 255) is not above this shows nothing."""
+
+
+class DiffusersGenerator:
+    """Makes images in this process; implements `generate.base.Generator`.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps", ...; None takes the best there is.
+        dtype: "fp16", "bf16" or "fp32"; None is fp32 on the CPU and fp16 elsewhere.
+        threads: CPU threads for torch; None leaves its setting.
+
+    Raises:
+        ConfigError: the device or dtype does not exist here, or threads is below 1.
+    """
+
+    def __init__(
+        self, device: str | None = None, dtype: str | None = None, threads: int | None = None
+    ) -> None:
+        self._device = _device(device)
+        name = dtype or ("fp32" if self._device.type == "cpu" else "fp16")
+        if name not in DTYPES:
+            raise ConfigError(f"unknown dtype: {name!r}. Use one of: {', '.join(DTYPES)}.")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}. Use 1 or more.")
+        self._dtype = DTYPES[name]
+        self._threads = threads
+
+    def fingerprint(self) -> dict[str, str]:
+        """What besides the recipe decides the images' bits."""
+        facts = {
+            "backend": "diffusers",
+            **{name: version(name) for name in ("diffusers", "transformers", "torch")},
+            "device": _device_name(self._device),
+            "dtype": str(self._dtype).removeprefix("torch."),
+        }
+        if self._device.type == "cpu":
+            facts["threads"] = str(self._threads or torch.get_num_threads())
+        return facts
+
+    @contextmanager
+    def open(self, models: Mapping[str, Checkpoint]) -> Iterator[DiffusersSession]:
+        """Load model A; see `generate.base.Generator.open`.
+
+        Raises:
+            ModelError: A is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
+            GenerationError: diffusers could not load it as it is.
+        """
+        with _reproducible(self._threads), quiet():
+            pipeline = load_pipeline(models["a"], self._device, self._dtype)
+            try:
+                yield DiffusersSession(pipeline, models)
+            finally:
+                # The session may be referenced from outside; the weights must go all the same.
+                for name in components(pipeline):
+                    setattr(pipeline, name, None)
+                del pipeline
+                _free_memory(self._device)
+
+
+class DiffusersSession:
+    """A loaded pipeline that candidates are merged into; made by `DiffusersGenerator.open`."""
+
+    def __init__(self, pipeline: Any, models: Mapping[str, Checkpoint]) -> None:
+        detection = models["a"].detection
+        architecture = architectures.get(detection.architecture)
+        self._pipeline = pipeline
+        self._models = dict(models)
+        self._device: torch.device = pipeline.unet.device
+        self._dtype: torch.dtype = pipeline.unet.dtype
+        self._sink = LiveSink(components(pipeline), architecture, models["a"].keys())
+        self._sink.verify(models["a"])
+        self._conditioner = Conditioner(pipeline, architecture.name)
+        self._prediction = "v_prediction" if detection.prediction == "v" else "epsilon"
+        self._zero_snr = "ztsnr" in detection.keys
+        self._sdxl = architecture.name == "sdxl"
+        self._merger: tuple[str, Merger] | None = None
+        self._live_weights: Mapping[str, float] | None = {}
+        self._limit: int | None = None
+        self._news: list[str] = []
+        self._told: set[str] = set()
+        if detection.prediction == "unknown":
+            self._tell(
+                f"{models['a'].name} does not tell its prediction type; it is read as epsilon. "
+                "If images are noise, add its type to the file's metadata."
+            )
+
+    def apply(self, recipe: Recipe) -> None:
+        """Merge the recipe into the live modules: only blocks whose weight differs from theirs.
+
+        Raises:
+            ConfigError: the recipe names an unknown method, block or role.
+            ModelError: the models do not hold what the recipe asks for.
+        """
+        missing = sorted(set(recipe.models) - set(self._models))
+        if missing:
+            raise ConfigError(
+                f"the recipe needs model {missing[0]!r}, but only {sorted(self._models)} are open. "
+                "Open it with the others."
+            )
+        if self._merger is None or self._merger[0] != recipe.method:
+            # Weight 0 is model A for every method; any other weight means something else.
+            if self._merger is not None:
+                self._live_weights = None
+            self._merger = (recipe.method, Merger(self._models, recipe.method))
+        merger = self._merger[1]
+        merger.check(recipe.weights)
+        blocks = changed_blocks(self._live_weights, recipe.weights)
+        self._live_weights = None
+        self._sink.begin()
+        merger.merge(recipe.weights, self._sink, blocks=blocks)
+        self._sink.finish(blocks)
+        self._live_weights = dict(recipe.weights)
+
+    def images(
+        self, jobs: Sequence[ImageJob], stop: StopFlag
+    ) -> Iterator[tuple[ImageJob, Image.Image]]:
+        """See `generate.base.Session.images`."""
+        for batch in batches_of(jobs):
+            done = 0
+            while done < len(batch):
+                if stop():
+                    return
+                part = batch[done : done + (self._limit or len(batch))]
+                pictures = self._attempt(part)
+                if pictures is not None:
+                    yield from zip(part, pictures, strict=True)
+                    done += len(part)
+
+    def warnings(self) -> list[str]:
+        """See `generate.base.Session.warnings`."""
+        news, self._news = self._news, []
+        return news
+
+    def _attempt(self, jobs: Sequence[ImageJob]) -> list[Image.Image] | None:
+        """Return the jobs' pictures, or None if memory ran out and smaller batches may help."""
+        try:
+            return _pictures(self._generate(jobs))
+        except AutomergeError:
+            raise
+        except Exception as error:
+            # Inside a failed decoding step SDXL's VAE is left in another type than the rest.
+            self._pipeline.vae.to(dtype=self._dtype)
+            if not _is_out_of_memory(error):
+                raise GenerationError(
+                    f"diffusers failed on payload {jobs[0].payload.name!r}: {_sentence(error)} "
+                    "Change its settings."
+                ) from error
+            failure = error.with_traceback(None)  # the trace holds the tensors of the attempt
+        _free_memory(self._device)
+        payload = jobs[0].payload
+        size = f"{payload.width}x{payload.height}"
+        if len(jobs) == 1:
+            raise GenerationError(
+                f"out of memory with a single image of {size}. Use smaller images, half precision "
+                "(dtype fp16), or close other programs that use the device."
+            ) from failure
+        self._limit = len(jobs) // 2
+        self._tell(
+            f"Out of memory with {len(jobs)} images of {size} at once; going on with "
+            f"{self._limit}. Set batch_size to {self._limit} to avoid the lost time."
+        )
+        return None
+
+    def _generate(self, jobs: Sequence[ImageJob]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Run the pipeline once; returns images (n, height, width, 3) in 0..1, NaN where broken."""
+        payload = jobs[0].payload
+        self._read_notes(jobs)
+        plan = samplers.plan(payload.sampler, payload.scheduler)
+        self._pipeline.scheduler = samplers.create(
+            plan, prediction=self._prediction, zero_snr=self._zero_snr
+        )
+        noise = [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
+        arguments = self._conditioner.arguments(jobs, guided=payload.cfg_scale > 1)
+        if self._sdxl:
+            size = (payload.height, payload.width)
+            arguments |= {"original_size": size, "target_size": size}
+        images: np.ndarray[Any, np.dtype[np.float32]] = self._pipeline(
+            **arguments,
+            latents=self._latents(noise, payload.width, payload.height),
+            generator=noise,
+            num_inference_steps=payload.steps,
+            guidance_scale=payload.cfg_scale,
+            width=payload.width,
+            height=payload.height,
+            output_type="np",
+        ).images
+        return images
+
+    def _latents(self, noise: Sequence[torch.Generator], width: int, height: int) -> Tensor:
+        """Return the first noise (n, channels, height, width), drawn in float32 on the CPU."""
+        scale = self._pipeline.vae_scale_factor
+        shape = (1, self._pipeline.unet.config.in_channels, height // scale, width // scale)
+        drawn = torch.cat([torch.randn(shape, generator=generator) for generator in noise])
+        return drawn.to(self._device, self._dtype)
+
+    def _read_notes(self, jobs: Sequence[ImageJob]) -> None:
+        for payload in {job.payload.name: job.payload for job in jobs}.values():
+            if f"payload {payload.name}" in self._told:
+                continue
+            self._told.add(f"payload {payload.name}")
+            for sentence in self._conditioner.notes(payload):
+                self._tell(sentence)
+            if payload.cfg_scale < 1:
+                self._tell(
+                    f"Payload {payload.name!r} has cfg_scale {payload.cfg_scale:g}; below 1 it is "
+                    "read as 1 (no guidance)."
+                )
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._news.append(sentence)
+
+
+def _pictures(images: np.ndarray[Any, np.dtype[np.float32]]) -> list[Image.Image]:
+    """Turn (n, height, width, 3) in 0..1 into RGB pictures that say if they are broken."""
+    pictures = []
+    for image in images:
+        finite = bool(np.isfinite(image).all())
+        values = (np.nan_to_num(image, posinf=1.0, neginf=0.0) * 255).round().astype(np.uint8)
+        picture = Image.fromarray(values)
+        if not finite:
+            picture.info["broken"] = "NaN"
+        elif int(values.max()) <= BLACK:
+            picture.info["broken"] = "black"
+        pictures.append(picture)
+    return pictures
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0].rstrip(".") if lines else "no reason given"
+    return f"{type(error).__name__}: {text}."
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device: {name!r}. Use cpu, cuda, cuda:1 or mps.") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ConfigError(f"there is no device {name!r} here. Use cpu, or leave it out.")
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
+    if device.type == "cpu":
+        return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type} {platform.machine()}"
+
+
+def _free_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@contextmanager
+def _reproducible(threads: int | None) -> Iterator[None]:
+    """Have torch compute the same bits every time; put its settings back afterwards."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
+    threads_before = torch.get_num_threads()
+    try:
+        cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+        cudnn.deterministic = True
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+        torch.set_num_threads(threads_before)

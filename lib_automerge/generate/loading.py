@@ -1,0 +1,142 @@
+"""Loads a checkpoint into a stock diffusers pipeline, offline and without changing the file."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_automerge.domain import architectures
+from lib_automerge.errors import AutomergeError, GenerationError, ModelError
+from lib_automerge.generate.diffusers_config import write_config
+from lib_automerge.merge.readers import Checkpoint
+from lib_automerge.merge.sinks import FileSink
+
+_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+}
+
+
+def components(pipeline: Any) -> dict[str, nn.Module]:
+    """Return the pipeline's modules with weights, by attribute name."""
+    found = {name: getattr(pipeline, name, None) for name in _COMPONENTS}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def load_pipeline(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return a pipeline that holds the checkpoint and shares no memory with its file.
+
+    Raises:
+        ModelError: it is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
+        GenerationError: diffusers cannot load it.
+    """
+    _check_complete(checkpoint)
+    try:
+        with tempfile.TemporaryDirectory(prefix="automerge-") as name:
+            folder = Path(name)
+            shapes = {
+                key: checkpoint.header.tensors[stored].shape
+                for key, stored in checkpoint.detection.keys.items()
+            }
+            config = folder / "config"
+            config.mkdir()
+            write_config(config, checkpoint.detection.architecture, shapes)
+            pipeline = _from_single_file(
+                _PIPELINES[checkpoint.detection.architecture],
+                _canonical_file(checkpoint, folder),
+                config,
+                dtype,
+            )
+            for module in components(pipeline).values():
+                module.requires_grad_(False)
+                for parameter in module.parameters():
+                    # A parameter may still be a view of the mapped file: then merging into it would
+                    # keep the file open, and its alignment would decide the last bits of images.
+                    parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        pipeline.to(device)
+    except AutomergeError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise GenerationError(
+            f"diffusers could not load {checkpoint.name}: {reason}. "
+            "Use a complete checkpoint in the original layout."
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _check_complete(checkpoint: Checkpoint) -> None:
+    detection = checkpoint.detection
+    label = architectures.get(detection.architecture).label
+    if detection.architecture not in _PIPELINES:
+        raise ModelError(
+            f"{checkpoint.name} is {label}, which makes no images from prompts alone. "
+            "Pick a checkpoint of Stable Diffusion 1, 2 or XL."
+        )
+    if detection.variant is not None:
+        raise ModelError(
+            f"{checkpoint.name} is of the kind {detection.variant}, which makes no images from "
+            "prompts alone here. Pick a plain text-to-image checkpoint."
+        )
+    for part, present in (
+        ("text encoder", detection.has_text_encoder),
+        ("VAE", detection.has_vae),
+    ):
+        if not present:
+            raise ModelError(f"{checkpoint.name} has no {part}. Pick a full checkpoint as A.")
+
+
+def _canonical_file(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Return a safetensors file with canonical names: the checkpoint's own if it is one."""
+    names = checkpoint.detection.keys
+    if checkpoint.path.suffix == ".safetensors" and all(
+        key == stored for key, stored in names.items()
+    ):
+        return checkpoint.path
+    tensors = {key: checkpoint.tensor(key) for key in names}
+    path = folder / "renamed.safetensors"
+    layout = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+    with FileSink(path, layout, {}) as sink:
+        for key in sink.order:
+            sink.put(key, tensors[key])
+    return path
+
+
+def _from_single_file(kind: str, file: Path, config: Path, dtype: torch.dtype) -> Any:
+    import diffusers  # takes seconds, and most of the program does not need it
+
+    parts = {"add_watermarker": False} if kind == "StableDiffusionXLPipeline" else {}
+    return getattr(diffusers, kind).from_single_file(
+        str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **parts
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the advice and progress bars of diffusers and transformers in this context."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity(logging.ERROR)
+            library.disable_progress_bar()
+        yield
+    finally:
+        for library, level, bar in zip(libraries, before, bars, strict=True):
+            library.set_verbosity(level)
+            if bar:
+                library.enable_progress_bar()
