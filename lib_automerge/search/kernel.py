@@ -1,0 +1,170 @@
+r"""The covariance between recipes, and the prior beliefs about it.
+
+Notation:
+    d       number of free parameters
+    g       number of group features
+    f       d + g, number of features
+    X       points in the unit cube, (n, d)
+    phi     features M x of a point, where M = [identity; group features], (f, d)
+    z, q    2 x - 1 and z^2 - 1/3 per parameter, (d,): a linear and a quadratic basis on [0, 1]
+    r^2     sum over features of (phi_j - phi'_j)^2 / length_j^2
+    theta   logarithms of all hyperparameters: lengths (f), signal, noise, linear, quadratic
+
+The kernel is
+
+    k(x, x') = signal * (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)
+             + linear * z.z' / d + quadratic * q.q' / d
+
+a Matern-5/2 kernel with one length-scale per feature (automatic relevance determination) plus an
+additive trend: every block has its own best weight. Group features let the model learn from a few
+points that, say, all input blocks should go up together.
+
+References:
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 4 and 5.
+    Hvarfner, Hellsten and Nardi, Vanilla Bayesian Optimization Performs Great in High Dimensions,
+    ICML 2024 (the prior of the length-scales).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_MIN_MEMBERS = 3
+
+
+def group_features(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Array:
+    """Return the linear features of groups of parameters, (g, d), rows of unit length.
+
+    Each group of at least three parameters gives its mean and its slope (the trend from its first
+    to its last member), and all parameters together give their mean. Unit rows keep a feature's
+    spread over uniformly random points equal to that of a single parameter.
+    """
+    rows = []
+    for members in groups.values():
+        if len(members) < _MIN_MEMBERS:
+            continue
+        positions = [names.index(name) for name in members]
+        for shape in (np.ones(len(members)), np.linspace(-1.0, 1.0, len(members))):
+            row = np.zeros(len(names))
+            row[positions] = shape / np.linalg.norm(shape)
+            rows.append(row)
+    if rows:
+        rows.append(np.full(len(names), 1.0 / math.sqrt(len(names))))
+    return np.array(rows).reshape(len(rows), len(names))
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, eq=False):
+    """The kernel's parameters, unpacked: length-scales (f,) and four variances, in units of the
+    variance of the scores.
+    """
+
+    lengths: Array
+    signal: float
+    noise: float
+    linear: float
+    quadratic: float
+
+
+class Basis(msgspec.Struct, frozen=True, eq=False):
+    """Points as the kernel sees them: features (n, f), linear and quadratic basis (n, d)."""
+
+    features: Array
+    linear: Array
+    quadratic: Array
+
+
+class Prior(msgspec.Struct, frozen=True, eq=False):
+    """Independent beliefs about theta, and the box that it is kept in, each (f + 4,).
+
+    `density` is what is added for theta_i: -(theta_i - mean)^2 / (2 sd^2) - slope * theta_i.
+    """
+
+    mean: Array
+    sd: Array
+    slope: Array
+    start: Array
+    bounds: list[tuple[float, float]]
+
+    def density(self, theta: Array) -> tuple[float, Array]:
+        """Return the log density up to a constant, and its gradient, (f + 4,)."""
+        deviation = (theta - self.mean) / self.sd
+        value = -0.5 * float(deviation @ deviation) - float(self.slope @ theta)
+        return value, -deviation / self.sd - self.slope
+
+
+class Kernel:
+    """The covariance function for `d` parameters with `g` group features, (g, d)."""
+
+    def __init__(self, groups: Array) -> None:
+        self.dimension = groups.shape[1]
+        self.projection = np.vstack([np.eye(self.dimension), groups])
+        self.features = len(self.projection)
+
+    def prior(self) -> Prior:
+        """Return the prior beliefs.
+
+        Length-scales are log-normal with mean sqrt(2) + log(d)/2 and sd sqrt(3), so that distances
+        in many dimensions do not make all points strangers (Hvarfner et al. 2024); the density is
+        that of the length, hence the slope of 1. The four variances are log-normal around 1,
+        exp(-5), exp(-1) and exp(-1) times the variance of the scores.
+        """
+        count = self.features
+        lengths_mean, lengths_sd = math.sqrt(2.0) + 0.5 * math.log(self.dimension), math.sqrt(3.0)
+        variances = np.array([0.0, -5.0, -1.0, -1.0])
+        return Prior(
+            mean=np.concatenate([np.full(count, lengths_mean), variances]),
+            sd=np.concatenate([np.full(count, lengths_sd), [1.5, 2.0, 2.0, 2.0]]),
+            slope=np.concatenate([np.ones(count), np.zeros(4)]),
+            start=np.concatenate([np.full(count, lengths_mean - lengths_sd**2 + 1.0), variances]),
+            bounds=[(-3.0, 6.0)] * count + [(-4.0, 4.0), (-13.0, 0.7), (-8.0, 4.0), (-8.0, 4.0)],
+        )
+
+    def unpack(self, theta: Array) -> Hyperparameters:
+        """Return the hyperparameters of theta, (f + 4,)."""
+        values = np.exp(theta)
+        signal, noise, linear, quadratic = values[self.features :].tolist()
+        return Hyperparameters(values[: self.features], signal, noise, linear, quadratic)
+
+    def basis(self, points: Array) -> Basis:
+        """Return the points, (n, d), as the kernel sees them."""
+        scale = 1.0 / math.sqrt(self.dimension)
+        z = 2.0 * points - 1.0
+        return Basis(points @ self.projection.T, scale * z, scale * (z * z - 1.0 / 3.0))
+
+    def matern(self, hyper: Hyperparameters, left: Basis, right: Basis) -> tuple[Array, Array]:
+        """Return the Matern part, (n, m), and c, (n, m), in its gradient
+        dk/dphi_j = -c (phi_j - phi'_j) / length_j^2.
+        """
+        a, b = left.features / hyper.lengths, right.features / hyper.lengths
+        squared = np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * a @ b.T, 0.0)
+        scaled = np.sqrt(5.0 * squared)
+        decay = hyper.signal * np.exp(-scaled)
+        slope = (5.0 / 3.0) * (1.0 + scaled) * decay
+        return (1.0 + scaled + (5.0 / 3.0) * squared) * decay, slope
+
+    def covariance(self, hyper: Hyperparameters, left: Basis, right: Basis) -> Array:
+        """Return k between two sets of points, (n, m)."""
+        matern, _ = self.matern(hyper, left, right)
+        return matern + self.trend(hyper, left, right)
+
+    def trend(self, hyper: Hyperparameters, left: Basis, right: Basis) -> Array:
+        """Return the linear and quadratic part of k, (n, m)."""
+        return np.asarray(
+            hyper.linear * left.linear @ right.linear.T
+            + hyper.quadratic * left.quadratic @ right.quadratic.T
+        )
+
+    def variance(self, hyper: Hyperparameters, points: Basis) -> Array:
+        """Return k of each point with itself, (n,)."""
+        return np.asarray(
+            hyper.signal
+            + hyper.linear * (points.linear**2).sum(1)
+            + hyper.quadratic * (points.quadratic**2).sum(1)
+        )

@@ -1,0 +1,192 @@
+"""A Gaussian process over recipes: what the scores so far say about any other recipe.
+
+Hides the fit of the hyperparameters (maximum a posteriori, by L-BFGS with exact gradients) and the
+linear algebra of the posterior. Exact, for some hundreds of observations; the notation is that of
+`kernel`.
+
+References:
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006: algorithm 2.1
+    (posterior), equation 5.9 (gradient of the marginal likelihood).
+    Ginsbourger, Le Riche and Carraro, Kriging Is Well-Suited to Parallelize Optimization, 2010
+    (the kriging believer).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotri
+from scipy.optimize import minimize
+
+from lib_automerge.search.kernel import Basis, Hyperparameters, Kernel
+
+Array = NDArray[np.float64]
+
+_ITERATIONS = 40
+_SMALLEST_VARIANCE = 1e-12
+
+
+class Observations(msgspec.Struct, frozen=True, eq=False):
+    """What was measured.
+
+    Attributes:
+        points: distinct points in the unit cube, (n, d).
+        values: their scores, (n,).
+        noise: their noise variances relative to that of a complete evaluation, (n,): 2 for a score
+            from half of the images.
+    """
+
+    points: Array
+    values: Array
+    noise: Array
+
+
+class Posterior:
+    """A Gaussian process that is conditioned on observations.
+
+    Values are in the units of `values`, standardized scores; only their order and their scale
+    relative to the standard deviation matter to an acquisition function.
+    """
+
+    def __init__(
+        self, kernel: Kernel, hyper: Hyperparameters, points: Array, values: Array, noise: Array
+    ) -> None:
+        self.points, self.values = points, values
+        self._kernel, self._hyper, self._noise = kernel, hyper, noise
+        self._basis = kernel.basis(points)
+        covariance = kernel.covariance(hyper, self._basis, self._basis)
+        covariance[np.diag_indices(len(points))] += hyper.noise * noise
+        self._factor = cho_factor(covariance, lower=True, check_finite=False)
+        self._alpha = cho_solve(self._factor, values, check_finite=False)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The hyperparameters that it was fitted with."""
+        return self._hyper
+
+    def predict(self, points: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation, without noise, at the points, (n, d): each (n,)."""
+        basis = self._kernel.basis(points)
+        cross = self._kernel.covariance(self._hyper, basis, self._basis)
+        half = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
+        variance = self._kernel.variance(self._hyper, basis) - (half * half).sum(0)
+        return cross @ self._alpha, np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
+
+    def predict_with_gradient(self, point: Array) -> tuple[float, float, Array, Array]:
+        """Return mean, standard deviation and their gradients, (d,), at one point, (d,)."""
+        hyper, basis = self._hyper, self._kernel.basis(point[None])
+        matern, slope = self._kernel.matern(hyper, basis, self._basis)
+        cross = (matern + self._kernel.trend(hyper, basis, self._basis))[0]
+        solved = cho_solve(self._factor, cross, check_finite=False)
+        variance = float(self._kernel.variance(hyper, basis)[0] - cross @ solved)
+        deviation = math.sqrt(max(variance, _SMALLEST_VARIANCE))
+        weights = np.stack([self._alpha, -2.0 * solved])
+        d_mean, d_variance = self._gradient(basis, slope[0], weights)
+        own = 4.0 * hyper.linear * basis.linear[0]
+        own = own + 8.0 * hyper.quadratic * basis.quadratic[0] * (2.0 * point - 1.0)
+        d_variance = d_variance + own / math.sqrt(self._kernel.dimension)
+        return float(cross @ self._alpha), deviation, d_mean, d_variance / (2.0 * deviation)
+
+    def _gradient(self, basis: Basis, slope: Array, weights: Array) -> Array:
+        """Return d/dx of sum_i w_i k(x, x_i) for rows of weights w, (m, n): (m, d)."""
+        hyper, observed = self._hyper, self._basis
+        weighted = weights * slope
+        pull = weighted.sum(1)[:, None] * basis.features - weighted @ observed.features
+        matern = -(pull / hyper.lengths**2) @ self._kernel.projection
+        scale = 1.0 / math.sqrt(self._kernel.dimension)
+        linear = 2.0 * scale * hyper.linear * (weights @ observed.linear)
+        # dq/dx = 2 * 2 z, and basis.linear holds z * scale.
+        quadratic = 4.0 * hyper.quadratic * basis.linear * (weights @ observed.quadratic)
+        return np.asarray(matern + linear + quadratic)
+
+    def believing(self, points: Array) -> Posterior:
+        """Return the posterior as if the points, (m, d), had scored their posterior means.
+
+        The kriging believer: the uncertainty around evaluations that are under way shrinks, so
+        that the next proposal goes elsewhere; the mean stays.
+        """
+        if not len(points):
+            return self
+        mean, _ = self.predict(points)
+        return Posterior(
+            self._kernel,
+            self._hyper,
+            np.vstack([self.points, points]),
+            np.concatenate([self.values, mean]),
+            np.concatenate([self._noise, np.ones(len(points))]),
+        )
+
+
+def fit(kernel: Kernel, observations: Observations) -> Posterior:
+    """Return the posterior with the most probable hyperparameters.
+
+    The search for them starts from the prior each time, so the result depends on the observations
+    alone.
+    """
+    values = observations.values - observations.values.mean()
+    spread = float(values.std())
+    values = values / (spread if spread > 0 else 1.0)
+    loss = Loss(kernel, observations.points, values, observations.noise)
+    prior = kernel.prior()
+    found = minimize(
+        loss,
+        prior.start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=prior.bounds,
+        options={"maxiter": _ITERATIONS},
+    )
+    hyper = kernel.unpack(found.x)
+    return Posterior(kernel, hyper, observations.points, values, observations.noise)
+
+
+class Loss:
+    """The negative log posterior density of theta, with its gradient."""
+
+    def __init__(self, kernel: Kernel, points: Array, values: Array, noise: Array) -> None:
+        self._kernel, self._values, self._noise = kernel, values, noise
+        self._prior = kernel.prior()
+        self._basis = kernel.basis(points)
+        self._squares = self._basis.features**2
+        self._linear = self._basis.linear @ self._basis.linear.T
+        self._quadratic = self._basis.quadratic @ self._basis.quadratic.T
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        """Return the loss up to a constant and its gradient, (f + 4,), at theta, (f + 4,)."""
+        hyper = self._kernel.unpack(theta)
+        matern, slope = self._kernel.matern(hyper, self._basis, self._basis)
+        covariance = matern + hyper.linear * self._linear + hyper.quadratic * self._quadratic
+        covariance[np.diag_indices(len(covariance))] += hyper.noise * self._noise
+        factor = cho_factor(covariance, lower=True, check_finite=False)
+        alpha = cho_solve(factor, self._values, check_finite=False)
+        likelihood = -0.5 * float(self._values @ alpha) - float(np.log(np.diag(factor[0])).sum())
+
+        # Equation 5.9: d(log likelihood) = 1/2 trace((alpha alpha' - K^-1) dK).
+        outer = np.outer(alpha, alpha) - _inverse(factor[0])
+        by_slope = outer * slope
+        # Sums of S_ij (phi_i - phi_j)^2 for a symmetric S, without forming the differences.
+        spread = by_slope.sum(1) @ self._squares - np.einsum(
+            "if,if->f", self._basis.features, by_slope @ self._basis.features
+        )
+        variances = 0.5 * np.array(
+            [
+                (outer * matern).sum(),
+                hyper.noise * (np.diag(outer) @ self._noise),
+                hyper.linear * (outer * self._linear).sum(),
+                hyper.quadratic * (outer * self._quadratic).sum(),
+            ]
+        )
+        gradient = np.concatenate([spread / hyper.lengths**2, variances])
+        density, d_density = self._prior.density(theta)
+        return -(likelihood + density), -(gradient + d_density)
+
+
+def _inverse(lower: Array) -> Array:
+    """Return the inverse of L L', (n, n), given its Cholesky factor L in the lower triangle."""
+    half, _ = dpotri(lower, lower=1)
+    half = np.tril(half)
+    return np.asarray(half + half.T - np.diag(np.diag(half)))
