@@ -23,8 +23,21 @@ UNSUPPORTED_FAMILIES = (
     ("conv_in.weight", "one part of a diffusers folder"),
     ("transformer_blocks.0.attn.to_q.weight", "one part of a diffusers folder"),
 )
-"""End of a key that only this kind of file has -> what it is; the first match wins."""
+"""Key that only this kind of file has, after a prefix -> what it is; the first match wins."""
 
+_PREFIXES = (
+    "",
+    "model.diffusion_model.",
+    "model.diffusion_model.net.",
+    "diffusion_model.",
+    "model.model.",
+    "model.",
+    "net.",
+    "transformer.",
+    "unet.",
+)
+
+_SMALL_FLOAT = re.compile(r"F[468](_|$)")
 _ADAPTER = re.compile(
     r"lora_(up|down|A|B|te|unet)|hada_w1|lokr_w1|oft_blocks|\.dora_scale|glora"
     r"|^control_model\.|^ip_adapter\.|motion_modules\.|^string_to_param|^emb_params$|^clip_[lg]$"
@@ -43,7 +56,7 @@ def quantised(keys: Iterable[str], dtypes: Iterable[str]) -> str | None:
         keys: all keys of the file.
         dtypes: the number types in it, as safetensors names them.
     """
-    small = sorted(dtype for dtype in set(dtypes) if dtype.startswith(("F8", "F6", "F4")))
+    small = sorted(dtype for dtype in set(dtypes) if _SMALL_FLOAT.match(dtype))
     if small:
         return (
             f"its weights are stored in {small[0][1]} bits: {small[0]}. "
@@ -60,15 +73,15 @@ def quantised(keys: Iterable[str], dtypes: Iterable[str]) -> str | None:
 
 def no_denoiser(keys: Iterable[str]) -> str:
     """Return what a file is that holds no Stable Diffusion UNet, and what to use instead."""
-    names = list(keys)
+    names = set(keys)
     if not names:
         return "it holds no weights. Download it again or choose another file."
-    for ending, description in UNSUPPORTED_FAMILIES:
-        if any(name == ending or name.endswith("." + ending) for name in names):
+    for key, description in UNSUPPORTED_FAMILIES:
+        if any(prefix + key in names for prefix in _PREFIXES):
             return (
                 f"it is {description}. Use a single-file checkpoint of Stable Diffusion 1, 2 or XL."
             )
-    adapter = next((name for name in names if _ADAPTER.search(name)), None)
+    adapter = next((name for name in sorted(names) if _ADAPTER.search(name)), None)
     if adapter is not None:
         return (
             f"it is an adapter or an embedding, not a checkpoint: it holds {adapter!r}. "

@@ -162,7 +162,7 @@ def parse(
     return named
 
 
-def format(weights: Mapping[str, float], order: str = NAMED) -> str:  # noqa: A001
+def format(weights: Mapping[str, float], order: str = NAMED) -> str:
     """Return the weights as one line of text that `parse` reads back with the same order.
 
     Raises:

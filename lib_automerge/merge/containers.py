@@ -55,15 +55,16 @@ def container(path: Path) -> Container:
     start = _first_bytes(path, 64)
     if not start:
         raise ModelError(f"{path.name}: it is empty. Download it again.")
-    for signature, reason in _OTHER_FILES:
-        if start.startswith(signature):
-            raise ModelError(f"{path.name}: {reason}")
+    # First of all, since the length of a header can spell the signature of any other file.
+    if start[8:9] == b"{" and _LENGTH.unpack(start[:8])[0] <= HEADER_LIMIT:
+        return "safetensors"
     if start.startswith(b"PK\x03\x04"):
         return "zip"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
-    if start[8:9] == b"{":
-        return "safetensors"
+    for signature, reason in _OTHER_FILES:
+        if start.startswith(signature):
+            raise ModelError(f"{path.name}: {reason}")
     raise ModelError(
         f"{path.name}: it is neither a safetensors file nor a PyTorch checkpoint. "
         "Choose a model file ending in .safetensors or .ckpt."
@@ -78,11 +79,6 @@ def read_safetensors_header(path: Path) -> Header:
     """
     size = path.stat().st_size
     length = _LENGTH.unpack(_first_bytes(path, _LENGTH.size))[0]
-    if length > HEADER_LIMIT:
-        raise ModelError(
-            f"{path.name}: its header claims {length} bytes, more than any model needs. "
-            "Download it again."
-        )
     begin = _LENGTH.size + length
     if begin > size:
         raise _truncated(path, begin, size)
