@@ -1,0 +1,189 @@
+"""What a run found, in words: one sentence with the numbers, and what to do next.
+
+Hides the states of a run: every combination of verdict, status and scores has its sentence.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+import msgspec
+
+from lib_automerge.domain.run import Comparison, Origin, Status, Verdict
+from lib_automerge.study.findings import IN_TEXT, Findings, candidates
+from lib_automerge.study.formats import listed, number, plural, signed
+
+BADGES = {
+    Status.STARTING: "Not started",
+    Status.UNFINISHED: "Not finished",
+    Status.STOPPED: "Stopped",
+    Status.FAILED: "Failed",
+    Status.FINISHED: "Finished",
+}
+
+
+class Headline(msgspec.Struct, frozen=True, kw_only=True):
+    """The top of a report.
+
+    `kind` is "gain", "none" (no significant gain) or "open" (no verdict yet). `notice` says what
+    went wrong or is left to do, and `command` goes on from there; both may be None.
+    """
+
+    kind: str
+    badge: str
+    sentence: str
+    explanation: str
+    notice: str | None
+    command: str | None
+
+
+def headline(found: Findings) -> Headline:
+    """Say what the run found."""
+    verdict = found.state.verdict
+    if verdict is None:
+        kind, badge = "open", BADGES[found.state.status]
+        sentence, explanation = _so_far(found)
+    elif not verdict.comparisons:
+        kind, badge = "none", "No usable merge"
+        sentence, explanation = _nothing_usable(found)
+    elif verdict.gain:
+        kind, badge = "gain", "Significant gain"
+        sentence, explanation = _gain(found, verdict)
+    else:
+        kind, badge = "none", "No significant gain"
+        sentence, explanation = _no_gain(found, verdict)
+    notice = _notice(found)
+    return Headline(
+        kind=kind,
+        badge=badge,
+        sentence=sentence,
+        explanation=explanation,
+        notice=notice,
+        command=resume_command(found) if notice is not None else None,
+    )
+
+
+def resume_command(found: Findings) -> str:
+    """The command that takes the run up again."""
+    return f"python -m lib_automerge resume {shlex.quote(str(found.path))}"
+
+
+def shown_comparisons(verdict: Verdict) -> list[Comparison]:
+    """Those of the sentence: against the better parent, and against 50:50 if it made images."""
+    by_origin = {comparison.baseline: comparison for comparison in verdict.comparisons}
+    wanted = (verdict.better_parent, Origin.HALF)
+    return [by_origin[origin] for origin in wanted if origin in by_origin]
+
+
+def in_words(comparison: Comparison, verdict: Verdict) -> str:
+    """The baseline of a comparison: "the better parent", or its name."""
+    if comparison.baseline is verdict.better_parent:
+        return "the better parent"
+    return IN_TEXT[comparison.baseline]
+
+
+def interval_text(comparison: Comparison, decimals: int) -> str:
+    """The 95 % interval of a difference: "+0.12 to +0.43"."""
+    return f"{signed(comparison.low, decimals)} to {signed(comparison.high, decimals)}"
+
+
+def _gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
+    beaten = listed(
+        f"{in_words(c, verdict)} by {signed(c.difference, found.decimals)}"
+        for c in shown_comparisons(verdict)
+    )
+    return f"Evaluation {verdict.winner} beats {beaten}.", _evidence(found, verdict)
+
+
+def _no_gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
+    shown = listed(
+        f"{signed(c.difference, found.decimals)} from {in_words(c, verdict)}"
+        for c in shown_comparisons(verdict)
+    )
+    weak = listed(IN_TEXT[c.baseline] for c in verdict.comparisons if not c.significant)
+    return (
+        f"No significant gain: evaluation {verdict.winner} is {shown}.",
+        f"That is not enough evidence against {weak}. {_evidence(found, verdict)}",
+    )
+
+
+def _evidence(found: Findings, verdict: Verdict) -> str:
+    intervals = listed(
+        f"{interval_text(c, found.decimals)} over {_named(found, c.baseline)}"
+        for c in shown_comparisons(verdict)
+    )
+    unseen = "prompts and seeds" if verdict.held_out else "seeds"
+    reward = found.manifest.config.reward.name
+    return (
+        f"95 % intervals: {intervals}. Each model made the same {plural(verdict.images, 'image')}"
+        f" from {unseen} that the search never saw; {reward} scored them."
+    )
+
+
+def _nothing_usable(found: Findings) -> tuple[str, str]:
+    rejected = [e for e in found.state.history if e.rejected is not None]
+    reason = f" The first: {rejected[0].rejected}." if rejected else ""
+    return (
+        f"No merge made usable images; {_leader(found)}.",
+        f"{plural(len(rejected), 'evaluation')} of {len(found.state.history)} had to be rejected."
+        f"{reason} A narrower range of weights, or fp32, often helps.",
+    )
+
+
+def _so_far(found: Findings) -> tuple[str, str]:
+    contest = found.contest
+    gain = contest.gain_over(contest.better_parent)
+    if not contest.means:
+        return "Nothing is scored yet.", "The baselines come first: model A, model B and 50:50."
+    if contest.merge is None or gain is None:
+        rejected = [e for e in found.state.history if e.rejected is not None]
+        tried = f" {plural(len(rejected), 'candidate')} had to be rejected." if rejected else ""
+        return (
+            f"Only the baselines are scored so far; {_leader(found)}.",
+            f"Every merge will be compared with the better parent.{tried}",
+        )
+    score = number(contest.means[contest.merge.number], found.decimals)
+    over = f"{signed(gain, found.decimals)} over the better parent"
+    if gain > 0:
+        sentence = f"Best so far: evaluation {contest.merge.number} with {score}, {over}."
+    else:
+        sentence = (
+            "No merge beats the better parent so far; the best one, evaluation "
+            f"{contest.merge.number}, is {signed(gain, found.decimals)} from it."
+        )
+    return (
+        sentence,
+        f"No verdict yet. These are the search's own images, and the best of "
+        f"{len(candidates(found.state))} looks better than it is: the verdict compares it with "
+        "the parents on images that the search never saw.",
+    )
+
+
+def _leader(found: Findings) -> str:
+    better = found.contest.better_parent
+    if better is None:
+        return "no parent has a score"
+    score = number(found.contest.means[better.number], found.decimals)
+    return f"the better parent is {_named(found, better.origin)} with {score}"
+
+
+def _named(found: Findings, origin: Origin) -> str:
+    evaluation = found.state.baseline(origin)
+    if origin is Origin.HALF or evaluation is None:
+        return IN_TEXT[origin]
+    return f"{IN_TEXT[origin]} ({found.model_of(evaluation)})"
+
+
+def _notice(found: Findings) -> str | None:
+    state = found.state
+    match state.status:
+        case Status.FINISHED:
+            return None
+        case Status.FAILED:
+            return f"The run failed: {state.failure} Everything scored is kept. To go on:"
+        case Status.STOPPED:
+            return "The run was stopped. Everything scored is kept. To go on:"
+    return (
+        "The run was not finished when this report was written. If nothing is working on it any "
+        "more, nothing is lost. To go on:"
+    )

@@ -1,0 +1,218 @@
+"""The report of a run: one HTML page that needs nothing else, for the morning after.
+
+Every view is computed from the journal and the manifest, at any state of the run. The page loads
+nothing from anywhere, works without scripts, and shows missing images as such.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import lib_automerge
+from lib_automerge.domain import architectures
+from lib_automerge.domain.keylists import DATA
+from lib_automerge.study import sections, tables
+from lib_automerge.study.charts import Interval, interval_chart
+from lib_automerge.study.findings import LABELS, Findings, findings, label_of
+from lib_automerge.study.formats import clock, duration, number, plural, signed, size
+from lib_automerge.study.headline import Headline, headline, interval_text
+from lib_automerge.study.history_chart import CLASSES
+from lib_automerge.study.markup import EMPTY, Markup, element
+from lib_automerge.study.store import RunFolder
+
+
+def render(folder: RunFolder) -> str:
+    """The report of a run as it stands, as one HTML document.
+
+    Raises:
+        StorageError: the manifest or the journal cannot be read.
+    """
+    found = findings(folder.path, folder.manifest(), folder.events())
+    top = headline(found)
+    parts = [
+        ("images", "Images", "Same prompt, same seed", sections.images(found)),
+        ("history", "Search", "How the search went", sections.history(found)),
+        ("blocks", "Blocks", "What the merge takes from whom", sections.blocks(found)),
+        ("payloads", "Payloads", "Score by payload", tables.payload_table(found)),
+        ("candidates", "Candidates", "The best candidates", sections.candidate_tables(found)),
+        ("recipe", "Recipe", "The recipe", sections.recipe(folder.recipe, found)),
+        ("time", "Time", "Where the time went", tables.time_section(found)),
+        ("warnings", "Warnings", "Warnings", tables.warning_list(found)),
+        ("configuration", "Configuration", "Configuration", tables.configuration(found)),
+    ]
+    parts = [part for part in parts if part[3]]
+    body = element(
+        "body",
+        element("a", "Skip to the results", href=f"#{parts[0][0]}", class_="skip"),
+        element(
+            "main",
+            _hero(found, top),
+            _navigation([(ident, name) for ident, name, _, _ in parts]),
+            *(_section(ident, title, content) for ident, _, title, content in parts),
+        ),
+        _footer(found),
+        element("script", Markup(_script())),
+    )
+    page = element("html", _head(found, top), body, lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _script() -> str:
+    return (DATA / "report.js").read_text(encoding="utf-8")
+
+
+def _head(found: Findings, top: Headline) -> Markup:
+    allowed = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{allowed}'"
+    )
+    style = (DATA / "report.css").read_text(encoding="utf-8")
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="description", content=top.sentence),
+        element("title", f"{found.name}: {top.badge} - Automerge"),
+        element("style", Markup(style)),
+    )
+
+
+def _navigation(links: list[tuple[str, str]]) -> Markup:
+    return element(
+        "nav",
+        *(element("a", name, href=f"#{ident}") for ident, name in links),
+        aria_label="Parts of this report",
+    )
+
+
+def _section(ident: str, title: str, content: Markup) -> Markup:
+    return element(
+        "section",
+        element("h2", title, id=f"{ident}-heading"),
+        content,
+        id=ident,
+        aria_labelledby=f"{ident}-heading",
+    )
+
+
+def _hero(found: Findings, top: Headline) -> Markup:
+    mark = {"gain": "★", "none": "=", "open": "\N{HORIZONTAL ELLIPSIS}"}[top.kind]
+    words = [
+        element(
+            "p",
+            element("span", mark, aria_hidden="true", class_="symbol"),
+            top.badge,
+            class_="badge",
+        ),
+        element("h1", top.sentence),
+        element("p", top.explanation, class_="lead"),
+    ]
+    if top.notice is not None:
+        words.append(
+            element(
+                "div",
+                element("p", top.notice),
+                element("pre", top.command or "", tabindex="0"),
+                class_="notice",
+                role="note",
+            )
+        )
+    models = element("b", " × ".join(ref.name for _, ref in sorted(found.manifest.models.items())))
+    return element(
+        "header",
+        element("p", "Automerge report · ", models, f" · {found.name}", class_="eyebrow"),
+        element(
+            "div",
+            element("div", *words, class_="words"),
+            _intervals(found),
+            class_="verdict",
+        ),
+        _scoreboard(found),
+        tables.facts(_facts(found)),
+        class_=f"hero {top.kind}",
+    )
+
+
+def _intervals(found: Findings) -> Markup:
+    verdict = found.state.verdict
+    if verdict is None or not verdict.comparisons:
+        return EMPTY
+    intervals = []
+    for comparison in verdict.comparisons:
+        better = comparison.baseline is verdict.better_parent
+        name = f"over {LABELS[comparison.baseline]}" + (", the better parent" if better else "")
+        intervals.append(
+            Interval(
+                name=name,
+                value=comparison.difference,
+                low=comparison.low,
+                high=comparison.high,
+                text=signed(comparison.difference, found.decimals),
+                note=f"95 % interval {interval_text(comparison, found.decimals)}, "
+                + ("significant" if comparison.significant else "not significant"),
+            )
+        )
+    title = f"Gain of evaluation {verdict.winner} with 95 % intervals"
+    return element(
+        "figure",
+        element("figcaption", title),
+        interval_chart("intervals", title, intervals, 440.0),
+        class_="intervals",
+    )
+
+
+def _scoreboard(found: Findings) -> Markup:
+    contest = found.contest
+    top = max(contest.means.values(), default=None)
+    tiles = []
+    for entrant in contest.entrants:
+        mean = contest.means[entrant.number]
+        tags = ["★ best"] if mean == top else []
+        tags += ["better parent"] if entrant == contest.better_parent else []
+        kind = CLASSES.get(entrant.origin, "best")
+        tiles.append(
+            element(
+                "li",
+                element("span", label_of(entrant), class_="role"),
+                element("span", found.model_of(entrant), class_="model"),
+                element("span", number(mean, found.decimals), class_="score"),
+                element("span", ", ".join(tags), class_="tags"),
+                class_=f"tile {kind}",
+            )
+        )
+    caption = f"Mean {found.manifest.config.reward.name} score"
+    return element("ul", *tiles, class_="tiles", aria_label=caption) if tiles else EMPTY
+
+
+def _facts(found: Findings) -> list[tuple[str, str]]:
+    state, config = found.state, found.manifest.config
+    rejected = len([e for e in state.history if e.rejected is not None])
+    count = f"{len(state.history):,} of {config.search.evaluations:,}"
+    count += f", {rejected} rejected" if rejected else ""
+    scored = sum(len(images) for images in state.scores.values())
+    entries = [("Evaluations", count), ("Images scored", f"{scored:,}")]
+    if found.began is not None and found.ended is not None and found.ended > found.began:
+        entries.append(("Time", duration(found.ended - found.began)))
+        entries.append(("Until", clock(found.ended)))
+    if state.search_ended is not None:
+        entries.append(("Search ended", state.search_ended.reason))
+    entries.append(("Architecture", architectures.get(found.manifest.architecture).label))
+    if found.memory_bytes:
+        entries.append(("Peak memory", size(found.memory_bytes)))
+    if state.saved is not None:
+        entries.append(("Saved as", state.saved.file))
+    elif state.verdict is not None:
+        entries.append(("Checkpoint", "not saved; the recipe makes it"))
+    if state.warnings:
+        entries.append(("Warnings", plural(len(set(state.warnings)), "warning")))
+    return entries
+
+
+def _footer(found: Findings) -> Markup:
+    made = f"Automerge {lib_automerge.__version__}. Run {found.manifest.digest()[:12]}."
+    said = found.state.verdict.sentence if found.state.verdict is not None else ""
+    return element("footer", element("p", made), element("p", said))

@@ -1,0 +1,364 @@
+"""The tables of a report: payloads, candidates, times and configuration."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from lib_automerge.domain import architectures
+from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.run import BASELINES, Evaluation, Stage
+from lib_automerge.study.charts import difference_bar, sparkline
+from lib_automerge.study.findings import (
+    LABELS,
+    Findings,
+    PayloadRow,
+    candidates,
+    finalists,
+    label_of,
+    times,
+)
+from lib_automerge.study.formats import (
+    duration,
+    number,
+    percent,
+    plural,
+    plus_minus,
+    shortened,
+    signed,
+)
+from lib_automerge.study.markup import EMPTY, Markup, element, join
+
+TOP = 10
+STAGES = {
+    Stage.SEARCH: "Search",
+    Stage.FINALISTS: "Finalists, again",
+    Stage.VERDICT: "Verdict",
+}
+PHASES = {"merge": "merging", "generate": "images", "score": "scoring", "rest": "everything else"}
+
+Row = Sequence[str]
+
+
+def table(caption: str, headings: Sequence[str], rows: Iterable[Row], *, texts: int = 1) -> Markup:
+    """A table that scrolls sideways by itself where it is too wide.
+
+    The first `texts` columns hold text, the others numbers; the first cell names its row.
+    """
+    kinds = ["text" if i < texts else "num" for i in range(len(headings))]
+    head = element(
+        "tr",
+        *(
+            element("th", heading, scope="col", class_=kind)
+            for heading, kind in zip(headings, kinds, strict=True)
+        ),
+    )
+    body = [
+        element(
+            "tr",
+            element("th", row[0], scope="row", class_="text"),
+            *(
+                element("td", cell, class_=kind)
+                for cell, kind in zip(row[1:], kinds[1:], strict=True)
+            ),
+        )
+        for row in rows
+    ]
+    return element(
+        "div",
+        element(
+            "table",
+            element("caption", caption),
+            element("thead", head),
+            element("tbody", *body),
+        ),
+        class_="scroll",
+        role="region",
+        aria_label=caption,
+        tabindex="0",
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
+    """Names with what they are, one per line."""
+    return element(
+        "dl",
+        *(element("div", element("dt", name), element("dd", value)) for name, value in pairs),
+        class_="facts",
+    )
+
+
+def folded(summary: str, *content: str) -> Markup:
+    """Content that opens when its summary is chosen."""
+    return element("details", element("summary", summary), *content)
+
+
+def digest(sha256: str) -> Markup:
+    """A hash by its first digits; the rest opens."""
+    if not sha256:
+        return Markup("unknown")
+    return element(
+        "details",
+        element("summary", element("code", sha256[:12] + "\N{HORIZONTAL ELLIPSIS}"), title=sha256),
+        element("code", sha256),
+        class_="hash",
+    )
+
+
+def payload_table(found: Findings) -> Markup:
+    """Mean score of every entrant on every payload, and the merge's difference."""
+    entrants = found.contest.entrants
+    limit = max((abs(r.difference) for r in found.rows if r.difference is not None), default=0.0)
+    headings = ["Payload", "Images", *(label_of(e) for e in entrants)]
+    wide = found.contest.merge is not None and found.contest.better_parent is not None
+    rows = [
+        [
+            _payload_cell(row.payload),
+            str(row.images),
+            *_best_marked([row.means.get(e.number) for e in entrants], found.decimals),
+            *([_difference_cell(row, limit, found.decimals)] if wide else []),
+        ]
+        for row in found.rows
+    ]
+    means = [found.contest.means.get(e.number) for e in entrants]
+    gain = found.contest.gain_over(found.contest.better_parent)
+    rows.append(
+        [
+            element("strong", "Mean, by the payloads' weights"),
+            f"{sum(row.images for row in found.rows):,}",
+            *_best_marked(means, found.decimals),
+            *([element("strong", signed(gain, found.decimals))] if wide else []),
+        ]
+    )
+    headings += ["Gain over the better parent"] if wide else []
+    return table("Mean score of each payload", headings, rows)
+
+
+def _payload_cell(payload: Payload) -> Markup:
+    prompt = element("span", shortened(payload.prompt, 90), class_="prompt", title=payload.prompt)
+    return join([element("span", payload.name, class_="id"), prompt])
+
+
+def _best_marked(values: Sequence[float | None], decimals: int) -> list[Markup]:
+    top = max((v for v in values if v is not None), default=math.nan)
+    cells = []
+    for value in values:
+        shown = number(value, decimals)
+        if value is not None and value == top and len(values) > 1:
+            mark = element("span", "★", class_="star", aria_label="best", role="img")
+            cells.append(element("strong", mark, Markup("&nbsp;"), shown))
+        else:
+            cells.append(element("span", shown))
+    return cells
+
+
+def _difference_cell(row: PayloadRow, limit: float, decimals: int) -> Markup:
+    if row.difference is None:
+        return element("span", number(None, 0))
+    shown = element("span", signed(row.difference, decimals))
+    return join([difference_bar(row.difference, limit or 1.0), shown])
+
+
+def finalist_table(found: Findings) -> Markup:
+    """The candidates that were scored again, and which of them went on."""
+    entries = finalists(found.state)
+    if not entries:
+        return EMPTY
+    verdict = found.state.verdict
+    rows = []
+    for entry in entries:
+        evaluation = entry.evaluation
+        chosen = verdict is not None and verdict.winner == evaluation.number
+        fresh = entry.fresh
+        rows.append(
+            [
+                join([f"Evaluation {evaluation.number}", _tag("chosen") if chosen else EMPTY]),
+                plus_minus(evaluation.score, evaluation.standard_error, found.decimals),
+                "broken image"
+                if fresh is None
+                else plus_minus(fresh.mean, fresh.standard_error, found.decimals),
+                number(entry.pooled, found.decimals),
+            ]
+        )
+    headings = ["Finalist", "Search", "Fresh seeds", "All images"]
+    return table("The finalists, scored again on fresh seeds", headings, rows)
+
+
+def top_table(found: Findings) -> Markup:
+    """The best evaluations of the search, and the baselines to compare them with."""
+    ranked = candidates(found.state)[:TOP]
+    baselines = [e for e in found.state.history if e.origin in BASELINES and e.score is not None]
+    scores = [e.score for e in baselines if e.origin is not BASELINES[-1] and e.score is not None]
+    parent = max(scores, default=None)
+    shown = [*ranked, *baselines]
+    order = architectures.get(found.manifest.architecture).parameters
+    weights = [e.weights.get(block, 0.0) for e in shown for block in order]
+    low, high = min([0.0, *weights]), max([1.0, *weights])
+    rows = [
+        [
+            LABELS.get(e.origin, f"Evaluation {e.number}"),
+            e.origin.value if e.origin not in BASELINES else "baseline",
+            sparkline([e.weights.get(block, 0.0) for block in order], low, high),
+            plus_minus(e.score, e.standard_error, found.decimals),
+            signed(None if parent is None else (e.score or 0.0) - parent, found.decimals),
+            _seconds(e),
+        ]
+        for e in shown
+    ]
+    headings = ["Evaluation", "From", f"Weights {order[0]} to {order[-1]}", "Score"]
+    headings += ["Gain over the better parent", "Time"]
+    return table("The best evaluations of the search", headings, rows, texts=3)
+
+
+def _seconds(evaluation: Evaluation) -> str:
+    total = evaluation.seconds.get("total")
+    return number(None, 0) if total is None else duration(total)
+
+
+def _tag(words: str) -> Markup:
+    return element("span", words, class_="tag")
+
+
+def time_section(found: Findings) -> Markup:
+    """Where the time went: one sentence, one bar, one table."""
+    by_stage = times(found.state)
+    sums = {phase: math.fsum(part[phase] for part in by_stage.values()) for phase in PHASES}
+    total = math.fsum(sums.values())
+    if not total:
+        return EMPTY
+    share = percent(sums["generate"] / total)
+    rows = [
+        [STAGES[stage], *(duration(part[p]) for p in PHASES), duration(math.fsum(part.values()))]
+        for stage, part in by_stage.items()
+    ]
+    rows.append(["All", *(duration(sums[p]) for p in PHASES), duration(total)])
+    headings = ["Stage", *(words.capitalize() for words in PHASES.values()), "Total"]
+    return join(
+        [
+            element(
+                "p",
+                element("strong", f"{share} of {duration(total)} went into images"),
+                f", {percent(sums['merge'] / total)} into merging and "
+                f"{percent(sums['score'] / total)} into scoring.",
+            ),
+            table("Time by stage and phase", headings, rows),
+        ]
+    )
+
+
+def warning_list(found: Findings) -> Markup:
+    """Every warning once, with how often it came."""
+    counted = Counter(found.state.warnings)
+    items = [
+        element("li", message, f" ({plural(count, 'time')})" if count > 1 else "")
+        for message, count in counted.items()
+    ]
+    return element("ul", *items, class_="warnings") if items else EMPTY
+
+
+def configuration(found: Findings) -> Markup:
+    """What the run was told to do, with which models and versions."""
+    manifest, config = found.manifest, found.manifest.config
+    search = config.search
+    label = architectures.get(manifest.architecture).label
+    limits = [f"{search.evaluations:,} evaluations"]
+    limits += [f"{search.hours:g} h"] if search.hours is not None else []
+    limits += [f"score {search.target:g}"] if search.target is not None else []
+    limits += [f"{search.patience} without a better one"] if search.patience is not None else []
+    parameters = ", ".join(f"{name} {value:g}" for name, value in config.parameters.items())
+    return join(
+        [
+            model_table(found),
+            facts(
+                [
+                    ("Architecture", label),
+                    ("Method", config.method + (f" ({parameters})" if parameters else "")),
+                    ("Reward", manifest.reward),
+                    ("Optimizer", f"{search.optimizer}, seed {search.seed}"),
+                    ("Ends after", " or ".join(limits)),
+                    ("Range of weights", f"{number(search.low, 2)} to {number(search.high, 2)}"),
+                    ("Exceptions", _rules(found) or "none"),
+                    (
+                        "Verdict",
+                        f"{plural(config.verdict.finalists, 'finalist')}, "
+                        f"{plural(config.verdict.seeds, 'seed')} per payload",
+                    ),
+                    ("Generator", _pairs(manifest.generator)),
+                    ("Versions", _pairs(manifest.versions)),
+                ]
+            ),
+            folded("All payloads", payload_settings(config.payloads)),
+            folded(
+                "Complete configuration",
+                element("pre", msgspec.json.format(msgspec.json.encode(config), indent=2).decode()),
+            ),
+        ]
+    )
+
+
+def _rules(found: Findings) -> str:
+    parts = []
+    for block, rule in found.manifest.config.search.blocks.items():
+        if rule.fixed is not None:
+            parts.append(f"{block} fixed at {rule.fixed:g}")
+        elif rule.tied_to is not None:
+            parts.append(f"{block} tied to {rule.tied_to}")
+        else:
+            parts.append(f"{block} from {_given(rule.low)} to {_given(rule.high)}")
+    return ", ".join(parts)
+
+
+def _given(value: float | None) -> str:
+    return "default" if value is None else f"{value:g}"
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def model_table(found: Findings) -> Markup:
+    """The models, by role."""
+    rows = [
+        [f"Model {role.upper()}", ref.name, digest(ref.sha256), element("code", ref.path)]
+        for role, ref in sorted(found.manifest.models.items())
+    ]
+    saved = found.state.saved
+    if saved is not None:
+        rows.append(["Saved merge", saved.file, digest(saved.sha256), _proof(found)])
+    return table("Models", ["Role", "Name", "SHA-256", "File"], rows, texts=4)
+
+
+def _proof(found: Findings) -> str:
+    saved = found.state.saved
+    assert saved is not None
+    return f"in the run folder; gave {saved.reproduced} of {saved.checked} scored images again"
+
+
+def payload_settings(payloads: Iterable[Payload]) -> Markup:
+    """Every payload with all its settings."""
+    rows = [
+        [
+            p.name,
+            p.prompt,
+            p.negative_prompt or number(None, 0),
+            p.judged_prompt if p.judged_prompt != p.prompt else "the prompt",
+            f"{p.width} × {p.height}, {p.steps} steps, {p.sampler} ({p.scheduler}), "
+            f"CFG {p.cfg_scale:g}, clip skip {p.clip_skip}",
+            "held out" if p.held_out else ", ".join(map(str, p.seeds)),
+            f"{p.weight:g}",
+        ]
+        for p in payloads
+    ]
+    headings = [
+        "Name",
+        "Prompt",
+        "Negative prompt",
+        "Scored against",
+        "Settings",
+        "Seeds",
+        "Weight",
+    ]
+    return table("All payloads with their settings", headings, rows, texts=6)
