@@ -6,11 +6,10 @@ stock pipelines, with noise drawn on the CPU so that every device starts from th
 
 from __future__ import annotations
 
-import gc
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,13 @@ from lib_automerge.errors import AutomergeError, ConfigError, GenerationError
 from lib_automerge.generate import samplers
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.generate.conditioning import Conditioner
+from lib_automerge.generate.devices import (
+    choose_device,
+    device_name,
+    free_memory,
+    is_out_of_memory,
+    reproducible,
+)
 from lib_automerge.generate.live import LiveSink
 from lib_automerge.generate.loading import components, load_pipeline, quiet
 from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
@@ -43,13 +49,20 @@ class DiffusersGenerator:
         threads: CPU threads for torch; None leaves its setting.
 
     Raises:
-        ConfigError: the device or dtype does not exist here, or threads is below 1.
+        ConfigError: diffusers is not installed, the device or dtype does not exist here, or
+            threads is below 1.
     """
 
     def __init__(
         self, device: str | None = None, dtype: str | None = None, threads: int | None = None
     ) -> None:
-        self._device = _device(device)
+        for package in ("diffusers", "transformers"):
+            if find_spec(package) is None:
+                raise ConfigError(
+                    f"the package {package} is missing, which makes the images. Install the "
+                    "standalone requirements: pip install 'lib_automerge[standalone]'."
+                )
+        self._device = choose_device(device)
         name = dtype or ("fp32" if self._device.type == "cpu" else "fp16")
         if name not in DTYPES:
             raise ConfigError(f"unknown dtype: {name!r}. Use one of: {', '.join(DTYPES)}.")
@@ -63,7 +76,7 @@ class DiffusersGenerator:
         facts = {
             "backend": "diffusers",
             **{name: version(name) for name in ("diffusers", "transformers", "torch")},
-            "device": _device_name(self._device),
+            "device": device_name(self._device),
             "dtype": str(self._dtype).removeprefix("torch."),
         }
         if self._device.type == "cpu":
@@ -78,30 +91,35 @@ class DiffusersGenerator:
             ModelError: A is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
             GenerationError: diffusers could not load it as it is.
         """
-        with _reproducible(self._threads), quiet():
-            pipeline = load_pipeline(models["a"], self._device, self._dtype)
+        with reproducible(self._threads), quiet():
+            pipeline = load_pipeline(models["a"], self._dtype)
             try:
-                yield DiffusersSession(pipeline, models)
+                yield DiffusersSession(pipeline, self._device, self._dtype, models)
             finally:
                 # The session may be referenced from outside; the weights must go all the same.
-                for name in components(pipeline):
-                    setattr(pipeline, name, None)
-                del pipeline
-                _free_memory(self._device)
+                for module in components(pipeline).values():
+                    module.to("meta")
+                free_memory(self._device)
 
 
 class DiffusersSession:
     """A loaded pipeline that candidates are merged into; made by `DiffusersGenerator.open`."""
 
-    def __init__(self, pipeline: Any, models: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        models: Mapping[str, Checkpoint],
+    ) -> None:
         detection = models["a"].detection
         architecture = architectures.get(detection.architecture)
-        self._pipeline = pipeline
-        self._models = dict(models)
-        self._device: torch.device = pipeline.unet.device
-        self._dtype: torch.dtype = pipeline.unet.dtype
         self._sink = LiveSink(components(pipeline), architecture, models["a"].keys())
+        self._pipeline = pipeline.to(device)
         self._sink.verify(models["a"])
+        self._models = dict(models)
+        self._device = device
+        self._dtype = dtype
         self._conditioner = Conditioner(pipeline, architecture.name)
         self._prediction = "v_prediction" if detection.prediction == "v" else "epsilon"
         self._zero_snr = "ztsnr" in detection.keys
@@ -110,9 +128,9 @@ class DiffusersSession:
         self._live_weights: Mapping[str, float] | None = {}
         self._limit: int | None = None
         self._news: list[str] = []
-        self._told: set[str] = set()
+        self._read: set[str] = set()
         if detection.prediction == "unknown":
-            self._tell(
+            self._news.append(
                 f"{models['a'].name} does not tell its prediction type; it is read as epsilon. "
                 "If images are noise, add its type to the file's metadata."
             )
@@ -173,13 +191,13 @@ class DiffusersSession:
         except Exception as error:
             # Inside a failed decoding step SDXL's VAE is left in another type than the rest.
             self._pipeline.vae.to(dtype=self._dtype)
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise GenerationError(
                     f"diffusers failed on payload {jobs[0].payload.name!r}: {_sentence(error)} "
                     "Change its settings."
                 ) from error
             failure = error.with_traceback(None)  # the trace holds the tensors of the attempt
-        _free_memory(self._device)
+        free_memory(self._device)
         payload = jobs[0].payload
         size = f"{payload.width}x{payload.height}"
         if len(jobs) == 1:
@@ -188,7 +206,7 @@ class DiffusersSession:
                 "(dtype fp16), or close other programs that use the device."
             ) from failure
         self._limit = len(jobs) // 2
-        self._tell(
+        self._news.append(
             f"Out of memory with {len(jobs)} images of {size} at once; going on with "
             f"{self._limit}. Set batch_size to {self._limit} to avoid the lost time."
         )
@@ -228,21 +246,15 @@ class DiffusersSession:
 
     def _read_notes(self, jobs: Sequence[ImageJob]) -> None:
         for payload in {job.payload.name: job.payload for job in jobs}.values():
-            if f"payload {payload.name}" in self._told:
+            if payload.name in self._read:
                 continue
-            self._told.add(f"payload {payload.name}")
-            for sentence in self._conditioner.notes(payload):
-                self._tell(sentence)
+            self._read.add(payload.name)
+            self._news += self._conditioner.notes(payload)
             if payload.cfg_scale < 1:
-                self._tell(
+                self._news.append(
                     f"Payload {payload.name!r} has cfg_scale {payload.cfg_scale:g}; below 1 it is "
                     "read as 1 (no guidance)."
                 )
-
-    def _tell(self, sentence: str) -> None:
-        if sentence not in self._told:
-            self._told.add(sentence)
-            self._news.append(sentence)
 
 
 def _pictures(images: np.ndarray[Any, np.dtype[np.float32]]) -> list[Image.Image]:
@@ -260,68 +272,7 @@ def _pictures(images: np.ndarray[Any, np.dtype[np.float32]]) -> list[Image.Image
     return pictures
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-
-
 def _sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0].rstrip(".") if lines else "no reason given"
     return f"{type(error).__name__}: {text}."
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device: {name!r}. Use cpu, cuda, cuda:1 or mps.") from error
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
-    if (device.index or 0) >= count:
-        raise ConfigError(f"there is no device {name!r} here. Use cpu, or leave it out.")
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
-    if device.type == "cpu":
-        return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return f"{device.type} {platform.machine()}"
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
-@contextmanager
-def _reproducible(threads: int | None) -> Iterator[None]:
-    """Have torch compute the same bits every time; put its settings back afterwards."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    threads_before = torch.get_num_threads()
-    try:
-        cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-        cudnn.deterministic = True
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
-        torch.set_num_threads(threads_before)

@@ -23,6 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
+WORDS = 49408
 TIME_IDS = 6
 """SDXL is told the original size, the crop and the target size: two numbers each."""
 
@@ -127,6 +128,11 @@ def _text_encoder(prefix: str, shapes: Shapes) -> dict[str, Any]:
         words = "embeddings.token_embedding.weight"
         positions = "embeddings.position_embedding.weight"
     vocabulary, width = shapes[prefix + words]
+    if vocabulary < WORDS:
+        raise ModelError(
+            f"the text encoder knows {vocabulary} tokens, but CLIP's vocabulary has {WORDS}. "
+            "Pick a checkpoint with the original text encoder as A."
+        )
     depth = _count(shapes, re.escape(prefix) + layers)
     if prefix == _TEXT_ENCODERS["sd2"]["text_encoder"]:
         # diffusers never computes block 23, the last of a full-size SD2 text encoder.

@@ -32,8 +32,8 @@ def components(pipeline: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if module is not None}
 
 
-def load_pipeline(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
-    """Return a pipeline that holds the checkpoint and shares no memory with its file.
+def load_pipeline(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """Return a pipeline on the CPU that holds the checkpoint and shares no memory with its file.
 
     Raises:
         ModelError: it is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
@@ -62,7 +62,6 @@ def load_pipeline(checkpoint: Checkpoint, device: torch.device, dtype: torch.dty
                     # A parameter may still be a view of the mapped file: then merging into it would
                     # keep the file open, and its alignment would decide the last bits of images.
                     parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-        pipeline.to(device)
     except AutomergeError:
         raise
     except Exception as error:
@@ -87,6 +86,11 @@ def _check_complete(checkpoint: Checkpoint) -> None:
         raise ModelError(
             f"{checkpoint.name} is of the kind {detection.variant}, which makes no images from "
             "prompts alone here. Pick a plain text-to-image checkpoint."
+        )
+    if any(key.startswith("edm_vpred.") for key in detection.keys):
+        raise ModelError(
+            f"{checkpoint.name} has a continuous noise schedule (EDM), which this generator lacks. "
+            "Pick another checkpoint, or generate with a WebUI."
         )
     for part, present in (
         ("text encoder", detection.has_text_encoder),

@@ -107,7 +107,13 @@ SAMPLERS: Mapping[str, Sampler] = {
     ),
     "UniPC": Sampler(
         "UniPCMultistepScheduler",
-        {"solver_order": 3, "solver_type": "bh1", **_LINSPACE},
+        # Its last step goes to the smallest noise level: bh1 is not defined at zero.
+        {
+            "solver_order": 3,
+            "solver_type": "bh1",
+            "final_sigmas_type": "sigma_min",
+            **_LINSPACE,
+        },
         schedules="own",
         zero_snr=True,
     ),
