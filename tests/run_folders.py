@@ -239,9 +239,9 @@ class _Author:
             vector = self._random.uniform(plan.low, plan.high, len(self._blocks))
         else:
             vector = self._optimum + self._random.normal(0, spread, len(self._blocks))
-        vector = np.round(np.clip(vector, plan.low, plan.high), 4)
+        values = [round(float(value), 4) for value in np.clip(vector, plan.low, plan.high)]
         origin = Origin.DESIGN if number < 12 else Origin.SEARCH
-        return origin, dict(zip(self._blocks, vector.tolist(), strict=True))
+        return origin, dict(zip(self._blocks, values, strict=True))
 
     def _quality(self, number: int) -> float:
         """0.1 for A, 0 for B, 0.2 for 50:50, up to 0.1 + gain for a candidate."""

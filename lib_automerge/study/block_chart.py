@@ -44,12 +44,10 @@ def block_chart(ident: str, bars: Sequence[Bar], *, ends: dict[float, str], widt
     y = Scale(*_range(bars, ends), 236.0, 26.0)
     names, hanging = 236.0 + 24.0, 236.0 + 76.0
     depth, height = 44.0, 236.0 + 76.0 + 44.0 + 20.0
-    left = 56.0
-    step = (width - left) / len(bars)
+    step, places = _places(bars, 56.0, width)
     longest = max((bar.distance or 0.0 for bar in bars), default=0.0)
-    body = [_scale_lines(y, ends, left, width)]
-    for index, bar in enumerate(bars):
-        x = left + step * (index + 0.5)
+    body = [_scale_lines(y, ends, 56.0, width)]
+    for bar, x in zip(bars, places, strict=True):
         body.append(_column(bar, x, step, y))
         body += [
             text(x, names + 12 * row, part, "tick", "middle")
@@ -57,8 +55,8 @@ def block_chart(ident: str, bars: Sequence[Bar], *, ends: dict[float, str], widt
         ]
         body.append(_hanging(bar, x, step, hanging, depth, longest))
     body += [
-        *_brackets(bars, left, step, names + 9),
-        line(left, hanging, width, hanging, "axis"),
+        *_brackets(bars, places, step, names + 9),
+        line(56.0, hanging, width, hanging, "axis"),
         text(0, hanging + 14, "A to B", "tick"),
         text(0, hanging + 28, "distance", "tick"),
         text(0, 12, "weight", "tick"),
@@ -83,8 +81,9 @@ def block_rows(ident: str, bars: Sequence[Bar], *, ends: dict[float, str], width
         share = (bar.distance or 0.0) / longest
         body += [
             text(0, y + 13, bar.name, "name"),
-            rectangle(low, y + 3, max(high - low, 1.0), 10, _weight_class(bar)),
+            rectangle(low, y + 3, high - low, 10, _weight_class(bar)),
             rectangle(x(0.0), y + 16, share * (x.end - x(0.0)), 3, "distance"),
+            text(x(0.0) + 6, y + 13, "equal in A and B", "tick small") if bar.idle else EMPTY,
             text(width, y + 13, number(bar.weight, 2), "value", "end"),
         ]
     return svg(ident, "Weight of every block", _description(bars), (width, height), *body)
@@ -112,11 +111,10 @@ def _column(bar: Bar, x: float, step: float, y: Scale) -> Markup:
     thick = min(step * 0.62, 30.0)
     top, bottom = sorted((y(bar.weight), y(0.0)))
     label = bottom + 13 if bar.weight < 0 else top - 5
-    hint = element("title", _hint(bar))
     return element(
         "g",
-        hint,
-        rectangle(x - thick / 2, top, thick, max(bottom - top, 1.0), _weight_class(bar)),
+        element("title", _hint(bar)),
+        rectangle(x - thick / 2, top, thick, bottom - top, _weight_class(bar)),
         text(x, label, number(bar.weight, 2), "value small", "middle"),
     )
 
@@ -137,17 +135,25 @@ def _hanging(bar: Bar, x: float, step: float, top: float, depth: float, longest:
     )
 
 
-def _brackets(bars: Sequence[Bar], left: float, step: float, y: float) -> list[Markup]:
+def _places(bars: Sequence[Bar], left: float, width: float) -> tuple[float, list[float]]:
+    """The room for one bar, and the middle of each; groups stand a little apart."""
+    gap = 14.0
+    groups = [_group(bar.name) for bar in bars]
+    before = [0, *itertools.accumulate(int(a != b) for a, b in itertools.pairwise(groups))]
+    step = (width - left - gap * before[-1]) / len(bars)
+    return step, [left + step * (i + 0.5) + gap * count for i, count in enumerate(before)]
+
+
+def _brackets(bars: Sequence[Bar], places: Sequence[float], step: float, y: float) -> list[Markup]:
     """A line with the common name under the blocks that are only numbered."""
     parts = []
-    position = 0
-    for group, members in itertools.groupby(bars, key=lambda bar: _group(bar.name)):
-        count = len(list(members))
+    pairs = zip(bars, places, strict=True)
+    for group, members in itertools.groupby(pairs, key=lambda pair: _group(pair[0].name)):
+        middles = [x for _, x in members]
         if group:
-            start, end = left + step * position + 4, left + step * (position + count) - 4
+            start, end = middles[0] - step / 2 + 3, middles[-1] + step / 2 - 3
             parts.append(line(start, y, end, y, "axis"))
             parts.append(text((start + end) / 2, y + 16, group, "name", "middle"))
-        position += count
     return parts
 
 

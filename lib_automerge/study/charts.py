@@ -40,15 +40,18 @@ class Ticks(msgspec.Struct, frozen=True):
     decimals: int
 
 
-class Interval(msgspec.Struct, frozen=True):
-    """A difference with its interval and its name; `note` is what to know about it."""
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference with its interval: `name` says from what, `shown` and `range` are its numbers as
+    text, `sure` whether it is significant.
+    """
 
     name: str
     value: float
     low: float
     high: float
-    text: str
-    note: str
+    shown: str
+    range: str
+    sure: bool
 
 
 def svg(ident: str, title: str, description: str, size: tuple[float, float], *body: str) -> Markup:
@@ -142,37 +145,48 @@ def star(x: float, y: float, radius: float, class_: str) -> Markup:
 
 def interval_chart(ident: str, title: str, intervals: Sequence[Interval], width: float) -> Markup:
     """Differences from zero with their intervals, one below the other."""
-    row, top, bottom = 58.0, 8.0, 38.0
-    height = top + row * len(intervals) + bottom
-    ends = [end for i in intervals for end in (i.low, i.high)]
-    low, high = padded([0.0, *ends])
-    x = Scale(low, high, 8.0, width - 8.0)
-    base = height - bottom
+    row, bottom = 60.0, 30.0
+    height = row * len(intervals) + bottom
+    low, high = padded([0.0, *(end for i in intervals for end in (i.low, i.high))])
+    x = Scale(low, high, 0.0, width)
     marks = ticks(low, high, max(int(width // 90), 2))
     body = [
-        rectangle(x(0.0), top, x.end - x(0.0), base - top, "better-side"),
-        *(line(x(v), base, x(v), base + 4, "axis") for v in marks.values),
-        line(x.start, base, x.end, base, "axis"),
-        *(
-            text(x(v), base + 4 + LINE, number(v, marks.decimals), "tick", "middle")
-            for v in marks.values
-            if x.start + 10 < x(v) < x.end - 10
-        ),
-        line(x(0.0), top, x(0.0), base, "zero"),
+        text(x(v), height - 12, number(v, marks.decimals), "tick", "middle")
+        for v in marks.values
+        if 14 < x(v) < width - 14
     ]
     for index, interval in enumerate(intervals):
-        y = top + row * index
-        sure = "sure" if interval.low > 0 else "unsure"
-        body += [
-            text(x.start, y + 15, interval.name, "name"),
-            text(x.end, y + 15, interval.text, "value", "end"),
-            line(x(interval.low), y + 34, x(interval.high), y + 34, f"whisker {sure}"),
-            line(x(interval.low), y + 29, x(interval.low), y + 39, f"whisker {sure}"),
-            line(x(interval.high), y + 29, x(interval.high), y + 39, f"whisker {sure}"),
-            element("circle", cx=x(interval.value), cy=y + 34, r=5.5, class_=f"estimate {sure}"),
-        ]
-    spoken = "; ".join(f"{i.name}: {i.text}, {i.note}" for i in intervals)
+        body.append(_interval_row(interval, x, row * index))
+    spoken = "; ".join(
+        f"{i.name}: {i.shown}, 95 % interval {i.range}{'' if i.sure else ', not significant'}"
+        for i in intervals
+    )
     return svg(ident, title, spoken, (width, height), *body)
+
+
+def _interval_row(interval: Interval, x: Scale, top: float) -> Markup:
+    kind = "sure" if interval.sure else "unsure"
+    middle = top + 37
+    doubt = "" if interval.sure else " (not significant)"
+    return element(
+        "g",
+        text(x.start, top + 15, interval.name + doubt, "name"),
+        element(
+            "text",
+            element("tspan", interval.range, class_="tick"),
+            element("tspan", interval.shown, class_="value", dx=10),
+            x=x.end,
+            y=top + 15,
+            text_anchor="end",
+        ),
+        rectangle(x.start, top + 24, x.end - x.start, 26, "strip"),
+        rectangle(x(0.0), top + 24, x.end - x(0.0), 26, "better-side"),
+        line(x(0.0), top + 24, x(0.0), top + 50, "zero"),
+        line(x(interval.low), middle, x(interval.high), middle, f"whisker {kind}"),
+        line(x(interval.low), middle - 5, x(interval.low), middle + 5, f"whisker {kind}"),
+        line(x(interval.high), middle - 5, x(interval.high), middle + 5, f"whisker {kind}"),
+        element("circle", cx=x(interval.value), cy=middle, r=5.5, class_=f"estimate {kind}"),
+    )
 
 
 def sparkline(bars: Sequence[float], low: float, high: float) -> Markup:
@@ -194,15 +208,15 @@ def sparkline(bars: Sequence[float], low: float, high: float) -> Markup:
     )
 
 
-def difference_bar(value: float, limit: float) -> Markup:
-    """A bar from the middle to the right (above zero) or left, for a cell of a table."""
-    width, height = 64.0, 12.0
-    x = Scale(-limit, limit, 0.0, width)
+def difference_bar(value: float, low: float, high: float) -> Markup:
+    """A bar from zero to a value, on a scale from `low` <= 0 to `high` >= 0, for a cell."""
+    width, height = 84.0, 12.0
+    x = Scale(*padded([low, 0.0, high], 0.0), 1.0, width - 1.0)
     kind = "gain" if value > 0 else "loss"
     return element(
         "svg",
+        rectangle(min(x(value), x(0.0)), 1, abs(x(value) - x(0.0)), height - 2, kind),
         line(x(0.0), 0, x(0.0), height, "zero"),
-        rectangle(min(x(value), x(0.0)), 2, abs(x(value) - x(0.0)), height - 4, kind),
         xmlns="http://www.w3.org/2000/svg",
         class_="chart difference",
         viewBox=f"0 0 {compact(width)} {compact(height)}",

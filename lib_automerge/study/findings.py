@@ -87,7 +87,7 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All that a report is made of.
 
-    `began` and `ended` are the times of the first and the last event (None without events),
+    `ended` is the time of the last event (None without events), `seconds` the time at work,
     `decimals` how many decimals of a score matter, `memory_bytes` the peak of the process (0:
     unknown).
     """
@@ -98,8 +98,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     contest: Contest
     rows: Sequence[PayloadRow]
     decimals: int
-    began: float | None
     ended: float | None
+    seconds: float
     memory_bytes: int
 
     @property
@@ -129,8 +129,8 @@ def findings(path: Path, manifest: RunManifest, events: Sequence[AnyEvent]) -> F
         contest=compared,
         rows=payload_rows(compared, manifest.config.payloads),
         decimals=decimals_for([*scores, *compared.means.values()]),
-        began=events[0].time if events else None,
         ended=events[-1].time if events else None,
+        seconds=math.fsum(sum(part.values()) for part in times(state).values()),
         memory_bytes=max((e.memory_bytes for e in events if isinstance(e, Evaluated)), default=0),
     )
 

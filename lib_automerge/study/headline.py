@@ -108,15 +108,14 @@ def _no_gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
 
 
 def _evidence(found: Findings, verdict: Verdict) -> str:
-    intervals = listed(
-        f"{interval_text(c, found.decimals)} over {_named(found, c.baseline)}"
-        for c in shown_comparisons(verdict)
-    )
     unseen = "prompts and seeds" if verdict.held_out else "seeds"
+    known = "" if verdict.held_out else ", on the search's own prompts as none were held out"
+    better = _named(found, verdict.better_parent)
     reward = found.manifest.config.reward.name
     return (
-        f"95 % intervals: {intervals}. Each model made the same {plural(verdict.images, 'image')}"
-        f" from {unseen} that the search never saw; {reward} scored them."
+        f"The better parent is {better}. All {len(verdict.comparisons) + 1} made the same "
+        f"{plural(verdict.images, 'image')}, from {unseen} that the search never saw{known}; "
+        f"{reward} scored them."
     )
 
 

@@ -72,7 +72,7 @@ def history_chart(
         _best_line(plot, records),
         *(_whisker(plot, e) for e in scored if e.number in marked or e.number == winner),
         *(_point(plot, e) for e in scored if e.number not in marked and e.number != winner),
-        *(_point(plot, e) for e in scored if e.number in marked and e.number != winner),
+        *(_point(plot, e, "record") for e in scored if e.number in marked and e.number != winner),
         *(_cross(plot, e) for e in rejected),
         *(_winner(plot, e) for e in scored if e.number == winner),
         _labels(plot, scored, records),
@@ -122,9 +122,11 @@ def _plot(
     low, high = padded(shown)
     widest = max(len(number(v, ticks(low, high, 6).decimals)) for v in (low, high))
     last = max((e.number for e in evaluations), default=1)
+    longest = max((len(number(e.score, decimals)) for e in records), default=0)
+    longest += len("50:50 ") if narrow else len("Model A ")
     return _Plot(
-        x=Scale(0.0, last + 1.0, 10.0 + 7.2 * widest, width - (76.0 if narrow else 136.0)),
-        y=Scale(low, high, height - 62.0, legend_height + 22.0),
+        x=Scale(0.0, last + 1.0, 10.0 + 7.2 * widest, width - 16.0 - 7.6 * longest),
+        y=Scale(low, high, height - 62.0, legend_height + 30.0),
         floor=floor,
         decimals=decimals,
         dot=3.4 if len(scored) <= 200 else 2.6 if len(scored) <= 700 else 1.8,
@@ -142,7 +144,7 @@ def _axes(plot: _Plot, evaluations: Sequence[Evaluation]) -> Markup:
         del numbers[1]
     base = y.start + 22
     parts = [
-        text(0, y.end - 10, "score", "tick"),
+        text(0, y.end - 12, "score", "tick"),
         *(line(x.start, y(v), x.end, y(v), "grid") for v in rows.values),
         *(
             text(x.start - 6, y(v) + 4, number(v, rows.decimals), "tick", "end")
@@ -183,7 +185,7 @@ def _whisker(plot: _Plot, evaluation: Evaluation) -> Markup:
     return line(x, low, x, high, f"whisker {_kind(evaluation)}")
 
 
-def _point(plot: _Plot, evaluation: Evaluation) -> Markup:
+def _point(plot: _Plot, evaluation: Evaluation, kind: str = "") -> Markup:
     x, y = plot.x(evaluation.number), _height(plot, evaluation)
     hint = element("title", _hint(evaluation, plot.decimals))
     if (evaluation.score or 0.0) < plot.floor:
@@ -204,7 +206,7 @@ def _point(plot: _Plot, evaluation: Evaluation) -> Markup:
             height=edge,
             class_=f"mark {_kind(evaluation)}",
         )
-    return element("circle", hint, cx=x, cy=y, r=plot.dot, class_=_kind(evaluation))
+    return element("circle", hint, cx=x, cy=y, r=plot.dot, class_=f"{_kind(evaluation)} {kind}")
 
 
 def _cross(plot: _Plot, evaluation: Evaluation) -> Markup:

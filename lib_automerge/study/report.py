@@ -144,16 +144,16 @@ def _intervals(found: Findings) -> Markup:
     intervals = []
     for comparison in verdict.comparisons:
         better = comparison.baseline is verdict.better_parent
-        name = f"over {LABELS[comparison.baseline]}" + (", the better parent" if better else "")
+        name = f"over {LABELS[comparison.baseline]}" + (", better parent" if better else "")
         intervals.append(
             Interval(
                 name=name,
                 value=comparison.difference,
                 low=comparison.low,
                 high=comparison.high,
-                text=signed(comparison.difference, found.decimals),
-                note=f"95 % interval {interval_text(comparison, found.decimals)}, "
-                + ("significant" if comparison.significant else "not significant"),
+                shown=signed(comparison.difference, found.decimals),
+                range=interval_text(comparison, found.decimals),
+                sure=comparison.significant,
             )
         )
     title = f"Gain of evaluation {verdict.winner} with 95 % intervals"
@@ -195,9 +195,10 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     count += f", {rejected} rejected" if rejected else ""
     scored = sum(len(images) for images in state.scores.values())
     entries = [("Evaluations", count), ("Images scored", f"{scored:,}")]
-    if found.began is not None and found.ended is not None and found.ended > found.began:
-        entries.append(("Time", duration(found.ended - found.began)))
-        entries.append(("Until", clock(found.ended)))
+    if found.seconds:
+        entries.append(("Time at work", duration(found.seconds)))
+    if found.ended is not None:
+        entries.append(("Finished" if state.finished else "Last news", clock(found.ended)))
     if state.search_ended is not None:
         entries.append(("Search ended", state.search_ended.reason))
     entries.append(("Architecture", architectures.get(found.manifest.architecture).label))
@@ -206,7 +207,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if state.saved is not None:
         entries.append(("Saved as", state.saved.file))
     elif state.verdict is not None:
-        entries.append(("Checkpoint", "not saved; the recipe makes it"))
+        entries.append(("Checkpoint", "not saved"))
     if state.warnings:
         entries.append(("Warnings", plural(len(set(state.warnings)), "warning")))
     return entries
@@ -214,5 +215,6 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
 
 def _footer(found: Findings) -> Markup:
     made = f"Automerge {lib_automerge.__version__}. Run {found.manifest.digest()[:12]}."
-    said = found.state.verdict.sentence if found.state.verdict is not None else ""
-    return element("footer", element("p", made), element("p", said))
+    verdict = found.state.verdict
+    said = f"In the words of verdict.json: {verdict.sentence}" if verdict is not None else ""
+    return element("footer", element("p", said), element("p", made))

@@ -163,8 +163,8 @@ def blocks(found: Findings) -> Markup:
     scale = "0 is model A, 1 is model B" if summed else "0 is model A"
     hint = (
         f"Evaluation {merge.number}, from the input of the network to its output; {scale}. "
-        "Below, how far the two models are apart in each block, relative to A: where they are "
-        "close, the weight matters little."
+        "The grey bars show how far the two models are apart in each block, relative to A: where "
+        "they are close, the weight matters little."
     )
     wide = block_chart("blocks-wide", bars, ends=ends, width=WIDE)
     narrow = block_rows("blocks-phone", bars, ends=ends, width=PHONE)
@@ -193,13 +193,14 @@ def recipe(file: Path, found: Findings) -> Markup:
     if found.state.verdict is not None:
         with contextlib.suppress(OSError, ValueError):
             text = file.read_text(encoding="utf-8")
-    hint = (
-        f"Everything that makes evaluation {merge.number} again: save it as recipe.json, then "
-        "python -m lib_automerge merge recipe.json -o merge.safetensors"
-    )
+    hint = [
+        f"All that it takes to make evaluation {merge.number} again. "
+        "Save it as recipe.json, then: ",
+        element("code", "python -m lib_automerge merge recipe.json -o merge.safetensors"),
+    ]
     return join(
         [
-            element("p", hint, class_="hint"),
+            element("p", *hint, class_="hint"),
             element(
                 "div",
                 element("button", "Copy", type="button", data_copy="recipe-text", hidden=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -43,42 +44,34 @@ PHASES = {"merge": "merging", "generate": "images", "score": "scoring", "rest": 
 Row = Sequence[str]
 
 
-def table(caption: str, headings: Sequence[str], rows: Iterable[Row], *, texts: int = 1) -> Markup:
+def table(
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    closing: Iterable[Row] = (),
+    texts: int = 1,
+) -> Markup:
     """A table that scrolls sideways by itself where it is too wide.
 
-    The first `texts` columns hold text, the others numbers; the first cell names its row.
+    The first `texts` columns hold text, the others numbers; the first cell names its row. The
+    `closing` rows are set apart: sums, or what to compare with.
     """
     kinds = ["text" if i < texts else "num" for i in range(len(headings))]
-    head = element(
-        "tr",
-        *(
-            element("th", heading, scope="col", class_=kind)
-            for heading, kind in zip(headings, kinds, strict=True)
-        ),
-    )
-    body = [
-        element(
-            "tr",
-            element("th", row[0], scope="row", class_="text"),
-            *(
-                element("td", cell, class_=kind)
-                for cell, kind in zip(row[1:], kinds[1:], strict=True)
-            ),
-        )
-        for row in rows
+    cells = zip(headings, kinds, strict=True)
+    head = element("tr", *(element("th", h, scope="col", class_=kind) for h, kind in cells))
+    bodies = [
+        element("tbody", *(_row(row, kinds) for row in part)) for part in (rows, closing) if part
     ]
+    content = element("table", element("caption", caption), element("thead", head), *bodies)
+    return element("div", content, class_="scroll", role="region", aria_label=caption, tabindex="0")
+
+
+def _row(row: Row, kinds: Sequence[str]) -> Markup:
     return element(
-        "div",
-        element(
-            "table",
-            element("caption", caption),
-            element("thead", head),
-            element("tbody", *body),
-        ),
-        class_="scroll",
-        role="region",
-        aria_label=caption,
-        tabindex="0",
+        "tr",
+        element("th", row[0], scope="row", class_="text"),
+        *(element("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
     )
 
 
@@ -111,7 +104,8 @@ def digest(sha256: str) -> Markup:
 def payload_table(found: Findings) -> Markup:
     """Mean score of every entrant on every payload, and the merge's difference."""
     entrants = found.contest.entrants
-    limit = max((abs(r.difference) for r in found.rows if r.difference is not None), default=0.0)
+    known = [row.difference for row in found.rows if row.difference is not None]
+    limits = (min([0.0, *known]), max([0.0, *known]))
     headings = ["Payload", "Images", *(label_of(e) for e in entrants)]
     wide = found.contest.merge is not None and found.contest.better_parent is not None
     rows = [
@@ -119,22 +113,20 @@ def payload_table(found: Findings) -> Markup:
             _payload_cell(row.payload),
             str(row.images),
             *_best_marked([row.means.get(e.number) for e in entrants], found.decimals),
-            *([_difference_cell(row, limit, found.decimals)] if wide else []),
+            *([_difference_cell(row, limits, found.decimals)] if wide else []),
         ]
         for row in found.rows
     ]
     means = [found.contest.means.get(e.number) for e in entrants]
     gain = found.contest.gain_over(found.contest.better_parent)
-    rows.append(
-        [
-            element("strong", "Mean, by the payloads' weights"),
-            f"{sum(row.images for row in found.rows):,}",
-            *_best_marked(means, found.decimals),
-            *([element("strong", signed(gain, found.decimals))] if wide else []),
-        ]
-    )
+    total = [
+        element("strong", "Mean, by the payloads' weights"),
+        f"{sum(row.images for row in found.rows):,}",
+        *_best_marked(means, found.decimals),
+        *([element("strong", signed(gain, found.decimals))] if wide else []),
+    ]
     headings += ["Gain over the better parent"] if wide else []
-    return table("Mean score of each payload", headings, rows)
+    return table("Mean score of each payload", headings, rows, closing=[total])
 
 
 def _payload_cell(payload: Payload) -> Markup:
@@ -155,11 +147,11 @@ def _best_marked(values: Sequence[float | None], decimals: int) -> list[Markup]:
     return cells
 
 
-def _difference_cell(row: PayloadRow, limit: float, decimals: int) -> Markup:
+def _difference_cell(row: PayloadRow, limits: tuple[float, float], decimals: int) -> Markup:
     if row.difference is None:
         return element("span", number(None, 0))
     shown = element("span", signed(row.difference, decimals))
-    return join([difference_bar(row.difference, limit or 1.0), shown])
+    return join([difference_bar(row.difference, *limits), shown])
 
 
 def finalist_table(found: Findings) -> Markup:
@@ -193,12 +185,12 @@ def top_table(found: Findings) -> Markup:
     baselines = [e for e in found.state.history if e.origin in BASELINES and e.score is not None]
     scores = [e.score for e in baselines if e.origin is not BASELINES[-1] and e.score is not None]
     parent = max(scores, default=None)
-    shown = [*ranked, *baselines]
     order = architectures.get(found.manifest.architecture).parameters
-    weights = [e.weights.get(block, 0.0) for e in shown for block in order]
+    weights = [e.weights.get(block, 0.0) for e in (*ranked, *baselines) for block in order]
     low, high = min([0.0, *weights]), max([1.0, *weights])
-    rows = [
-        [
+
+    def row(e: Evaluation) -> Row:
+        return [
             LABELS.get(e.origin, f"Evaluation {e.number}"),
             e.origin.value if e.origin not in BASELINES else "baseline",
             sparkline([e.weights.get(block, 0.0) for block in order], low, high),
@@ -206,11 +198,11 @@ def top_table(found: Findings) -> Markup:
             signed(None if parent is None else (e.score or 0.0) - parent, found.decimals),
             _seconds(e),
         ]
-        for e in shown
-    ]
+
     headings = ["Evaluation", "From", f"Weights {order[0]} to {order[-1]}", "Score"]
     headings += ["Gain over the better parent", "Time"]
-    return table("The best evaluations of the search", headings, rows, texts=3)
+    caption = "The best evaluations of the search, and the baselines"
+    return table(caption, headings, map(row, ranked), closing=map(row, baselines), texts=3)
 
 
 def _seconds(evaluation: Evaluation) -> str:
@@ -234,7 +226,9 @@ def time_section(found: Findings) -> Markup:
         [STAGES[stage], *(duration(part[p]) for p in PHASES), duration(math.fsum(part.values()))]
         for stage, part in by_stage.items()
     ]
-    rows.append(["All", *(duration(sums[p]) for p in PHASES), duration(total)])
+    closing = [["All", *(duration(sums[p]) for p in PHASES), duration(total)]]
+    timed = [e.seconds["total"] for e in found.state.history if "total" in e.seconds]
+    pace = f" The median evaluation took {duration(statistics.median(timed))}." if timed else ""
     headings = ["Stage", *(words.capitalize() for words in PHASES.values()), "Total"]
     return join(
         [
@@ -242,9 +236,9 @@ def time_section(found: Findings) -> Markup:
                 "p",
                 element("strong", f"{share} of {duration(total)} went into images"),
                 f", {percent(sums['merge'] / total)} into merging and "
-                f"{percent(sums['score'] / total)} into scoring.",
+                f"{percent(sums['score'] / total)} into scoring.{pace}",
             ),
-            table("Time by stage and phase", headings, rows),
+            table("Time by stage and phase", headings, rows, closing=closing),
         ]
     )
 
