@@ -87,7 +87,7 @@ def read_safetensors_header(path: Path) -> Header:
         fields: dict[str, Any] = msgspec.json.decode(raw)
         metadata = _metadata(fields.pop("__metadata__", None) or {})
         entries = msgspec.convert(fields, dict[str, _Entry])
-    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(
             f"{path.name}: its header is damaged: {error}. Download it again."
         ) from error

@@ -146,6 +146,8 @@ def test_optional_keys() -> None:
     assert sd2.is_optional(layer.format(23))
     assert not sd2.is_optional(layer.format(22))
     assert not sd2.is_optional("model.diffusion_model.out.2.weight")
+    assert sd2.is_optional("cond_stage_model.model.logit_scale")
+    assert sd2.is_optional("betas")
 
 
 def test_unknown_architecture_names_the_nearest() -> None:

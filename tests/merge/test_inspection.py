@@ -122,7 +122,7 @@ def test_distance_is_the_relative_norm_of_the_difference(tmp_path: Path) -> None
 def test_distance_over_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = pair(tmp_path)
     whole = compare(a, b).blocks
-    monkeypatch.setattr(distances, "CHUNK", 7)
+    monkeypatch.setattr(distances, "CHUNK", 101)
     for chunked, block in zip(compare(a, b).blocks, whole, strict=True):
         assert chunked.distance == pytest.approx(block.distance, rel=1e-5)
 

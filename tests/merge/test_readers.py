@@ -278,6 +278,7 @@ BAD_FILES: dict[str, Callable[[Path], Path]] = {
     ),
     "it is neither a safetensors file nor a": raw(struct.pack("<Q", 1 << 40) + b'{"a": 1}'),
     "header is damaged: .*(JSON|character)": lambda path: write_raw(path, b'{"a": nonsense}'),
+    "header is damaged: .*recursion": lambda path: write_raw(path, b'{"a":' + b"[" * 90_000),
     "header is damaged: .*dtype": lambda path: write_raw(path, {"w": {"shape": [1]}}),
     "header is damaged: .*array": lambda path: write_raw(path, {"w": [1, 2]}),
     "header is damaged at 'w': bytes 0 to 8": lambda path: write_raw(
@@ -372,6 +373,15 @@ def test_pickled_checkpoint(zipped: bool, nested: bool, tmp_path: Path) -> None:
 
 
 @formats
+def test_pickle_under_a_safetensors_name(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    torch.save(tiny_state("sd1"), path, _use_new_zipfile_serialization=zipped)
+    for reader in (read_header, open_checkpoint):
+        with pytest.raises(ModelError, match=r"under a safetensors name\. Rename it"):
+            reader(path)
+
+
+@formats
 def test_code_in_a_pickle_is_refused_and_not_run(zipped: bool, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     path = tmp_path / "evil.ckpt"
@@ -451,10 +461,32 @@ def test_damaged_and_foreign_archives(tmp_path: Path) -> None:
         open_checkpoint(plain)
 
 
+@formats
+def test_damaged_pickles_are_refused_without_other_errors(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    key = "model.diffusion_model.out.0.bias"
+    torch.save({key: torch.zeros(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for position in random.integers(5, len(whole), 150):
+        damaged = bytearray(whole)
+        damaged[position] ^= int(random.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            read_header(path)
+        except ModelError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert 10 < refused < 150
+
+
 def test_programs_are_not_loaded(tmp_path: Path) -> None:
     """torch.load would hand them to a loader that ignores weights_only."""
     path = tmp_path / "program.ckpt"
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    torch.save(tiny_state("sd1"), path)
+    with zipfile.ZipFile(path, "a") as archive:  # what makes an archive a TorchScript program
+        archive.writestr("program/constants.pkl", pickle.dumps(()))
     with pytest.raises(ModelError, match="it is an archive, but no checkpoint of weights"):
         open_checkpoint(path)
 
