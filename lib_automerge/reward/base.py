@@ -1,0 +1,70 @@
+"""What every reward is: a model that maps (image, prompt) to a number, higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from lib_automerge.errors import RewardError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Reward(Protocol):
+    """A model that judges images.
+
+    Scores are finite, of any sign and on the reward's own scale: compare them only with scores of
+    the same `fingerprint`, and, for rewards that read the prompt, of the same prompt. The same
+    image and prompt always get the same score, up to floating-point noise below 1e-4 when they
+    are scored in another batch.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which the registry knows this reward."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the numbers that `score` returns: name, version, precision, weights digest.
+
+        Two rewards with equal fingerprints give equal scores, so it belongs into a run's frozen
+        configuration and into the key of any score cache. It stays readable after `close`.
+        """
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        """Score `images[i]` against `prompts[i]`.
+
+        Args:
+            images: Any sizes and modes; transparency is dropped. They are not modified.
+            prompts: As many as images. They are judged exactly as given: whoever wants prompt
+                syntax such as `(word:1.2)` removed does so before.
+
+        Returns:
+            One score per image, in order; an empty list for no images.
+
+        Raises:
+            RewardError: The lengths differ, a score is not finite, or the model failed.
+        """
+
+    def close(self) -> None:
+        """Free the model's memory. A second call does nothing; scoring afterwards is an error."""
+
+
+def check_lengths(images: Sequence[Image], prompts: Sequence[str]) -> None:
+    """Refuse to score unless there is one prompt per image.
+
+    Raises:
+        RewardError: The lengths differ.
+    """
+    if len(images) != len(prompts):
+        raise RewardError(
+            f"images and prompts do not pair up: {len(images)} images, {len(prompts)} prompts. "
+            "Give one prompt per image."
+        )
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of a library's error, for use in ours."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,193 @@
+"""Rewards by name: what there is, which options each takes, and how to make one.
+
+A reward is registered as a *factory*, a function whose keyword parameters are the reward's options.
+Their annotations and defaults are the single description of those options: `create` checks values
+against them and `describe` reports them. A factory imports its model only when it is called, so
+that listing rewards loads neither torch nor any weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from lib_automerge.errors import ConfigError, unknown_name
+from lib_automerge.reward.base import Reward
+
+Factory = TypeVar("Factory", bound=Callable[..., Reward])
+
+_KINDS: Mapping[object, str] = {
+    Path: "path",
+    str: "text",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+}
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One option of a reward.
+
+    Attributes:
+        name: Keyword for `create`.
+        kind: "path", "text", "true or false", "whole number" or "number".
+        required: True if the option has no default.
+        nullable: True if None is a value, which then means "let the reward choose".
+        default: The default; None as well if `required`.
+    """
+
+    name: str
+    kind: str
+    required: bool
+    nullable: bool
+    default: object = None
+
+
+class RewardInfo(msgspec.Struct, frozen=True):
+    """What a user needs to know to choose a reward: its label, one sentence of help, options."""
+
+    name: str
+    label: str
+    help: str
+    options: tuple[Option, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    info: RewardInfo
+    factory: Callable[..., Reward]
+
+
+_entries: dict[str, _Entry] = {}
+
+
+def register(name: str, *, label: str, help: str) -> Callable[[Factory], Factory]:
+    """Make a factory known as `name`.
+
+    Args:
+        name: Key for `create` and for run configurations.
+        label: Name shown to users.
+        help: One sentence: what it judges and what it needs.
+
+    Returns:
+        A decorator that returns the factory unchanged.
+
+    Raises:
+        ConfigError: The name is taken, or (when decorating) a parameter cannot be an option.
+    """
+    if name in _entries:
+        raise ConfigError(f"reward name is taken: {name!r}. Choose another name.")
+
+    def decorate(factory: Factory) -> Factory:
+        info = RewardInfo(name=name, label=label, help=help, options=_options_of(name, factory))
+        _entries[name] = _Entry(info=info, factory=factory)
+        return factory
+
+    return decorate
+
+
+def names() -> list[str]:
+    """Return the names of all registered rewards, sorted."""
+    return sorted(_entries)
+
+
+def describe(name: str) -> RewardInfo:
+    """Return the label, help and options of the reward `name`.
+
+    Raises:
+        ConfigError: No reward has that name.
+    """
+    return _entry(name).info
+
+
+def create(name: str, /, **options: object) -> Reward:
+    """Make the reward `name` and load its weights.
+
+    Args:
+        name: One of `names()`.
+        **options: Values for the options that `describe(name)` lists. Paths may be strings; a
+            leading `~` is expanded.
+
+    Raises:
+        ConfigError: No reward has that name, or an option is unknown, missing or of a wrong type.
+        RewardError: The reward could not be loaded.
+    """
+    entry = _entry(name)
+    known = {option.name: option for option in entry.info.options}
+    for given in options:
+        if given not in known:
+            raise ConfigError(_unknown_option(name, given, known))
+    for option in known.values():
+        if option.required and option.name not in options:
+            raise ConfigError(
+                f"reward {name!r} needs the option {option.name!r} ({option.kind}): "
+                "it was not given. Add it."
+            )
+    values = {given: _checked(name, known[given], value) for given, value in options.items()}
+    return entry.factory(**values)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _entries:
+        raise ConfigError(unknown_name("reward", name, _entries))
+    return _entries[name]
+
+
+def _unknown_option(reward: str, given: str, known: Mapping[str, Option]) -> str:
+    if not known:
+        return f"reward {reward!r} takes no options: {given!r}. Remove it."
+    return unknown_name(f"option of reward {reward!r}", given, known)
+
+
+def _options_of(reward: str, factory: Callable[..., Reward]) -> tuple[Option, ...]:
+    hints = get_type_hints(factory)
+    return tuple(
+        _option(reward, parameter, hints.get(parameter.name))
+        for parameter in inspect.signature(factory).parameters.values()
+    )
+
+
+def _option(reward: str, parameter: inspect.Parameter, hint: object) -> Option:
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    members = get_args(hint) if is_union else (hint,)
+    kinds = [_KINDS.get(member) for member in members if member is not type(None)]
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    kind = kinds[0] if len(kinds) == 1 and parameter.kind in by_keyword else None
+    if kind is None:
+        raise ConfigError(
+            f"parameter cannot be an option of reward {reward!r}: {parameter}. "
+            "Make it a keyword annotated Path, str, bool, int or float, or one of these or None."
+        )
+    required = parameter.default is inspect.Parameter.empty
+    return Option(
+        name=parameter.name,
+        kind=kind,
+        required=required,
+        nullable=type(None) in members,
+        default=None if required else parameter.default,
+    )
+
+
+def _checked(reward: str, option: Option, value: object) -> object:
+    """Return `value` as the type that the option's kind stands for.
+
+    Raises:
+        ConfigError: The value is of another type; only str to Path and int to float are converted.
+    """
+    if value is None and option.nullable:
+        return None
+    if option.kind == "path" and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    if option.kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    accepted = {"text": str, "true or false": bool, "whole number": int}.get(option.kind)
+    if accepted is not None and type(value) is accepted:
+        return value
+    raise ConfigError(
+        f"option {option.name!r} of reward {reward!r} must be a {option.kind}: {value!r}. "
+        "Correct the value."
+    )
