@@ -1,0 +1,189 @@
+"""ImageReward v1.0: how well an image shows its prompt, and how much people would like it.
+
+The numbers are those of `ImageReward.score` in the package `image-reward` 1.5 (Xu et al. 2023),
+computed from the same published file but without that package: it pins dependencies that no
+current environment can hold, fetches its tokenizer from the network, and scores one image at a
+time. About two thirds of the scores of Stable Diffusion 1.4 lie between -1 and 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_automerge.errors import ConfigError, RewardError
+from lib_automerge.reward.base import check_lengths
+from lib_automerge.reward.bert_tokenizer import Encoded, encode
+from lib_automerge.reward.blip import BlipReward, BlipSizes
+from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, torch_dtype
+from lib_automerge.reward.weights import fill, read_tensors, sha256_of_file
+
+# ImageReward was trained on prompts cut to this many ids, start and end included.
+PROMPT_IDS = 35
+
+# Changes whenever the same weights would give other numbers.
+_VERSION = "1.0"
+
+_HEAD = ("mlp.",)
+
+# The file also holds BLIP's projections for image-text retrieval, and a constant.
+_UNUSED = (
+    "blip.vision_proj.",
+    "blip.text_proj.",
+    "blip.text_encoder.embeddings.position_ids",
+)
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_SD = (0.26862954, 0.26130258, 0.27577711)
+
+_log = logging.getLogger(__name__)
+
+
+class ImageReward:
+    """The published ImageReward model, ready to score.
+
+    In fp32 on the CPU its scores equal the package's to about 1e-6. With fp16 or bf16 weights the
+    last layers and the score are still computed in fp32. A prompt of more than 33 word pieces is
+    cut, as the package does; that is logged once per prompt.
+    """
+
+    name: ClassVar[str] = "image_reward"
+    sizes: ClassVar[BlipSizes] = BlipSizes()
+
+    def __init__(
+        self,
+        weights: Path,
+        dtype: str | None = None,
+        device: str | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            weights: `ImageReward.pt` as published, or its tensors as `.safetensors`.
+            dtype: Precision of the weights: fp32, fp16 or bf16; None for fp16 on a GPU and fp32 on
+                the CPU, where fp16 is not available.
+            device: torch's name of a device; None for the GPU if there is one.
+            batch_size: Images scored at once; halved for good when memory runs out.
+
+        Raises:
+            ConfigError: An option has an impossible value.
+            RewardError: The file is missing, damaged, unsafe or not exactly this model.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1: {batch_size}. Use 8, or 1.")
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(dtype, self._device)
+        self._batch_size = batch_size
+        self._cut_prompts: set[str] = set()
+        self._weights = weights
+        self._model: BlipReward | None = self._load()
+        digest = sha256_of_file(weights)
+        self.fingerprint = f"{self.name}:{_VERSION}:{self._dtype}:{digest[:16]}"
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        """Score `images[i]` against `prompts[i]`; see `lib_automerge.reward.base.Reward.score`."""
+        check_lengths(images, prompts)
+        model = self._model
+        if model is None:
+            raise RewardError(f"reward is closed: {self.name!r}. Create it again to score.")
+
+        def score_batch(part: slice) -> list[float]:
+            return self._score_batch(model, images[part], prompts[part])
+
+        scores, self._batch_size = in_batches(score_batch, len(images), self._batch_size)
+        self._require_finite(scores, prompts)
+        return scores
+
+    def close(self) -> None:
+        """Free the model's memory, on the GPU too."""
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load(self) -> BlipReward:
+        if not self._weights.is_file():
+            raise RewardError(
+                f"weights of {self.name!r} not found: {self._weights}. Download ImageReward.pt "
+                "(1.8 GB) from THUDM/ImageReward on huggingface.co and give its path."
+            )
+        with torch.device("meta"):
+            model = BlipReward(self.sizes)
+        fill(
+            model,
+            read_tensors(self._weights),
+            self._weights,
+            device=self._device,
+            dtype=torch_dtype(self._dtype),
+            in_fp32=_HEAD,
+            unused=_UNUSED,
+        )
+        return model.eval().requires_grad_(False)
+
+    def _score_batch(
+        self, model: BlipReward, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[float]:
+        encoded = [self._encode(prompt) for prompt in prompts]
+        pixels = torch.stack([preprocess(image, self.sizes.image_side) for image in images])
+        ids = torch.tensor([text.ids for text in encoded])
+        mask = torch.arange(PROMPT_IDS) < torch.tensor([[text.used] for text in encoded])
+        with torch.inference_mode():
+            scores: Tensor = model(
+                pixels.to(self._device), ids.to(self._device), mask.to(self._device)
+            )
+        return [float(score) for score in scores.tolist()]
+
+    def _encode(self, prompt: str) -> Encoded:
+        encoded = encode(prompt, PROMPT_IDS)
+        if encoded.dropped and prompt not in self._cut_prompts:
+            self._cut_prompts.add(prompt)
+            _log.warning(
+                "%s reads only the first %d word pieces of a prompt; the last %d are ignored: %r",
+                self.name,
+                PROMPT_IDS - 2,
+                encoded.dropped,
+                prompt,
+            )
+        return encoded
+
+    def _require_finite(self, scores: Sequence[float], prompts: Sequence[str]) -> None:
+        for index, (score, prompt) in enumerate(zip(scores, prompts, strict=True)):
+            if not math.isfinite(score):
+                advice = (
+                    "Check the weights file."
+                    if self._dtype == "fp32"
+                    else f"Use dtype='fp32' instead of {self._dtype!r}."
+                )
+                raise RewardError(
+                    f"{self.name!r} gave no number: {score} for image {index}, prompt {prompt!r}. "
+                    f"{advice}"
+                )
+
+
+def preprocess(image: Image.Image, side: int) -> Tensor:
+    """Return the (3, side, side) fp32 pixels that the model sees.
+
+    As torchvision's Resize(side, bicubic), CenterCrop(side), ToTensor and Normalize do it: the
+    shorter side is scaled to `side`, the longer one is rounded down, the centre is cut out. Other
+    modes become RGB before that rather than after, so that palettes are not interpolated.
+    """
+    rgb = image.convert("RGB")
+    width, height = rgb.size
+    if width <= height:
+        scaled = (side, int(side * height / width))
+    else:
+        scaled = (int(side * width / height), side)
+    if scaled != rgb.size:
+        rgb = rgb.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = (round((length - side) / 2.0) for length in scaled)
+    cut = rgb.crop((left, top, left + side, top + side))
+    pixels = torch.from_numpy(np.array(cut, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    scaled_pixels = pixels.to(torch.float32).div(255)
+    return (scaled_pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_SD).view(3, 1, 1)

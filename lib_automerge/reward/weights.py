@@ -1,0 +1,148 @@
+"""Reading the weights of a reward model: tensors only, all of them, or nothing.
+
+A file is read without running code from it, its keys and shapes must be exactly those of the model,
+and its tensors become the parameters one by one, so that a file of fp32 weights that stays fp32 on
+the CPU costs no memory beyond the file's pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.serialization
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lib_automerge.errors import RewardError
+from lib_automerge.reward.base import reason
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of the file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a bare state dict from a `.safetensors` file or from a zip archive by `torch.save`.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        Tensors on the CPU, mapped from the file: change neither them nor the file.
+
+    Raises:
+        RewardError: The file is damaged, holds more than tensors, or has another format.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path, device="cpu")
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, error) from error
+    if not _is_saved_by_torch(path):
+        raise RewardError(
+            f"not a weights file: {path}. Give a .safetensors file, or a .pt file as torch.save "
+            "writes it; if it was downloaded, download it again."
+        )
+    try:
+        # torch.serialization.load, because a WebUI may have put its own check in front of
+        # torch.load, which refuses archives by recent torch versions and then returns None.
+        # As a string, because torch 2.1 maps no other kind of path.
+        content = torch.serialization.load(
+            str(path), map_location="cpu", weights_only=True, mmap=True
+        )
+    except pickle.UnpicklingError as error:
+        raise RewardError(
+            f"weights file holds more than tensors and could run code: {path}. "
+            "It was not loaded; use the published file or a .safetensors copy of it."
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise RewardError(
+            f"weights file is not a plain dictionary of tensors: {path}. Use the published file."
+        )
+    return content
+
+
+def fill(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    in_fp32: tuple[str, ...] = (),
+    unused: tuple[str, ...] = (),
+) -> None:
+    """Make `tensors` the parameters of a model that was built on the meta device.
+
+    Args:
+        model: The structure; its state dict names every key and shape that must be there.
+        tensors: What the file holds.
+        source: The file, for messages.
+        device: Where the parameters go.
+        dtype: Their floating-point type.
+        in_fp32: Prefixes of keys that become fp32 instead.
+        unused: Prefixes of keys that the file may hold and the model does not need.
+
+    Raises:
+        RewardError: A key is missing, unexpected or of another shape, or the device lacks memory;
+            the model is then unchanged.
+    """
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected and not key.startswith(unused)]
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise RewardError(
+                f"weights file has another structure: {source}: {what} {keys[0]!r}{more}. "
+                "Use the published file of this reward."
+            )
+    for key, parameter in expected.items():
+        if tensors[key].shape != parameter.shape:
+            raise RewardError(
+                f"weights file has another structure: {source}: {key!r} has shape "
+                f"{tuple(tensors[key].shape)} instead of {tuple(parameter.shape)}. "
+                "Use the published file of this reward."
+            )
+    try:
+        placed = {
+            key: tensors[key].to(device, torch.float32 if key.startswith(in_fp32) else dtype)
+            for key in expected
+        }
+    except RuntimeError as error:
+        raise RewardError(
+            f"weights cannot be moved to {device}: {source} ({reason(error)}). "
+            "Free some memory, or let the reward use another device (device='cpu')."
+        ) from error
+    model.load_state_dict(placed, strict=True, assign=True)
+
+
+def _is_saved_by_torch(path: Path) -> bool:
+    """Tell a zip archive of tensors from files for which torch.load has other loaders.
+
+    Those (archives from before torch 1.6, TorchScript programs) ignored `weights_only` before torch
+    2.6 and could run code (CVE-2025-32434).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.rpartition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return False
+    return "data.pkl" in members and "constants.pkl" not in members
+
+
+def _damaged(path: Path, error: Exception) -> RewardError:
+    return RewardError(f"weights file cannot be read: {path} ({reason(error)}). Download it again.")
