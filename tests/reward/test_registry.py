@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL.Image import Image
+
+from lib_automerge import reward as rewards
+from lib_automerge.errors import ConfigError
+from lib_automerge.reward import Reward, create, describe, names, register, registry
+from lib_automerge.reward.builtin import image_reward
+from lib_automerge.reward.image_reward import ImageReward
+from lib_automerge.reward.registry import Option
+
+
+class Recorder:
+    """A reward that keeps the options that it was made with."""
+
+    name = "recorder"
+    fingerprint = "recorder-1"
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        return [0.0 for _ in images]
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register `recorder` and `plain` for one test."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @register("recorder", label="Recorder", help="Keeps its options.")
+    def make(
+        weights: Path,
+        note: str = "none",
+        strength: float = 1.0,
+        count: int = 2,
+        loud: bool = False,
+        device: str | None = None,
+    ) -> Reward:
+        return Recorder(
+            weights=weights, note=note, strength=strength, count=count, loud=loud, device=device
+        )
+
+    @register("plain", label="Plain", help="Takes nothing.")
+    def make_plain() -> Reward:
+        return Recorder()
+
+
+def options_of(reward: Reward) -> dict[str, object]:
+    assert isinstance(reward, Recorder)
+    return reward.options
+
+
+def test_lists_the_built_in_rewards() -> None:
+    assert {"demo", "image_reward"} <= set(names())
+    assert names() == sorted(names())
+
+
+def test_listing_and_describing_import_no_model() -> None:
+    code = (
+        "import sys\n"
+        "from lib_automerge.reward import describe, names\n"
+        "infos = [describe(name) for name in names()]\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_exports_are_complete_and_sorted() -> None:
+    assert rewards.__all__ == sorted(rewards.__all__)
+    assert all(hasattr(rewards, name) for name in rewards.__all__)
+
+
+def test_describes_options_from_the_signature() -> None:
+    info = describe("image_reward")
+    assert info.label == "ImageReward"
+    assert "ImageReward.pt" in info.help
+    assert info.options == (
+        Option(name="weights", kind="path", required=True, nullable=False),
+        Option(name="dtype", kind="text", required=False, nullable=True),
+        Option(name="device", kind="text", required=False, nullable=True),
+        Option(name="batch_size", kind="whole number", required=False, nullable=False, default=8),
+    )
+
+
+def test_the_options_of_image_reward_are_its_constructors() -> None:
+    def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+        return list(inspect.signature(function).parameters.values())
+
+    assert parameters(image_reward) == parameters(ImageReward)
+
+
+def test_creates_with_defaults_and_converts_paths_and_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    options = options_of(create("recorder", weights="~/x.pt", strength=2))
+    assert options == {
+        "weights": tmp_path / "x.pt",
+        "note": "none",
+        "strength": 2.0,
+        "count": 2,
+        "loud": False,
+        "device": None,
+    }
+    assert type(options["strength"]) is float
+
+
+def test_none_means_the_default_where_it_is_allowed() -> None:
+    assert options_of(create("recorder", weights=Path("x"), device=None))["device"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("weights", 3, "path"),
+        ("weights", None, "path"),
+        ("note", 3, "text"),
+        ("note", Path("x"), "text"),
+        ("strength", "1", "number"),
+        ("strength", True, "number"),
+        ("count", 2.5, "whole number"),
+        ("count", "8", "whole number"),
+        ("count", True, "whole number"),
+        ("loud", 1, "true or false"),
+        ("device", 0, "text"),
+    ],
+)
+def test_refuses_a_value_of_another_type(option: str, value: object, kind: str) -> None:
+    options = {"weights": "x", option: value}
+    with pytest.raises(ConfigError) as failure:
+        create("recorder", **options)
+    assert f"'{option}' of reward 'recorder' must be a {kind}: {value!r}" in str(failure.value)
+
+
+def test_an_unknown_reward_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown reward: 'imagereward'.*'image_reward'"):
+        create("imagereward")
+    with pytest.raises(ConfigError, match=r"unknown reward: 'demmo'.*'demo'"):
+        describe("demmo")
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"option of reward 'recorder': 'weight'.*'weights'"):
+        create("recorder", weight="x")
+
+
+def test_a_reward_without_options_says_so() -> None:
+    with pytest.raises(ConfigError, match="'plain' takes no options: 'weights'"):
+        create("plain", weights="x")
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(ConfigError, match="'image_reward' needs the option 'weights'"):
+        create("image_reward", batch_size=4)
+
+
+def test_a_name_can_be_taken_only_once() -> None:
+    with pytest.raises(ConfigError, match="taken: 'demo'"):
+        register("demo", label="Other", help="Other.")
+
+
+def test_refuses_factories_whose_options_cannot_be_checked() -> None:
+    def no_annotation(weights=None) -> Reward:  # type: ignore[no-untyped-def]
+        return Recorder(weights=weights)
+
+    def other_type(weights: list[str]) -> Reward:
+        return Recorder(weights=weights)
+
+    def two_types(weights: Path | int) -> Reward:
+        return Recorder(weights=weights)
+
+    def any_keyword(**options: str) -> Reward:
+        return Recorder(**options)
+
+    def by_position(weights: Path, /) -> Reward:
+        return Recorder(weights=weights)
+
+    for factory in (no_annotation, other_type, two_types, any_keyword, by_position):
+        with pytest.raises(ConfigError, match="cannot be an option of reward 'new'"):
+            register("new", label="New", help="New.")(factory)
+    assert "new" not in names()
