@@ -144,8 +144,14 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         return np.array([high for _, high in self.bounds])
 
     def snap(self, vector: Array) -> Array:
-        """Return the vector, (d,) or (n, d), rounded and within the ranges."""
-        return np.clip(np.round(vector, self.decimals), self.low, self.high) + 0.0
+        """Return the vector, (d,) or (n, d), rounded and within the ranges.
+
+        The ends of a range are kept as they are, with all their decimals.
+        """
+        low, high = self.low, self.high
+        # Adding 0 turns -0.0 into 0.0.
+        rounded = np.clip(np.round(vector, self.decimals) + 0.0, low, high)
+        return np.where(vector <= low, low, np.where(vector >= high, high, rounded))
 
     def scaled(self, fractions: Array) -> Array:
         """Return the vector at these fractions (0..1) of the ranges, (d,) or (n, d), snapped."""

@@ -134,7 +134,7 @@ def fit(kernel: Kernel, observations: Observations) -> Posterior:
     prior = kernel.prior()
     found = minimize(
         loss,
-        prior.start,
+        prior.mean,
         jac=True,
         method="L-BFGS-B",
         bounds=prior.bounds,
