@@ -362,12 +362,34 @@ class Runner:
             self._record(Warned(message=message))
 
     def _record(self, event: AnyEvent) -> None:
-        (stamped,) = self._run.journal.append(event)
+        derived = isinstance(event, Proposed | Evaluated | StageDone)
+        (stamped,) = self._run.journal.append(event, durable=not derived)
+        log.info("%s", _in_words(event))
         self._tell(stamped)
 
     def _tell(self, event: AnyEvent) -> None:
         self.state.add(event)
         self._listener(event, self.state)
+
+
+def _in_words(event: AnyEvent) -> str:
+    match event:
+        case Proposed():
+            return f"evaluation {event.evaluation} proposed ({event.origin.value})"
+        case Evaluated():
+            return f"evaluation {event.evaluation} scored {event.mean:.4f}"
+        case StageDone():
+            return f"evaluation {event.evaluation}, {event.stage.value}: {event.mean:.4f}"
+        case Rejected():
+            return f"evaluation {event.evaluation} rejected: {event.reason}"
+        case SearchEnded() | Finished():
+            return f"{type(event).__name__}: {event.reason}"
+        case Verdict():
+            return event.sentence
+        case Warned() | Failed():
+            return event.message
+        case _:
+            return type(event).__name__
 
 
 def _peak_memory() -> int:

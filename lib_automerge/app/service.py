@@ -18,7 +18,7 @@ from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.run import AnyEvent, RunState, Status
-from lib_automerge.errors import ConfigError
+from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.study import report
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
@@ -137,7 +137,11 @@ class Service:
             return runner.run()
         finally:
             if runner.state.evaluations:
-                self.report(folder.path)
+                try:
+                    self.report(folder.path)
+                except StorageError as error:
+                    # the run itself is safe, and how it ended matters more
+                    log.warning("the report was not written: %s", error)
 
     @contextmanager
     def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:

@@ -1,6 +1,6 @@
 """The journal of a run: an append-only file of events, the only truth of the run.
 
-Hides durability (every append is flushed and fsynced before it returns), the torn last line that
+Hides durability (an append is flushed and fsynced before it returns), the torn last line that
 a killed process or a power cut leaves, and damage anywhere else, which every line's number and
 checksum reveal.
 """
@@ -108,8 +108,12 @@ class Journal:
         except OSError as error:
             raise self._cannot_write(error) from error
 
-    def append(self, *events: AnyEvent) -> tuple[AnyEvent, ...]:
+    def append(self, *events: AnyEvent, durable: bool = True) -> tuple[AnyEvent, ...]:
         """Write events and wait until they are on disk; returns them with their time.
+
+        Events that follow from earlier ones need not be `durable`: they are handed to the
+        operating system, which a killed process does not undo, and reach the disk with the next
+        durable ones. Losing them in a power cut costs nothing; waiting for each costs time.
 
         Raises:
             StorageError: they could not be written; the journal is as it was before.
@@ -122,17 +126,18 @@ class Journal:
             lines += b'{"n":%d,"crc":"%08x",' % (number, _checksum(number, body))
             lines += body[1:] + b"\n"
         try:
-            self._write(bytes(lines))
+            self._write(bytes(lines), durable=durable)
         except OSError as error:
             raise self._cannot_write(error) from error
         self._count += len(stamped)
         return stamped
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, durable: bool = True) -> None:
         try:
             self._file.write(data)
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError:
             # a half-written line must not stand before the next one
             self._file.seek(self._end)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lib_automerge import cli
+from lib_automerge.app.service import Service
+from lib_automerge.domain.run import RunState
+from lib_automerge.host import detect
+from lib_automerge.terminal import Progress, duration
+from tests.checkpoints import write_tiny
+from tests.fake_host import FakeHost, tiny_config, tiny_models
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    host = FakeHost()
+    monkeypatch.setattr(detect, "build_service", lambda: Service(host))
+    return host
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    models = tiny_models(tmp_path)
+    raw = {
+        "models": models,
+        "payloads": [
+            {"prompt": "a red ball", "seeds": [1, 2]},
+            {"prompt": "a moon", "held_out": True},
+        ],
+        "search": {"evaluations": 5, "optimizer": "random"},
+        "output": {"checkpoint": "always"},
+    }
+    path = tmp_path / "night.json"
+    path.write_text(json.dumps(raw))
+    return path
+
+
+def test_run_ends_with_the_verdict_and_what_was_written(
+    fake: FakeHost, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["run", str(config), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    for name in ("report.html", "recipe.json"):
+        assert str(out / name) in text
+        assert (out / name).is_file()
+    assert "evaluation" in text
+    assert "better parent" in text
+    merged = next(out.glob("*.safetensors"))
+    assert str(merged) in text
+    assert cli.main(["status", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "finished"
+    assert cli.main(["runs", str(tmp_path), "--json"]) == 0
+    assert [run["state"] for run in json.loads(capsys.readouterr().out)] == ["finished"]
+    again = tmp_path / "again.safetensors"
+    assert cli.main(["merge", str(out / "recipe.json"), "-o", str(again)]) == 0
+    assert again.stat().st_size > 0
+    assert cli.main(["merge", str(out / "recipe.json"), "-o", str(again)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    fake: FakeHost, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["run", str(config), "--out", str(out)]) == 0
+    journal = (out / "journal.jsonl").read_bytes()
+    assert cli.main(["run", str(config), "--out", str(out)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert (out / "journal.jsonl").read_bytes() == journal
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "nothing.yaml"],
+        ["resume", "nowhere"],
+        ["status", "nowhere"],
+        ["report", "nowhere"],
+        ["runs", "nowhere"],
+        ["merge", "none.json", "-o", "x.safetensors"],
+        ["inspect", "none.safetensors"],
+        ["convert", "--to", "nonsense", "0.5"],
+    ],
+)
+def test_user_errors_are_one_sentence_and_exit_2(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_describes_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write_tiny(tmp_path / "a.safetensors", "sd1", seed=0)
+    b = write_tiny(tmp_path / "b.safetensors", "sd1", seed=1)
+    assert cli.main(["inspect", str(a), str(b)]) == 0
+    text = capsys.readouterr().out
+    assert "OUT11" in text
+    assert "TIME_EMBED" in text
+    assert cli.main(["inspect", str(a), str(b), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["files"]) == 2
+    assert data["comparison"] is not None
+
+
+def test_convert_speaks_named_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = ",".join(["0.5"] * 25)
+    assert cli.main(["convert", "--to", "named", numbers]) == 2
+    assert "order" in capsys.readouterr().err
+
+
+def test_progress_tells_evaluation_gain_and_time_left(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    config = tiny_config(tiny_models(tmp_path))
+    progress = Progress(config, stream)
+    Service(FakeHost()).start(config, tmp_path / "run", listener=progress)
+    lines = stream.getvalue().splitlines()
+    assert any(line.startswith("evaluation 5/7 | best ") for line in lines)
+    assert any("on the better parent (" in line for line in lines)
+    assert any(" left, done at " in line for line in lines)
+    assert Progress(config, stream).line(RunState()) == "evaluation 1/7"
+
+
+def test_durations_are_said_as_people_do() -> None:
+    assert [duration(s) for s in (4.4, 59.6, 200, 7500)] == [
+        "4 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
+def test_ctrl_c_keeps_every_score_and_exits_130(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    program = (
+        "import sys, time\n"
+        "from lib_automerge import cli\n"
+        "from lib_automerge.app.service import Service\n"
+        "from lib_automerge.host import detect\n"
+        "from tests.fake_host import FakeHost\n"
+        "host = FakeHost()\n"
+        "host.broken = lambda weights, job: time.sleep(0.2)\n"
+        "detect.build_service = lambda: Service(host)\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "run", str(config), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    journal = out / "journal.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        journal.exists() and b'"scored"' in journal.read_bytes()
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, text
+    assert "resume" in text
+    assert "Traceback" not in text
+    last = journal.read_text().splitlines()[-1]
+    assert '"event":"stopped"' in last
