@@ -181,16 +181,19 @@ class _Author:
         ranked = sorted(
             (n for n in self._means if n > len(BASELINES)), key=lambda n: -self._means[n]
         )
-        for number in ranked[: plan.finalists]:
-            self._stage(Stage.FINALISTS, number, _reseeded(search, 2, 1000))
+        fresh = {
+            number: self._stage(Stage.FINALISTS, number, _reseeded(search, 2, 1000))
+            for number in ranked[: plan.finalists]
+        }
         if plan.until is Until.FINALISTS:
             return
         held_out = [p for p in self._manifest.config.payloads if p.held_out]
         entrants = [n for n in (1, 2, 3) if n in self._means]
         if ranked:
-            for number in (*entrants, ranked[0]):
+            winner = max(fresh, key=lambda n: self._means[n] + fresh[n])
+            for number in (*entrants, winner):
                 self._stage(Stage.VERDICT, number, _reseeded(held_out or search, 4, 2000))
-            self._append(self._verdict(ranked[0], entrants, bool(held_out)))
+            self._append(self._verdict(winner, entrants, bool(held_out)))
         else:
             self._append(_nothing(self._means))
         if plan.until is Until.FINISHED:
@@ -289,20 +292,22 @@ class _Author:
             broken=None if score is not None else "black",
         )
 
-    def _stage(self, stage: Stage, number: int, jobs: tuple[ImageJob, ...]) -> None:
+    def _stage(self, stage: Stage, number: int, jobs: tuple[ImageJob, ...]) -> float:
         scores = self._images(stage, number, jobs)
+        mean = float(np.mean(list(scores.values())))
         if stage is Stage.VERDICT:
             self._pairs[number] = scores
         self._append(
             StageDone(
                 evaluation=number,
                 stage=stage,
-                mean=float(np.mean(list(scores.values()))),
+                mean=mean,
                 standard_error=self._error(len(jobs)),
                 images=len(jobs),
                 seconds=self._seconds(len(jobs)),
             )
         )
+        return mean
 
     def _verdict(self, winner: int, baselines: Sequence[int], held_out: bool) -> Verdict:
         comparisons = tuple(self._comparison(winner, number) for number in baselines)

@@ -41,7 +41,8 @@ def block_chart(ident: str, bars: Sequence[Bar], *, ends: dict[float, str], widt
         ends: weight -> what it means, such as {0: "A", 1: "B"}; always on the scale.
         width: in pixels; at least about 30 for a bar.
     """
-    y = Scale(*_range(bars, ends), 236.0, 26.0)
+    low, high = _range(bars, ends)
+    y = Scale(low, high, 236.0 if low == 0.0 else 220.0, 26.0)
     names, hanging = 236.0 + 24.0, 236.0 + 76.0
     depth, height = 44.0, 236.0 + 76.0 + 44.0 + 20.0
     step, places = _places(bars, 56.0, width)

@@ -167,10 +167,9 @@ def interval_chart(ident: str, title: str, intervals: Sequence[Interval], width:
 def _interval_row(interval: Interval, x: Scale, top: float) -> Markup:
     kind = "sure" if interval.sure else "unsure"
     middle = top + 37
-    doubt = "" if interval.sure else " (not significant)"
     return element(
         "g",
-        text(x.start, top + 15, interval.name + doubt, "name"),
+        text(x.start, top + 15, interval.name, "name"),
         element(
             "text",
             element("tspan", interval.range, class_="tick"),

@@ -97,13 +97,13 @@ def _gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
 
 def _no_gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
     shown = listed(
-        f"{signed(c.difference, found.decimals)} from {in_words(c, verdict)}"
+        f"{signed(c.difference, found.decimals)} against {in_words(c, verdict)}"
         for c in shown_comparisons(verdict)
     )
     weak = listed(IN_TEXT[c.baseline] for c in verdict.comparisons if not c.significant)
     return (
-        f"No significant gain: evaluation {verdict.winner} is {shown}.",
-        f"That is not enough evidence against {weak}. {_evidence(found, verdict)}",
+        f"No significant gain: evaluation {verdict.winner} scores {shown}.",
+        f"The difference is not significant against {weak}. {_evidence(found, verdict)}",
     )
 
 
@@ -113,10 +113,16 @@ def _evidence(found: Findings, verdict: Verdict) -> str:
     better = _named(found, verdict.better_parent)
     reward = found.manifest.config.reward.name
     return (
-        f"The better parent is {better}. All {len(verdict.comparisons) + 1} made the same "
+        f"The better parent is {better}. All {len(verdict.comparisons) + 1} models made the same "
         f"{plural(verdict.images, 'image')}, from {unseen} that the search never saw{known}; "
-        f"{reward} scored them."
+        f"{reward} scored them.{_without_half(verdict)}"
     )
+
+
+def _without_half(verdict: Verdict) -> str:
+    if any(comparison.baseline is Origin.HALF for comparison in verdict.comparisons):
+        return ""
+    return " The 50:50 merge made broken images and is left out."
 
 
 def _nothing_usable(found: Findings) -> tuple[str, str]:
@@ -148,13 +154,14 @@ def _so_far(found: Findings) -> tuple[str, str]:
     else:
         sentence = (
             "No merge beats the better parent so far; the best one, evaluation "
-            f"{contest.merge.number}, is {signed(gain, found.decimals)} from it."
+            f"{contest.merge.number}, scores {signed(gain, found.decimals)} against it."
         )
+    count = len(candidates(found.state))
+    luck = f", and the best of {count} looks better than it is" if count > 1 else ""
     return (
         sentence,
-        f"No verdict yet. These are the search's own images, and the best of "
-        f"{len(candidates(found.state))} looks better than it is: the verdict compares it with "
-        "the parents on images that the search never saw.",
+        f"No verdict yet. These are the search's own images{luck}: the verdict compares the best "
+        "with the parents on images that the search never saw.",
     )
 
 

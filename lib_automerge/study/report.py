@@ -14,6 +14,7 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.study import sections, tables
 from lib_automerge.study.charts import Interval, interval_chart
+from lib_automerge.study.configuration import configuration
 from lib_automerge.study.findings import LABELS, Findings, findings, label_of
 from lib_automerge.study.formats import clock, duration, number, plural, signed, size
 from lib_automerge.study.headline import Headline, headline, interval_text
@@ -39,7 +40,7 @@ def render(folder: RunFolder) -> str:
         ("recipe", "Recipe", "The recipe", sections.recipe(folder.recipe, found)),
         ("time", "Time", "Where the time went", tables.time_section(found)),
         ("warnings", "Warnings", "Warnings", tables.warning_list(found)),
-        ("configuration", "Configuration", "Configuration", tables.configuration(found)),
+        ("configuration", "Configuration", "Configuration", configuration(found)),
     ]
     parts = [part for part in parts if part[3]]
     body = element(
@@ -117,7 +118,7 @@ def _hero(found: Findings, top: Headline) -> Markup:
                 "div",
                 element("p", top.notice),
                 element("pre", top.command or "", tabindex="0"),
-                class_="notice",
+                class_=f"notice {found.state.status.value}",
                 role="note",
             )
         )
@@ -157,9 +158,10 @@ def _intervals(found: Findings) -> Markup:
             )
         )
     title = f"Gain of evaluation {verdict.winner} with 95 % intervals"
+    doubt = "" if all(i.sure for i in intervals) else "; hollow: not significant"
     return element(
         "figure",
-        element("figcaption", title),
+        element("figcaption", title + doubt),
         interval_chart("intervals", title, intervals, 440.0),
         class_="intervals",
     )
@@ -171,7 +173,7 @@ def _scoreboard(found: Findings) -> Markup:
     tiles = []
     for entrant in contest.entrants:
         mean = contest.means[entrant.number]
-        tags = ["★ best"] if mean == top else []
+        tags = ["★ highest"] if mean == top else []
         tags += ["better parent"] if entrant == contest.better_parent else []
         kind = CLASSES.get(entrant.origin, "best")
         tiles.append(
@@ -181,7 +183,7 @@ def _scoreboard(found: Findings) -> Markup:
                 element("span", found.model_of(entrant), class_="model"),
                 element("span", number(mean, found.decimals), class_="score"),
                 element("span", ", ".join(tags), class_="tags"),
-                class_=f"tile {kind}",
+                class_=f"tile {kind} top" if mean == top else f"tile {kind}",
             )
         )
     caption = f"Mean {found.manifest.config.reward.name} score"
@@ -198,7 +200,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if found.seconds:
         entries.append(("Time at work", duration(found.seconds)))
     if found.ended is not None:
-        entries.append(("Finished" if state.finished else "Last news", clock(found.ended)))
+        entries.append(("Finished" if state.finished else "Last entry", clock(found.ended)))
     if state.search_ended is not None:
         entries.append(("Search ended", state.search_ended.reason))
     entries.append(("Architecture", architectures.get(found.manifest.architecture).label))

@@ -87,7 +87,7 @@ def _image_row(found: Findings, row: PayloadRow, entrants: tuple[Evaluation, ...
     ]
     if row.difference is not None:
         mean = signed(row.difference, found.decimals)
-        about.append(element("p", f"{mean} in the mean of {plural(row.images, 'seed')}"))
+        about.append(element("p", f"gain {mean}, mean of {plural(row.images, 'seed')}"))
     figures = [_figure(found, e, shots[e.number], top, payload.prompt) for e in entrants]
     return element("article", element("div", *about, class_="about"), *figures, class_="row")
 

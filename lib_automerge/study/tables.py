@@ -1,4 +1,4 @@
-"""The tables of a report: payloads, candidates, times and configuration."""
+"""The tables of a report: scores by payload, candidates, times, and warnings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-import msgspec
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import Payload
@@ -84,25 +82,10 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
     )
 
 
-def folded(summary: str, *content: str) -> Markup:
-    """Content that opens when its summary is chosen."""
-    return element("details", element("summary", summary), *content)
-
-
-def digest(sha256: str) -> Markup:
-    """A hash by its first digits; the rest opens."""
-    if not sha256:
-        return Markup("unknown")
-    return element(
-        "details",
-        element("summary", element("code", sha256[:12] + "\N{HORIZONTAL ELLIPSIS}"), title=sha256),
-        element("code", sha256),
-        class_="hash",
-    )
-
-
 def payload_table(found: Findings) -> Markup:
     """Mean score of every entrant on every payload, and the merge's difference."""
+    if not found.rows:
+        return EMPTY
     entrants = found.contest.entrants
     known = [row.difference for row in found.rows if row.difference is not None]
     limits = (min([0.0, *known]), max([0.0, *known]))
@@ -251,108 +234,3 @@ def warning_list(found: Findings) -> Markup:
         for message, count in counted.items()
     ]
     return element("ul", *items, class_="warnings") if items else EMPTY
-
-
-def configuration(found: Findings) -> Markup:
-    """What the run was told to do, with which models and versions."""
-    manifest, config = found.manifest, found.manifest.config
-    search = config.search
-    label = architectures.get(manifest.architecture).label
-    limits = [f"{search.evaluations:,} evaluations"]
-    limits += [f"{search.hours:g} h"] if search.hours is not None else []
-    limits += [f"score {search.target:g}"] if search.target is not None else []
-    limits += [f"{search.patience} without a better one"] if search.patience is not None else []
-    parameters = ", ".join(f"{name} {value:g}" for name, value in config.parameters.items())
-    return join(
-        [
-            model_table(found),
-            facts(
-                [
-                    ("Architecture", label),
-                    ("Method", config.method + (f" ({parameters})" if parameters else "")),
-                    ("Reward", manifest.reward),
-                    ("Optimizer", f"{search.optimizer}, seed {search.seed}"),
-                    ("Ends after", " or ".join(limits)),
-                    ("Range of weights", f"{number(search.low, 2)} to {number(search.high, 2)}"),
-                    ("Exceptions", _rules(found) or "none"),
-                    (
-                        "Verdict",
-                        f"{plural(config.verdict.finalists, 'finalist')}, "
-                        f"{plural(config.verdict.seeds, 'seed')} per payload",
-                    ),
-                    ("Generator", _pairs(manifest.generator)),
-                    ("Versions", _pairs(manifest.versions)),
-                ]
-            ),
-            folded("All payloads", payload_settings(config.payloads)),
-            folded(
-                "Complete configuration",
-                element("pre", msgspec.json.format(msgspec.json.encode(config), indent=2).decode()),
-            ),
-        ]
-    )
-
-
-def _rules(found: Findings) -> str:
-    parts = []
-    for block, rule in found.manifest.config.search.blocks.items():
-        if rule.fixed is not None:
-            parts.append(f"{block} fixed at {rule.fixed:g}")
-        elif rule.tied_to is not None:
-            parts.append(f"{block} tied to {rule.tied_to}")
-        else:
-            parts.append(f"{block} from {_given(rule.low)} to {_given(rule.high)}")
-    return ", ".join(parts)
-
-
-def _given(value: float | None) -> str:
-    return "default" if value is None else f"{value:g}"
-
-
-def _pairs(values: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def model_table(found: Findings) -> Markup:
-    """The models, by role."""
-    rows = [
-        [f"Model {role.upper()}", ref.name, digest(ref.sha256), element("code", ref.path)]
-        for role, ref in sorted(found.manifest.models.items())
-    ]
-    saved = found.state.saved
-    if saved is not None:
-        rows.append(["Saved merge", saved.file, digest(saved.sha256), _proof(found)])
-    return table("Models", ["Role", "Name", "SHA-256", "File"], rows, texts=4)
-
-
-def _proof(found: Findings) -> str:
-    saved = found.state.saved
-    assert saved is not None
-    return f"in the run folder; gave {saved.reproduced} of {saved.checked} scored images again"
-
-
-def payload_settings(payloads: Iterable[Payload]) -> Markup:
-    """Every payload with all its settings."""
-    rows = [
-        [
-            p.name,
-            p.prompt,
-            p.negative_prompt or number(None, 0),
-            p.judged_prompt if p.judged_prompt != p.prompt else "the prompt",
-            f"{p.width} × {p.height}, {p.steps} steps, {p.sampler} ({p.scheduler}), "
-            f"CFG {p.cfg_scale:g}, clip skip {p.clip_skip}",
-            "held out" if p.held_out else ", ".join(map(str, p.seeds)),
-            f"{p.weight:g}",
-        ]
-        for p in payloads
-    ]
-    headings = [
-        "Name",
-        "Prompt",
-        "Negative prompt",
-        "Scored against",
-        "Settings",
-        "Seeds",
-        "Weight",
-    ]
-    return table("All payloads with their settings", headings, rows, texts=6)
