@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import platform
 from collections.abc import Iterator
@@ -69,6 +70,21 @@ def reproducible(threads: int | None) -> Iterator[None]:
     finally:
         cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
         torch.set_num_threads(threads_before)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory in the process, for good; does nothing elsewhere.
+
+    Every step of a pipeline frees and takes tensors of some megabytes again. By default glibc
+    gives them back to the system each time, and the page faults that follow can cost as much as
+    the arithmetic (`benchmarks/image_speed.py`).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold, largest = -1, -3, 2**30
+    libc.mallopt(trim_threshold, largest)
+    libc.mallopt(mmap_threshold, largest)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ from lib_automerge.generate.devices import (
     device_name,
     free_memory,
     is_out_of_memory,
+    keep_freed_memory,
     reproducible,
 )
 from lib_automerge.generate.live import LiveSink
@@ -91,6 +92,8 @@ class DiffusersGenerator:
             ModelError: A is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
             GenerationError: diffusers could not load it as it is.
         """
+        if self._device.type == "cpu":
+            keep_freed_memory()
         with reproducible(self._threads), quiet():
             pipeline = load_pipeline(models["a"], self._dtype)
             try:

@@ -57,10 +57,12 @@ def load_pipeline(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
                 dtype,
             )
             for module in components(pipeline).values():
+                # Weights are written in place; and torch takes other kernels, with other last bits,
+                # where they may need gradients.
                 module.requires_grad_(False)
                 for parameter in module.parameters():
-                    # A parameter may still be a view of the mapped file: then merging into it would
-                    # keep the file open, and its alignment would decide the last bits of images.
+                    # A parameter may still be a view of the mapped file: its alignment could then
+                    # decide the last bits of images, and the file could not be replaced.
                     parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     except AutomergeError:
         raise

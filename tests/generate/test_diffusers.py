@@ -34,6 +34,7 @@ pytestmark = [
 ]
 
 ARCHITECTURES = ("sd1", "sd2", "sdxl")
+STORED = {"sd1": torch.float16, "sd2": torch.float32, "sdxl": torch.bfloat16}
 PROMPT = "a red circle on a blue background"
 
 
@@ -77,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> Iterator[dict[str, dict[str, Checkpoint]]]:
-    """Per architecture a pair of random models; A stores half precision, as most files do."""
+    """Per architecture a pair of random models, in various number types."""
     opened = {
         architecture: {
             "a": open_checkpoint(
@@ -85,7 +86,7 @@ def pairs(folder: Path) -> Iterator[dict[str, dict[str, Checkpoint]]]:
                     folder / f"{architecture}_a.safetensors",
                     architecture,
                     seed=1,
-                    dtype=torch.float16,
+                    dtype=STORED[architecture],
                 )
             ),
             "b": open_checkpoint(
@@ -138,6 +139,9 @@ def stock_image(file: Path, folder: Path, made: Payload) -> np.ndarray:
     write_config(folder, architecture, shapes)
     kind = StableDiffusionXLPipeline if architecture == "sdxl" else StableDiffusionPipeline
     pipeline = kind.from_single_file(str(file), config=str(folder), local_files_only=True)
+    for module in components(pipeline).values():
+        # With weights that want gradients torch takes other kernels, with other last bits.
+        module.requires_grad_(False)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline(
@@ -155,7 +159,7 @@ def stock_image(file: Path, folder: Path, made: Payload) -> np.ndarray:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_was_scored_is_what_is_saved(architecture, pairs, sessions, tmp_path):
-    models, made = pairs[architecture], payload(negative_prompt="green")
+    models, made = pairs[architecture], payload(negative_prompt="green", width=96)
     chosen, opened = recipe(architecture), sessions[architecture]
     opened.apply(from_weights(architecture, {}))
     of_a = arrays(opened, made)[0]
@@ -228,8 +232,7 @@ def test_a_broken_key_mapping_is_found_when_the_model_is_opened(swapped, pairs):
 def test_a_broken_key_mapping_makes_other_images(swapped, session, pairs, monkeypatch):
     session.apply(recipe("sd1"))
     right = arrays(session, payload())[0]
-    modules, keys = components(session._pipeline), pairs["sd1"]["a"].keys()
-    broken = live.LiveSink(modules, architectures.get("sd1"), keys)
+    broken = sink(session, pairs["sd1"])
     session.apply(from_weights("sd1", {}))
     monkeypatch.setattr(session, "_sink", broken)
     session.apply(recipe("sd1"))
@@ -256,6 +259,55 @@ def test_a_mapping_that_misses_or_doubles_a_tensor_is_refused(pairs, monkeypatch
         monkeypatch.setattr(live, "key_map", mapping)
         with pytest.raises(GenerationError, match=message), generator().open(pairs["sd1"]):
             pass
+
+
+def sink(session: DiffusersSession, pair: dict[str, Checkpoint], *more: str) -> live.LiveSink:
+    keys = (*pair["a"].keys(), *more)
+    architecture = architectures.get(pair["a"].detection.architecture)
+    return live.LiveSink(components(session._pipeline), architecture, keys)
+
+
+def test_the_sink_writes_into_the_live_tensor_where_it_can(sessions, pairs):
+    session, pair = sessions["sd2"], pairs["sd2"]
+    key = "first_stage_model.decoder.mid.attn_1.q.weight"
+    weight = session._pipeline.vae.decoder.mid_block.attentions[0].to_q.weight
+    opened = sink(session, pair)
+    target = opened.target(key, torch.float32)
+    assert target is not None
+    assert target.shape == pair["a"].tensor(key).shape
+    assert target.data_ptr() == weight.data_ptr()
+    assert opened.target("model.diffusion_model.out.0.bias", torch.float16) is None
+    joint = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias"
+    assert opened.target(joint, torch.float32) is None
+
+
+def test_the_sink_takes_every_weight_once_and_no_unknown_one(sessions, pairs):
+    session, pair = sessions["sd2"], pairs["sd2"]
+    ignored = (
+        "model_ema.decay",
+        "betas",
+        "cond_stage_model.model.logit_scale",
+        "cond_stage_model.model.transformer.resblocks.23.ln_1.bias",
+        "stray",
+    )
+    opened = sink(session, pair, *ignored)
+    for key in ignored:
+        assert opened.target(key, torch.float32) is None
+        opened.put(key, torch.zeros(()))
+    with pytest.raises(GenerationError, match="'other', which model A has not"):
+        opened.put("other", torch.zeros(()))
+    for key in ("model.diffusion_model.out.0.bias", "model.diffusion_model.out.2.bias"):
+        opened.put(key, pair["a"].tensor(key))
+        with pytest.raises(GenerationError, match=f"wrote '{key}' twice"):
+            opened.put(key, pair["a"].tensor(key))
+    with pytest.raises(
+        GenerationError, match=r"left out the weight 'model\.diffusion_model\.out\."
+    ):
+        opened.finish({"OUT"})
+    opened.begin()
+    opened.put(key, pair["a"].tensor(key))
+    opened.finish(())
+    session.apply(recipe("sd2"))
 
 
 def test_a_failed_merge_is_not_taken_for_the_live_one(session, monkeypatch):
@@ -319,6 +371,30 @@ def test_clip_skip_reaches_the_negative_prompt_too(session):
         without = payload(clip_skip=skip, cfg_scale=1.0)
         difference = arrays(session, same)[0].astype(int) - arrays(session, without)[0]
         assert np.abs(difference).max() <= 2
+
+
+def test_prompts_become_the_tokens_that_the_models_were_trained_with(sessions):
+    cat = [49406, 320, 1125, 539, 320, 2368, 49407]
+    sdxl = sessions["sdxl"]._pipeline
+    for tokenizer, padding in (
+        (sessions["sd1"]._pipeline.tokenizer, 49407),
+        (sessions["sd2"]._pipeline.tokenizer, 0),
+        (sdxl.tokenizer, 49407),
+        (sdxl.tokenizer_2, 0),
+    ):
+        ids = tokenizer("A photo of a cat", padding="max_length", max_length=77).input_ids
+        assert ids == cat + [padding] * (77 - len(cat))
+
+
+def test_sdxl_gets_zeros_for_an_empty_negative_prompt_and_only_then(sessions):
+    jobs = [
+        ImageJob(number, payload(negative_prompt=text), 1) for number, text in enumerate(("", "no"))
+    ]
+    given = sessions["sdxl"]._conditioner.arguments(jobs, guided=True)
+    for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds"):
+        assert not given[name][0].any()
+        assert given[name][1].any()
+    assert given["prompt_embeds"].shape == (2, 77, 80)
 
 
 def test_clip_skip_beyond_the_text_encoder_is_refused(session):
@@ -460,17 +536,23 @@ def test_prompts_that_the_webui_reads_differently_are_mentioned_once(session):
     assert "'weak' has cfg_scale 0.5" in said[2]
 
 
-def test_the_prediction_type_decides_how_the_model_is_read(session, tmp_path):
-    file = write_tiny_pipeline(
-        tmp_path / "v.safetensors",
-        "sd1",
-        seed=1,
-        dtype=torch.float16,
-        metadata={"format": "pt", "modelspec.prediction_type": "v"},
-    )
-    with open_checkpoint(file) as model, generator().open({"a": model}) as opened:
-        read_as_v = arrays(opened, payload())[0]
-    assert not np.array_equal(arrays(session, payload())[0], read_as_v)
+def test_markers_in_the_file_decide_how_the_model_is_read(session, tmp_path):
+    images = [arrays(session, payload())[0]]
+    markers = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    for names in (["v_pred"], ["v_pred", "ztsnr"]):
+        file = write_tiny_pipeline(
+            tmp_path / f"{len(names)}.safetensors",
+            "sd1",
+            seed=1,
+            dtype=STORED["sd1"],
+            extra={name: markers[name] for name in names},
+        )
+        with open_checkpoint(file) as model, generator().open({"a": model}) as opened:
+            images.append(arrays(opened, payload())[0])
+            if "ztsnr" in names:
+                with pytest.raises(ConfigError, match="'LMS' cannot start from pure noise"):
+                    arrays(opened, payload(sampler="LMS"))
+    assert len({image.tobytes() for image in images}) == 3
 
 
 def test_sd2_says_that_its_prediction_type_is_a_guess(sessions):
