@@ -35,6 +35,13 @@ _VARIANTS = {4: None, 9: "inpainting", 8: "instruct-pix2pix", 5: "depth", 7: "up
 
 Prediction = Literal["epsilon", "v", "edm", "unknown"]
 
+# The plain SD2 models exist in both types with the same shapes.
+_SD2_PREDICTIONS: dict[str, Prediction] = {
+    "inpainting": "epsilon",
+    "depth": "epsilon",
+    "upscaler": "v",
+}
+
 
 class TensorInfo(msgspec.Struct, frozen=True):
     """One entry of a header: safetensors number type, shape, and byte range in the file."""
@@ -271,10 +278,9 @@ def _prediction(header: Header, architecture: Architecture, variant: str | None)
     told = header.metadata.get("modelspec.prediction_type", "").lower()
     if told.startswith("v"):
         return "v"
-    # The 4-channel SD2 models exist in both types with the same shapes.
-    if architecture.name == "sd2" and variant is None and not told.startswith("eps"):
-        return "unknown"
-    return "epsilon"
+    if told.startswith("eps") or architecture.name != "sd2":
+        return "epsilon"
+    return _SD2_PREDICTIONS.get(variant or "", "unknown")
 
 
 def _main_dtype(tensors: Mapping[str, TensorInfo]) -> str:

@@ -52,7 +52,9 @@ def load(path: Path, *, zipped: bool, data: bool) -> dict[str, Tensor]:
     device = "cpu" if data else "meta"
     try:
         with _stand_ins(path if zipped else None):
-            content = torch.load(path, map_location=device, weights_only=True, mmap=zipped and data)
+            content = torch.load(  # by a string: before PyTorch 2.4 a Path could not be mapped
+                str(path), map_location=device, weights_only=True, mmap=zipped and data
+            )
     except pickle.UnpicklingError as error:
         raise _refused(path, zipped) from error
     except Exception as error:  # what a damaged file makes the unpickler raise is not defined

@@ -197,6 +197,14 @@ def test_sd2_does_not_tell_its_prediction_type() -> None:
     assert detect(header_of(shapes, metadata=told)).prediction == "epsilon"
 
 
+@pytest.mark.parametrize(
+    ("channels", "prediction"), [(4, "unknown"), (9, "epsilon"), (5, "epsilon"), (7, "v")]
+)
+def test_variants_of_sd2_have_one_prediction_type_each(channels: int, prediction: str) -> None:
+    shapes = full_size("sd2") | {f"{UNET}input_blocks.0.0.weight": (320, channels, 3, 3)}
+    assert detect(header_of(shapes)).prediction == prediction
+
+
 def test_tiny_sd1_and_sd2_with_equal_context_are_told_apart() -> None:
     """Only their projections differ: convolutions in SD1, linear layers in SD2."""
     for name in ("sd1", "sd2"):
