@@ -42,7 +42,11 @@ def write_checkpoint(path: Path, seed: int) -> None:
     entries: dict[str, object] = {}
     for key, shape in shapes.items():
         size = 2 * torch.Size(shape).numel()
-        entries[key] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        entries[key] = {
+            "dtype": "F16",
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)

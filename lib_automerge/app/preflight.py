@@ -11,7 +11,7 @@ import msgspec
 from lib_automerge.app.ports import Host
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.config import RunConfig, check_config
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.errors import ConfigError, ModelError
@@ -65,6 +65,7 @@ def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -
         ConfigError: settings that are unknown, out of range or contradict each other.
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
+    check_config(config)
     Merger(models, config.method)
     detection = models["a"].detection
     if not (detection.has_text_encoder and detection.has_vae):

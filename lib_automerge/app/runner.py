@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from lib_automerge.domain.run import (
     StageDone,
     Started,
     Stopped,
+    Timing,
     Verdict,
     Warned,
     best,
@@ -92,6 +94,7 @@ class Runner:
             self._config.search.optimizer, self._space, seed=self._config.search.seed
         )
         self._stopping = stopping.from_config(self._config.search)
+        self._loading_s = 0.0
         self.state = RunState(run.journal.events)
 
     def run(self) -> RunState:
@@ -107,7 +110,9 @@ class Runner:
         else:
             self._record(Resumed())
         try:
+            start = time.perf_counter()
             with self._generator.open(self._models) as session:
+                self._loading_s = time.perf_counter() - start
                 scorer = Scorer(session, self._reward, self._run, self._stop)
                 self._search(scorer, session)
                 self._prove(scorer, session)
@@ -314,9 +319,15 @@ class Runner:
         if self.state.saved is None and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
             self._record(self._saved(path, verdict))
-        total = sum(e.seconds.get("total", 0.0) for e in self.state.history)
-        total += sum(s.seconds.get("total", 0.0) for s in self.state.stages.values())
-        self._record(Finished(reason=ended.reason, seconds={"total": total}))
+        self._record(Finished(reason=ended.reason, seconds=self._seconds()))
+
+    def _seconds(self) -> Timing:
+        """Seconds by phase over the whole run; "load" is of this process's session."""
+        parts = [e.seconds for e in self.state.history]
+        parts += [done.seconds for done in self.state.stages.values()]
+        names = ("merge", "generate", "score", "total")
+        seconds = {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+        return {**seconds, "load": self._loading_s}
 
     def _saved(self, path: Path, verdict: Verdict) -> Saved:
         """Load the saved checkpoint afresh and make the first batch of the verdict again."""

@@ -117,7 +117,7 @@ def decode_config(raw: object) -> RunConfig:
         config = msgspec.convert(raw, RunConfig, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error))) from error
-    _check_ranges(config)
+    check_config(config)
     return config
 
 
@@ -146,7 +146,8 @@ def _explain(text: str) -> str:
     return f"unknown key{place}: {match['name']!r}. {hint}"
 
 
-def _check_ranges(config: RunConfig) -> None:
+def check_config(config: RunConfig) -> None:
+    """Raise ConfigError for values that are out of range or contradict each other."""
     if not config.payloads:
         raise ConfigError("there are no payloads: the list is empty. Add at least one prompt.")
     if all(payload.held_out for payload in config.payloads):

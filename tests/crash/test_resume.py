@@ -119,21 +119,18 @@ def scored(folder: Path) -> list[Scored]:
     return [event for event in RunFolder(folder).events() if isinstance(event, Scored)]
 
 
-def test_cut_at_every_byte_can_be_resumed_without_losing_a_score(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_cut_anywhere_loses_no_finished_event(finished: Path, tmp_path: Path) -> None:
+    """Around every line's end and in steps between; the journal's own test cuts every byte."""
     data = (finished / "journal.jsonl").read_bytes()
     folder = cut_copy(finished, tmp_path / "cut", len(data))
     journal = folder / "journal.jsonl"
-    lines = data.splitlines(keepends=True)
     position = 0
-    for number, line in enumerate(lines):
-        for length in range(position, position + len(line)):
+    for number, line in enumerate(data.splitlines(keepends=True)):
+        end = position + len(line) - 1
+        for length in {position + 1, *range(position, end, 50), end - 1, end, end + 1}:
             journal.write_bytes(data[:length])
-            complete = number if length < position + len(line) - 1 else number + 1
-            with RunFolder(folder).owned(lambda: 0.0) as run:
-                assert len(run.journal.events) == complete
-        position += len(line)
+            assert len(RunFolder(folder).events()) == number + (length >= end)
+        position = end + 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -153,9 +150,9 @@ def test_kill_9_at_every_event(models: Mapping[str, str], finished: Path, tmp_pa
             from tests.fake_host import FakeHost
             os.fsync = lambda descriptor: None
             real, left = Journal.append, int(sys.argv[1])
-            def append(self, *events):
+            def append(self, *events, **options):
                 global left
-                result = real(self, *events)
+                result = real(self, *events, **options)
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -191,7 +188,7 @@ def test_stopping_keeps_everything_and_resuming_ends_the_same(
         config_of(models), folder, stop=lambda: next(asked, False)
     )
     assert state.status is Status.STOPPED
-    assert len(scored(folder)) == 9
+    assert len(scored(folder)) == 10
     assert Service(FakeHost()).status(folder).state == "stopped"
     resumed(folder)
     assert facts(folder) == facts(finished)
