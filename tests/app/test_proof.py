@@ -33,8 +33,8 @@ def test_a_clear_lead_over_all_three_is_a_gain() -> None:
     assert verdict.gain
     assert verdict.better_parent is Origin.MODEL_B
     assert verdict.sentence.startswith("Better: on 48 images of prompts and seeds that the search")
-    assert "the better parent (model B) by +0.3" in verdict.sentence
-    assert "the 50:50 merge by +0.2" in verdict.sentence
+    assert "the better parent (model B) by +0.2" in verdict.sentence
+    assert "the 50:50 merge by +0.1" in verdict.sentence
     by = {c.baseline: c for c in verdict.comparisons}
     assert by[Origin.MODEL_A].difference == pytest.approx(0.5, abs=0.05)
     assert by[Origin.MODEL_A].low < 0.5 < by[Origin.MODEL_A].high
