@@ -128,8 +128,8 @@ def fit(kernel: Kernel, observations: Observations) -> Posterior:
     alone.
     """
     values = observations.values - observations.values.mean()
-    spread = float(values.std())
-    values = values / (spread if spread > 0 else 1.0)
+    # Equal scores: their distance from the mean is rounding error, not to be blown up.
+    values = values / values.std() if np.ptp(observations.values) > 0 else np.zeros(len(values))
     loss = Loss(kernel, observations.points, values, observations.noise)
     prior = kernel.prior()
     found = minimize(

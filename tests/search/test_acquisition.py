@@ -83,6 +83,21 @@ def test_most_promising_is_as_good_as_a_dense_search(bound: bool) -> None:
     assert reached >= acquisition.value(*model.predict(dense)).max()
 
 
+@pytest.mark.parametrize("bound", [True, False])
+def test_most_promising_is_at_a_top_where_little_is_known(bound: bool) -> None:
+    rng = generator(0, "data")
+    points = rng.random((14, 4))
+    values = -((points - 0.5) ** 2).sum(1) + 0.3 * rng.normal(size=14)
+    observations = Observations(points, values, np.ones(14))
+    model = fit(Kernel(group_features("abcd", {})), observations)
+    best, around = best_known(model)
+    acquisition = UpperConfidenceBound() if bound else LogExpectedImprovement(best)
+    found = most_promising(model, acquisition, around, generator(0, "search"))
+    beside = np.clip(found + 0.01 * rng.normal(size=(500, 4)), 0.0, 1.0)
+    reached = acquisition.value(*model.predict(found[None]))[0]
+    assert reached >= acquisition.value(*model.predict(beside)).max() - 1e-6
+
+
 def test_best_known_is_the_best_mean_not_the_luckiest_score() -> None:
     rng = generator(2, "data")
     points = rng.random((40, 4))

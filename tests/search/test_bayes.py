@@ -162,6 +162,13 @@ def test_repeated_points_become_one_that_is_surer() -> None:
     assert noise.tolist() == pytest.approx([1 / 1.5, 1.0])
 
 
+def test_observations_come_in_the_order_of_their_numbers() -> None:
+    # The order decides the last digits of the model.
+    known = scattered(6)
+    forwards, backwards = observed(PLANE, known), observed(PLANE, known[::-1])
+    assert [part.tolist() for part in forwards] == [part.tolist() for part in backwards]
+
+
 def test_says_nothing_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     history = scattered(14)
     twice = [*history, at(15, *history[3].weights.values(), score=-0.1, images=4)]

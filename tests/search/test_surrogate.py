@@ -168,6 +168,13 @@ def test_fit_does_not_depend_on_the_scale_of_the_scores(data: tuple[Array, Array
     assert scaled[1] == pytest.approx(plain[1], abs=1e-3)
 
 
+def test_equal_scores_say_nothing_about_other_points(data: tuple[Array, Array, Array]) -> None:
+    points, _, noise = data
+    mean, sd = fit(kernel(), Observations(points, np.full(12, 0.7), noise)).predict(points[:3])
+    assert mean.tolist() == [0.0, 0.0, 0.0]
+    assert np.all(np.isfinite(sd))
+
+
 def test_learns_which_of_the_scores_is_noise() -> None:
     rng = generator(0, "noise")
     points = rng.random((60, 7))
