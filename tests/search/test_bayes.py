@@ -6,12 +6,15 @@ import time
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.search.bayes import BayesProposer, observed
 from lib_automerge.search.design import SobolSequence, design_size
+from lib_automerge.search.kernel import Kernel
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
+from lib_automerge.search.surrogate import Observations, Posterior, fit
 from tests.contracts.proposer import grown, ruled, score, unet
 
 PLANE = Space.box({"x": (0.0, 1.0), "y": (0.0, 2.0)})
@@ -185,12 +188,12 @@ def test_a_proposal_costs_next_to_nothing() -> None:
     ]
     proposer = BayesProposer(space, seed=0)
     seconds = []
-    for number in (81, 82, 83):
+    for number in range(81, 86):
         began = time.process_time()
         proposer.propose(history, (), number)
         seconds.append(time.process_time() - began)
     # Measured at 0.03 s; the package's own search takes 2 s and more.
-    assert min(seconds) < 0.2
+    assert min(seconds) < 0.1
 
 
 def test_the_package_is_loaded_for_bayes_only() -> None:
@@ -207,19 +210,15 @@ def test_the_package_is_loaded_for_bayes_only() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_number_of_threads_does_not_change_a_proposal() -> None:
-    code = (
-        "from tests.contracts.proposer import grown, unet\n"
-        "from lib_automerge.search.bayes import BayesProposer\n"
-        "print(grown(BayesProposer(unet(), seed=1), unet(), 22)[-1].weights)\n"
-    )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            check=True,
-            capture_output=True,
-            env={"OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path)},
-        ).stdout
-        for threads in ("1", "2")
-    }
-    assert len(answers) == 1
+def test_one_thread_computes_whatever_the_host_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # How many threads share a sum decides its last digits, and small matrices gain nothing.
+    threads: list[int] = []
+
+    def watched(kernel: Kernel, observations: Observations) -> Posterior:
+        threads.extend(lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas")
+        return fit(kernel, observations)
+
+    monkeypatch.setattr("lib_automerge.search.bayes.fit", watched)
+    with threadpool_limits(2, user_api="blas"):
+        BayesProposer(PLANE, seed=0).propose(scattered(14), (), 15)
+    assert set(threads) == {1}

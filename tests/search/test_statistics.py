@@ -117,6 +117,20 @@ def test_five_payloads_are_compared_payload_by_payload() -> None:
     assert result.pairs == 10
 
 
+def test_uneven_weights_leave_fewer_degrees_of_freedom() -> None:
+    # Shares 0.1, 0.1, 0.2, 0.2, 0.4: sum of squares 0.26, effective number 1 / 0.26.
+    weights = dict(zip(FIVE, (1.0, 1.0, 2.0, 2.0, 4.0), strict=True))
+    values = [0.1, 0.3, -0.1, 0.5, 0.2]
+    winner, baseline = pairs({name: [v] for name, v in zip(FIVE, values, strict=True)})
+    result = compare(winner, baseline, weights)
+    freedom = 1 / 0.26 - 1
+    squares = 0.1 * 0.1**2 + 0.1 * 0.1**2 + 0.2 * 0.3**2 + 0.2 * 0.3**2
+    assert result.difference == pytest.approx(0.2)
+    assert result.standard_error == pytest.approx(math.sqrt(0.26 / 0.74 * squares))
+    assert result.high == pytest.approx(0.2 + stats.t.ppf(0.975, freedom) * result.standard_error)
+    assert result.p_value == pytest.approx(stats.t.sf(0.2 / result.standard_error, freedom))
+
+
 def test_a_loss_has_a_high_p_value() -> None:
     winner, baseline = pairs({"a": [0.1, 0.3], "b": [0.2, 0.4]})
     gain, loss = (
