@@ -166,6 +166,7 @@ class Runner:
         if scores.broken is not None:
             self._reject(evaluation, scores)
             return
+        self._check_effect(evaluation)
         summary = statistics.summarize(scores.by_payload(), self._weights())
         self._record(
             Evaluated(
@@ -207,6 +208,25 @@ class Runner:
                 "merge can be called better: check the model, the payload and the precision."
             )
         self._record(Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds))
+
+    def _check_effect(self, evaluation: Evaluation) -> None:
+        """Warn if other weights gave the very same images: then the merge does nothing."""
+        mine = self._digests(evaluation.number)
+        for other in self.state.history:
+            same = other.weights != evaluation.weights and self._digests(other.number) == mine
+            if same and not any("the very same images" in text for text in self.state.warnings):
+                self._record(
+                    Warned(
+                        message=f"evaluations {other.number} and {evaluation.number} made the very "
+                        "same images from different weights. If the models differ in the searched "
+                        "blocks, the merge does not reach the images: compare the models with "
+                        "`inspect`."
+                    )
+                )
+
+    def _digests(self, number: int) -> list[str]:
+        images = self.state.scores.get((Stage.SEARCH, number), {})
+        return [image.digest for _, image in sorted(images.items())]
 
     # --- the proof --------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -83,20 +83,20 @@ class Service:
         with open_models(config.models) as models:
             checked = check_run(config, models, self._host)
             generator = self._host.generator(config.generator)
-            reward = self._host.reward(config.reward)
-            manifest = RunManifest(
-                config=checked.config,
-                models=checked.models,
-                architecture=models["a"].detection.architecture,
-                distances=checked.distances,
-                reward=reward.fingerprint,
-                generator=generator.fingerprint(),
-                versions=_versions(),
-            )
-            created = RunFolder.create(folder, manifest)
-            with self._owned(created) as run:
-                runner = Runner(run, models, generator, reward, stop, listener)
-                return self._finish(runner, created)
+            with closing(self._host.reward(config.reward)) as reward:
+                manifest = RunManifest(
+                    config=checked.config,
+                    models=checked.models,
+                    architecture=models["a"].detection.architecture,
+                    distances=checked.distances,
+                    reward=reward.fingerprint,
+                    generator=generator.fingerprint(),
+                    versions=_versions(),
+                )
+                created = RunFolder.create(folder, manifest)
+                with self._owned(created) as run:
+                    runner = Runner(run, models, generator, reward, stop, listener)
+                    return self._finish(runner, created)
 
     def resume(
         self, folder: Path, *, stop: StopFlag = never, listener: Listener = ignore
@@ -122,15 +122,16 @@ class Service:
             with open_models(paths) as models:
                 check_unchanged(manifest.models, models)
                 generator = self._host.generator(manifest.config.generator)
-                reward = self._host.reward(manifest.config.reward)
-                if reward.fingerprint != manifest.reward:
-                    raise ConfigError(
-                        f"the reward has changed since the run began: it was {manifest.reward}, "
-                        f"it is {reward.fingerprint}. Restore its weights, or start a new run."
-                    )
-                _warn_of_changes(manifest, generator.fingerprint())
-                runner = Runner(run, models, generator, reward, stop, listener)
-                return self._finish(runner, found)
+                with closing(self._host.reward(manifest.config.reward)) as reward:
+                    if reward.fingerprint != manifest.reward:
+                        raise ConfigError(
+                            "the reward has changed since the run began: it was "
+                            f"{manifest.reward}, it is {reward.fingerprint}. Restore its weights, "
+                            "or start a new run."
+                        )
+                    _warn_of_changes(manifest, generator.fingerprint())
+                    runner = Runner(run, models, generator, reward, stop, listener)
+                    return self._finish(runner, found)
 
     def _finish(self, runner: Runner, folder: RunFolder) -> RunState:
         try:

@@ -285,3 +285,27 @@ def test_scores_are_those_of_the_images_on_disk(
     for image in scored:
         with Image.open(folder / image.file) as picture:
             assert host.judge.score([picture], [""]) == [image.score]
+
+
+def test_a_merge_without_effect_is_noticed_once(
+    host: FakeHost, models: Mapping[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classic failure of merge searches: model A is scored for days, whatever is proposed."""
+    from PIL import Image
+
+    from tests import fake_host
+
+    def draw(self: object, job: ImageJob) -> Image.Image:
+        return Image.new("RGB", (8, 8), (job.seed * 40, 9, 9))
+
+    monkeypatch.setattr(fake_host.FakeSession, "_draw", draw)
+    state = run(host, tiny_config(models), folder)
+    assert len(state.warnings) == 1
+    assert "evaluations 1 and 2 made the very same images" in state.warnings[0]
+
+
+def test_the_reward_is_closed(host: FakeHost, models: Mapping[str, str], folder: Path) -> None:
+    closed: list[bool] = []
+    host.judge.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    run(host, tiny_config(models), folder)
+    assert closed == [True]
