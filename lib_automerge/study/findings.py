@@ -121,14 +121,16 @@ def findings(path: Path, manifest: RunManifest, events: Sequence[AnyEvent]) -> F
     """Fold a run's events into what its report shows."""
     state = RunState(events)
     compared = contest(state)
-    scores = [e.score for e in state.history if e.score is not None]
+    scores = sorted(e.score for e in state.history if e.score is not None)
+    # the better half: ruined merges, far below all others, must not cost the others their decimals
+    typical = scores[len(scores) // 2 :]
     return Findings(
         path=path,
         manifest=manifest,
         state=state,
         contest=compared,
         rows=payload_rows(compared, manifest.config.payloads),
-        decimals=decimals_for([*scores, *compared.means.values()]),
+        decimals=decimals_for([*typical, *(compared.means[e.number] for e in compared.entrants)]),
         ended=events[-1].time if events else None,
         seconds=math.fsum(sum(part.values()) for part in times(state).values()),
         memory_bytes=max((e.memory_bytes for e in events if isinstance(e, Evaluated)), default=0),

@@ -12,6 +12,7 @@ import hashlib
 import lib_automerge
 from lib_automerge.domain import architectures
 from lib_automerge.domain.keylists import DATA
+from lib_automerge.domain.run import Stage
 from lib_automerge.study import sections, tables
 from lib_automerge.study.charts import Interval, interval_chart
 from lib_automerge.study.configuration import configuration
@@ -19,7 +20,7 @@ from lib_automerge.study.findings import LABELS, Findings, findings, label_of
 from lib_automerge.study.formats import clock, duration, number, plural, signed, size
 from lib_automerge.study.headline import Headline, headline, interval_text
 from lib_automerge.study.history_chart import CLASSES
-from lib_automerge.study.markup import EMPTY, Markup, element
+from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.store import RunFolder
 
 
@@ -186,8 +187,16 @@ def _scoreboard(found: Findings) -> Markup:
                 class_=f"tile {kind} top" if mean == top else f"tile {kind}",
             )
         )
-    caption = f"Mean {found.manifest.config.reward.name} score"
-    return element("ul", *tiles, class_="tiles", aria_label=caption) if tiles else EMPTY
+    if not tiles:
+        return EMPTY
+    where = "verdict" if contest.stage is Stage.VERDICT else "search"
+    caption = f"Mean {found.manifest.config.reward.name} score on the images of the {where}"
+    return join(
+        [
+            element("p", caption, class_="caption", id="scores"),
+            element("ul", *tiles, class_="tiles", aria_labelledby="scores"),
+        ]
+    )
 
 
 def _facts(found: Findings) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import Failed, Origin, Scored, Stage
+from lib_automerge.domain.run import Evaluated, Failed, Origin, Proposed, Scored, Stage
 from lib_automerge.study import report
 from lib_automerge.study.findings import PayloadRow, findings, representative, times
 from lib_automerge.study.formats import duration, number, percent, shortened, signed
@@ -227,9 +227,13 @@ def test_the_grid_shows_every_entrant_of_evenly_chosen_payloads(finished: RunFol
     assert signed(gains[-1], found.decimals) in rows[-1].text
 
 
-def test_a_row_shares_its_seed_and_marks_its_highest_score_in_words(finished: RunFolder) -> None:
-    found = findings(finished.path, finished.manifest(), finished.events())
-    html = report.render(finished)
+@pytest.mark.parametrize("gain", [0.45, -0.1])
+def test_a_row_shares_its_seed_and_marks_its_highest_score_in_words(
+    make: Callable[..., RunFolder], gain: float
+) -> None:
+    folder = make(gain=gain, noise=0.3, evaluations=6)
+    found = findings(folder.path, folder.manifest(), folder.events())
+    html = report.render(folder)
     for row in re.findall(r'<article class="row">.*?</article>', html, re.DOTALL):
         seed = int(re.search(r"seed (\d+)", row)[1])  # type: ignore[index]
         figures = re.findall(r"<figure.*?</figure>", row, re.DOTALL)
@@ -351,7 +355,8 @@ def test_times_add_up_and_are_said_in_words(finished: RunFolder) -> None:
     assert total == pytest.approx(sum(known))
     images = sum(part["generate"] for part in parts.values())
     said = f"{percent(images / total)} of {duration(total)} went into images"
-    assert said in page(finished).text
+    merging = sum(part["merge"] for part in parts.values())
+    assert f"{said}, {percent(merging / total)} into merging" in page(finished).text
 
 
 def test_the_saved_checkpoint_and_its_proof_are_shown(finished: RunFolder) -> None:
@@ -397,6 +402,22 @@ def test_scores_of_any_size_and_sign_can_be_told_apart(
     values = {e.text for e in view.all("span", "score") if "tile" in e.inside[-1]}
     assert len(values) == 4
     assert all(len(value) <= 12 for value in values)
+
+
+def test_ruined_merges_do_not_cost_the_others_their_decimals(
+    make: Callable[..., RunFolder],
+) -> None:
+    folder = make(until=Until.SEARCH)
+    ruined = [
+        event
+        for k in (15, 16)
+        for event in (
+            Proposed(evaluation=k, origin=Origin.SEARCH, weights={}),
+            Evaluated(evaluation=k, mean=-4e5, standard_error=1.0, images=4, per_payload={}),
+        )
+    ]
+    found = findings(folder.path, folder.manifest(), [*folder.events(), *ruined])
+    assert found.decimals == 3
 
 
 # --- the page ---------------------------------------------------------------------------------
