@@ -60,7 +60,8 @@ def history_chart(
     scored = [e for e in evaluations if e.score is not None]
     rejected = [e for e in evaluations if e.rejected is not None]
     records = _records(scored)
-    below = len([e for e in scored if (e.score or 0.0) < _floor(scored)])
+    floor = _floor(scored)
+    below = len([e for e in scored if (e.score or 0.0) < floor])
     entries = _legend(scored, rejected, winner, below)
     legend, legend_height = _legend_rows(entries, size[0])
     plot = _plot(evaluations, scored, records, decimals, size, legend_height)
