@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -140,3 +141,13 @@ class Scorer:
 
 def _broken(images: Mapping[int, Scored]) -> Scored | None:
     return next((image for image in images.values() if image.broken), None)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes; 0 where it cannot be told."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

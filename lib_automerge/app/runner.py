@@ -7,7 +7,6 @@ run that was killed anywhere goes on as if nothing had happened.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +14,15 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.app import outcome, proof
-from lib_automerge.app.evaluate import Scorer, Scores, StopRequested
+from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.ports import Listener
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
+from lib_automerge.app.record import Record
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob, Payload, batches_of, jobs_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
-    AnyEvent,
     Evaluated,
     Evaluation,
     Failed,
@@ -85,7 +84,6 @@ class Runner:
         self._generator = generator
         self._reward = reward
         self._stop = stop
-        self._listener = listener
         self._manifest: RunManifest = run.folder.manifest()
         self._config = self._manifest.config
         self._architecture = architectures.get(self._manifest.architecture)
@@ -95,7 +93,8 @@ class Runner:
         )
         self._stopping = stopping.from_config(self._config.search)
         self._loading_s = 0.0
-        self.state = RunState(run.journal.events)
+        self._record = Record(run, listener)
+        self.state = self._record.state
 
     def run(self) -> RunState:
         """Go on until the run is finished or stopped; returns its state.
@@ -106,9 +105,9 @@ class Runner:
         if self.state.finished is not None:
             return self.state
         if self.state.started is None:
-            self._record(Started(config=self._manifest.digest()))
+            self._record.add(Started(config=self._manifest.digest()))
         else:
-            self._record(Resumed())
+            self._record.add(Resumed())
         try:
             start = time.perf_counter()
             with self._generator.open(self._models) as session:
@@ -118,7 +117,7 @@ class Runner:
                 self._prove(scorer, session)
             self._conclude()
         except StopRequested:
-            self._record(Stopped())
+            self._record.add(Stopped())
         except Exception as error:
             # the one place that catches everything: a run must end in its journal, in words
             log.exception("the run failed")
@@ -126,7 +125,7 @@ class Runner:
             message = str(error) if known else f"{type(error).__name__}: {error}. See log.txt."
             # after a storage error the journal may be what cannot be written
             if not isinstance(error, StorageError):
-                self._record(Failed(message=message))
+                self._record.add(Failed(message=message))
             raise RunFailedError(message) from error
         return self.state
 
@@ -139,7 +138,7 @@ class Runner:
                 self._evaluate(scorer, evaluation, jobs)
                 self._pass_on(session)
             reason = self._reason_to_stop()
-            self._record(self._next() if reason is None else SearchEnded(reason=reason))
+            self._record.add(self._next() if reason is None else SearchEnded(reason=reason))
 
     def _reason_to_stop(self) -> str | None:
         if len(self.state.evaluations) < len(BASELINES):
@@ -168,7 +167,7 @@ class Runner:
             return
         self._check_effect(evaluation)
         summary = statistics.summarize(scores.by_payload(), self._weights())
-        self._record(
+        self._record.add(
             Evaluated(
                 evaluation=evaluation.number,
                 mean=summary.mean,
@@ -176,7 +175,7 @@ class Runner:
                 images=summary.images,
                 per_payload=summary.per_payload,
                 seconds=scores.seconds,
-                memory_bytes=_peak_memory(),
+                memory_bytes=peak_memory(),
             )
         )
         incumbent = self.state.incumbent
@@ -195,7 +194,7 @@ class Runner:
         scores = scorer.score(evaluation.number, stage, self._recipe(evaluation), jobs, known)
         for number, event in sorted(scores.images.items()):
             if number not in before:
-                self._tell(event)
+                self._record.journalled(event)
         return scores
 
     def _reject(self, evaluation: Evaluation, scores: Scores) -> None:
@@ -207,7 +206,9 @@ class Runner:
                 f"{proof.NAMES[evaluation.origin]} itself makes a {reason}. Without its score no "
                 "merge can be called better: check the model, the payload and the precision."
             )
-        self._record(Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds))
+        self._record.add(
+            Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds)
+        )
 
     def _check_effect(self, evaluation: Evaluation) -> None:
         """Warn if other weights gave the very same images: then the merge does nothing."""
@@ -215,7 +216,7 @@ class Runner:
         for other in self.state.history:
             same = other.weights != evaluation.weights and self._digests(other.number) == mine
             if same and not any("the very same images" in text for text in self.state.warnings):
-                self._record(
+                self._record.add(
                     Warned(
                         message=f"evaluations {other.number} and {evaluation.number} made the very "
                         "same images from different weights. If the models differ in the searched "
@@ -242,7 +243,7 @@ class Runner:
             first, better = best(baselines), best(parents)
             assert first is not None
             assert better is not None
-            self._record(proof.nothing_found(first.number, means, better.origin, first.images))
+            self._record.add(proof.nothing_found(first.number, means, better.origin, first.images))
             return
         jobs, held_out = self._proof_jobs()
         pairs = {
@@ -250,7 +251,9 @@ class Runner:
             for evaluation in (*baselines, winner)
         }
         origins = {evaluation.number: evaluation.origin for evaluation in baselines}
-        self._record(proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out))
+        self._record.add(
+            proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out)
+        )
 
     def _winner(self, scorer: Scorer) -> Evaluation | None:
         """The finalist with the best mean over its images of the search and of fresh seeds."""
@@ -295,7 +298,7 @@ class Runner:
             )
         if scores.broken is None and not done:
             summary = statistics.summarize(scores.by_payload(), self._weights())
-            self._record(
+            self._record.add(
                 StageDone(
                     evaluation=evaluation.number,
                     stage=stage,
@@ -338,8 +341,8 @@ class Runner:
         wanted = self._config.output.checkpoint
         if self.state.saved is None and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
-            self._record(self._saved(path, verdict))
-        self._record(Finished(reason=ended.reason, seconds=self._seconds()))
+            self._record.add(self._saved(path, verdict))
+        self._record.add(Finished(reason=ended.reason, seconds=self._seconds()))
 
     def _seconds(self) -> Timing:
         """Seconds by phase over the whole run; "load" is of this process's session."""
@@ -364,7 +367,7 @@ class Runner:
                 if self._config.output.dtype
                 else "The device does not repeat its own results: compare them by eye."
             )
-            self._record(Warned(message=message))
+            self._record.add(Warned(message=message))
         return Saved(
             file=path.name,
             sha256=outcome.sha256(path),
@@ -390,44 +393,4 @@ class Runner:
     def _pass_on(self, session: Session) -> None:
         for message in session.warnings():
             log.warning("%s", message)
-            self._record(Warned(message=message))
-
-    def _record(self, event: AnyEvent) -> None:
-        derived = isinstance(event, Proposed | Evaluated | StageDone)
-        (stamped,) = self._run.journal.append(event, durable=not derived)
-        log.info("%s", _in_words(event))
-        self._tell(stamped)
-
-    def _tell(self, event: AnyEvent) -> None:
-        self.state.add(event)
-        self._listener(event, self.state)
-
-
-def _in_words(event: AnyEvent) -> str:
-    match event:
-        case Proposed():
-            return f"evaluation {event.evaluation} proposed ({event.origin.value})"
-        case Evaluated():
-            return f"evaluation {event.evaluation} scored {event.mean:.4f}"
-        case StageDone():
-            return f"evaluation {event.evaluation}, {event.stage.value}: {event.mean:.4f}"
-        case Rejected():
-            return f"evaluation {event.evaluation} rejected: {event.reason}"
-        case SearchEnded() | Finished():
-            return f"{type(event).__name__}: {event.reason}"
-        case Verdict():
-            return event.sentence
-        case Warned() | Failed():
-            return event.message
-        case _:
-            return type(event).__name__
-
-
-def _peak_memory() -> int:
-    """The most memory that this process has held, in bytes; 0 where it cannot be told."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+            self._record.add(Warned(message=message))

@@ -1,1 +1,1 @@
-"""Values that every other part speaks in: blocks, weights, recipes, payloads, runs. No torch, no I/O."""
+"""Values that every part speaks in: blocks, weights, recipes, payloads, runs. No torch, no I/O."""

@@ -202,11 +202,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     paths = [write_tiny(tmp_path / f"{seed}.safetensors", "sd1", seed=seed) for seed in range(2)]
     other = write_tiny(tmp_path / "xl.safetensors", "sdxl")
     with opened(*paths) as models:
-        with pytest.raises(ConfigError, match=r"unknown block: 'IN99'. Did you mean 'IN09'"):
+        with pytest.raises(ConfigError, match=r"unknown block: 'IN99'\. Did you mean 'IN09'"):
             merged(models, "weighted_sum", {"IN99": 1.0})
         with pytest.raises(ConfigError, match="Did you mean 'weighted_sum'"):
             Merger(models, "weightedsum")
-        with pytest.raises(ConfigError, match="add_difference needs model 'c'"):
+        with pytest.raises(ConfigError, match="add_difference needs model"):
             Merger(models, "add_difference")
         with pytest.raises(ConfigError, match="unknown dtype: 'fp8'"):
             Merger(models, "weighted_sum", dtype="fp8")

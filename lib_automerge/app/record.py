@@ -1,0 +1,68 @@
+"""The record of a run while it runs: every event goes through here, in one order."""
+
+from __future__ import annotations
+
+import logging
+
+from lib_automerge.app.ports import Listener
+from lib_automerge.domain.run import (
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Proposed,
+    Rejected,
+    RunState,
+    SearchEnded,
+    StageDone,
+    Verdict,
+    Warned,
+)
+from lib_automerge.study.store import OwnedRun
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """Journals events, folds them into `state`, logs them and tells the listener, in this order."""
+
+    def __init__(self, run: OwnedRun, listener: Listener) -> None:
+        self._journal = run.journal
+        self._listener = listener
+        self.state = RunState(run.journal.events)
+
+    def add(self, event: AnyEvent) -> None:
+        """Journal an event.
+
+        Raises:
+            StorageError: it could not be written; the state is as before.
+        """
+        derived = isinstance(event, Proposed | Evaluated | StageDone)
+        (stamped,) = self._journal.append(event, durable=not derived)
+        log.info("%s", _in_words(event))
+        self.journalled(stamped)
+
+    def journalled(self, event: AnyEvent) -> None:
+        """Take an event that is in the journal already."""
+        self.state.add(event)
+        self._listener(event, self.state)
+
+
+def _in_words(event: AnyEvent) -> str:
+    match event:
+        case Proposed():
+            return f"evaluation {event.evaluation} proposed ({event.origin.value})"
+        case Evaluated():
+            return f"evaluation {event.evaluation} scored {event.mean:.4f}"
+        case StageDone():
+            return f"evaluation {event.evaluation}, {event.stage.value}: {event.mean:.4f}"
+        case Rejected():
+            return f"evaluation {event.evaluation} rejected: {event.reason}"
+        case SearchEnded() | Finished():
+            return f"{type(event).__name__}: {event.reason}"
+        case Verdict():
+            return event.sentence
+        case Warned() | Failed():
+            return event.message
+        case _:
+            return type(event).__name__
