@@ -87,7 +87,7 @@ def network(rng: np.random.Generator) -> Callable[[Array], float]:
     """
     width, layers = 8, 27
     shared = rng.normal(0, 0.5 / np.sqrt(width), (layers, width, width))
-    reach = 0.25 * rng.lognormal(0.0, 1.0, (2, layers, 1, 1))
+    reach = 0.1 * rng.lognormal(0.0, 1.0, (2, layers, 1, 1))
     tasks = reach * rng.normal(0, 1.0 / np.sqrt(width), (2, layers, width, width))
     inputs = rng.normal(0, 1, (2, 24, width))
 
@@ -101,10 +101,8 @@ def network(rng: np.random.Generator) -> Callable[[Array], float]:
     def score(x: Array) -> float:
         blend = x[:, None, None]
         merged = shared + (1.0 - blend) * tasks[0] + blend * tasks[1]
-        errors = [
-            np.mean((output(merged, i) - w) ** 2) for i, w in zip(inputs, wanted, strict=True)
-        ]
-        return -float(np.mean(np.sqrt(errors)))
+        errors = [np.mean((output(merged, i) - w) ** 2) for i, w in zip(inputs, wanted)]
+        return -float(np.sqrt(np.mean(errors)))
 
     return score
 

@@ -89,4 +89,5 @@ def _simplex(corners: int) -> Tensor:
     """Equally distant points (corners, corners - 1) around zero, of length sqrt(corners - 1)."""
     centred = torch.eye(corners, dtype=torch.float64) - 1 / corners
     basis = torch.linalg.svd(centred).Vh[: corners - 1]
-    return (centred @ basis.T * math.sqrt(corners)).float()
+    points: Tensor = centred @ basis.T * math.sqrt(corners)
+    return points.float()

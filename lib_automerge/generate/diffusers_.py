@@ -33,7 +33,7 @@ from lib_automerge.generate.devices import (
     reproducible,
 )
 from lib_automerge.generate.live import LiveSink
-from lib_automerge.generate.loading import components, load_pipeline, quiet
+from lib_automerge.generate.loading import components, load_pipeline, move_pipeline, quiet
 from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
 from lib_automerge.merge.readers import Checkpoint
 
@@ -118,7 +118,8 @@ class DiffusersSession:
         detection = models["a"].detection
         architecture = architectures.get(detection.architecture)
         self._sink = LiveSink(components(pipeline), architecture, models["a"].keys())
-        self._pipeline = pipeline.to(device)
+        move_pipeline(pipeline, device, models["a"].name)
+        self._pipeline = pipeline
         self._sink.verify(models["a"])
         self._models = dict(models)
         self._device = device
@@ -135,7 +136,7 @@ class DiffusersSession:
         if detection.prediction == "unknown":
             self._news.append(
                 f"{models['a'].name} does not tell its prediction type; it is read as epsilon. "
-                "If images are noise, add its type to the file's metadata."
+                "If images are noise, set modelspec.prediction_type to v in its metadata."
             )
 
     def apply(self, recipe: Recipe) -> None:

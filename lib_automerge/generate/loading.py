@@ -14,6 +14,7 @@ from torch import nn
 
 from lib_automerge.domain import architectures
 from lib_automerge.errors import AutomergeError, GenerationError, ModelError
+from lib_automerge.generate.devices import is_out_of_memory
 from lib_automerge.generate.diffusers_config import write_config
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.merge.sinks import FileSink
@@ -67,13 +68,34 @@ def load_pipeline(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     except AutomergeError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise GenerationError(
-            f"diffusers could not load {checkpoint.name}: {reason}. "
-            "Use a complete checkpoint in the original layout."
-        ) from error
+        raise _loading_error(checkpoint.name, error) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def move_pipeline(pipeline: Any, device: torch.device, name: str) -> None:
+    """Move the pipeline of the checkpoint `name` to the device.
+
+    Raises:
+        GenerationError: it does not fit there.
+    """
+    try:
+        pipeline.to(device)
+    except Exception as error:
+        raise _loading_error(name, error) from error
+
+
+def _loading_error(name: str, error: Exception) -> GenerationError:
+    if is_out_of_memory(error):
+        return GenerationError(
+            f"out of memory while loading {name}. Use half precision (dtype fp16), another device, "
+            "or close other programs that use it."
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return GenerationError(
+        f"diffusers could not load {name}: {reason}. "
+        "Use a complete checkpoint in the original layout."
+    )
 
 
 def _check_complete(checkpoint: Checkpoint) -> None:

@@ -112,14 +112,27 @@ def _no_network() -> Iterator[None]:
         yield
 
 
+class Sessions(dict[str, DiffusersSession]):
+    """One session per architecture, opened when it is first asked for."""
+
+    def __init__(
+        self, pairs: dict[str, dict[str, Checkpoint]], stack: contextlib.ExitStack
+    ) -> None:
+        super().__init__()
+        self._pairs = pairs
+        self._stack = stack
+
+    def __missing__(self, architecture: str) -> DiffusersSession:
+        opened = generator().open(self._pairs[architecture])
+        self[architecture] = self._stack.enter_context(opened)
+        return self[architecture]
+
+
 @pytest.fixture(scope="module")
-def sessions(pairs: dict[str, dict[str, Checkpoint]]) -> Iterator[dict[str, DiffusersSession]]:
-    """One session per architecture, for tests that do not care what was merged before."""
+def sessions(pairs: dict[str, dict[str, Checkpoint]]) -> Iterator[Sessions]:
+    """For tests that do not care what was merged before."""
     with contextlib.ExitStack() as stack:
-        yield {
-            architecture: stack.enter_context(generator().open(pairs[architecture]))
-            for architecture in ARCHITECTURES
-        }
+        yield Sessions(pairs, stack)
 
 
 @pytest.fixture
@@ -490,6 +503,18 @@ def test_out_of_memory_with_one_image_is_an_error_with_advice(session, monkeypat
     Crowded(0, MemoryError()).install(monkeypatch)
     with pytest.raises(GenerationError, match=r"single image of 64x64\. Use smaller images"):
         arrays(session, payload())
+
+
+def test_a_model_that_does_not_fit_the_device_is_an_error_with_advice(pairs, monkeypatch):
+    def full(pipeline, device):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 20 MiB.")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "to", full)
+    with (
+        pytest.raises(GenerationError, match=r"out of memory while loading sd1_a\. Use half"),
+        generator().open(pairs["sd1"]),
+    ):
+        pass
 
 
 def test_other_failures_of_diffusers_are_one_sentence(session, monkeypatch):

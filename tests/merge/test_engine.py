@@ -194,7 +194,7 @@ def test_what_b_lacks_stays_a_s_and_cannot_be_asked_for(tmp_path: Path) -> None:
             if name.startswith("cond_stage_model.") and architectures.get("sd1").block_of(name)
         )
         assert torch.equal(result[key], models["a"].tensor(key))
-        with pytest.raises(ModelError, match="block BASE has weight 0.5, but b holds no such"):
+        with pytest.raises(ModelError, match=r"block BASE has weight 0\.5, but b holds no such"):
             merged(models, "weighted_sum", {"BASE": 0.5})
 
 
