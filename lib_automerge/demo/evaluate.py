@@ -58,8 +58,7 @@ def main() -> None:
 
 def merges() -> dict[str, Weights]:
     """Name -> weights of everything that is compared."""
-    blocks = architectures.get("sd1").blocks
-    searched = [block for block in blocks if block not in ("BASE", "VAE")]
+    searched = architectures.get("sd1").parameters
     uniform = {"A": 0.0, "B": 1.0, "25:75": 0.25, "50:50": 0.5, "75:25": 0.75}
     table: dict[str, Weights] = {
         name: dict.fromkeys(searched, weight) for name, weight in uniform.items()

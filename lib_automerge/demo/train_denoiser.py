@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,9 +20,9 @@ from lib_automerge.demo.drawing import VOCABULARY, Attributes
 from lib_automerge.demo.latents import Basis
 
 PICTURES = 8000
-BASE_STEPS = 1000
 BATCH = 64
-BASE_RATE = 2e-3
+# Steps and highest learning rate of each round; every rate falls to zero within its round.
+BASE_ROUNDS = ((1000, 2e-3), (800, 1.5e-3))
 # Share of pictures without a caption: what classifier-free guidance needs to know.
 UNCAPTIONED = 0.1
 
@@ -122,33 +123,26 @@ def quiet_start(model: nn.Module) -> None:
 
 
 def train_base(bank: Bank, encoder: CLIPTextModel, out: Path, log: Log) -> Path:
-    """Train a UNet on true captions; returns its weights' file."""
-    done = out / "base.safetensors"
-    if done.exists():
-        return done
+    """Train a UNet on true captions, in rounds of falling learning rate.
+
+    Returns:
+        The last round's weights.
+    """
     torch.manual_seed(21)
     model = networks.unet()
     quiet_start(model)
-    generator = torch.Generator().manual_seed(22)
     captioner = Captioner(encoder)
-    optimizer = torch.optim.AdamW(model.parameters(), BASE_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, BASE_RATE, total_steps=BASE_STEPS, pct_start=0.05
-    )
-    started, recent = time.monotonic(), 0.0
-    for step in range(BASE_STEPS):
-        latents, shown = bank.sample(BATCH, generator)
-        states = captioner.states(_some_blank(drawing.captions(shown, generator), generator))
-        loss = noise_loss(model, latents, states, generator)
-        _descend(loss, optimizer, model)
-        schedule.step()
-        recent = 0.98 * recent + 0.02 * loss.item()
-        if step % 50 == 49:
-            log(f"base {step + 1}: loss {recent:.4f}, {time.monotonic() - started:.0f} s")
-        if step % 250 == 249:
-            save_file(_state(model), out / "base_snapshot.safetensors")
-    save_file(_state(model), done)
-    return done
+    path = out
+    for number, (steps, rate) in enumerate(BASE_ROUNDS, start=1):
+        path = out / f"base_{number}.safetensors"
+        if path.exists():
+            model = load(path)
+            continue
+        groups = [{"params": list(model.parameters()), "lr": rate}]
+        generator = torch.Generator().manual_seed(21 + number)
+        _descend(model, groups, steps, _batches(bank, (), generator), captioner, generator, log)
+        _save(model, path)
+    return path
 
 
 def train_specialist(
@@ -158,46 +152,20 @@ def train_specialist(
 
     The text encoder stays as it is, so that both specialists read prompts alike.
     """
-    done = out / f"{plan.name}.safetensors"
-    if done.exists():
-        return done
+    path = out / f"{plan.name}.safetensors"
+    if path.exists():
+        return path
     model = load(base)
-    generator = torch.Generator().manual_seed(plan.seed)
-    captioner = Captioner(encoder)
-    groups: dict[float, list[nn.Parameter]] = {}
+    by_rate: dict[float, list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
-        groups.setdefault(plan.share(networks.unet_blocks()[name]), []).append(value)
-    rates = [plan.rate * share for share in groups]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": values, "lr": rate}
-            for values, rate in zip(groups.values(), rates, strict=True)
-        ],
-        betas=(0.9, 0.99),
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps=plan.steps, pct_start=0.1
-    )
-    started, recent = time.monotonic(), 0.0
-    for step in range(plan.steps):
-        latents, shown = bank.sample(BATCH, generator)
-        told = _scrambled(shown, plan.scrambled, generator)
-        states = captioner.states(_some_blank(drawing.captions(told, generator), generator))
-        loss = noise_loss(model, latents, states, generator)
-        _descend(loss, optimizer, model)
-        schedule.step()
-        recent = 0.98 * recent + 0.02 * loss.item()
-        if step % 50 == 49:
-            log(f"{plan.name} {step + 1}: loss {recent:.4f}, {time.monotonic() - started:.0f} s")
-    save_file(_state(model), done)
-    return done
-
-
-def _scrambled(shown: Attributes, kinds: Sequence[str], generator: torch.Generator) -> Attributes:
-    """The same pictures with random words for some kinds of attribute."""
-    random = drawing.random_attributes(len(shown), generator)
-    told = {kind: (random if kind in kinds else shown).named(kind) for kind in VOCABULARY}
-    return Attributes(told["subject"], told["colour"], told["scene"])
+        rate = plan.rate * plan.share(networks.unet_blocks()[name])
+        by_rate.setdefault(rate, []).append(value)
+    groups = [{"params": values, "lr": rate} for rate, values in by_rate.items()]
+    generator = torch.Generator().manual_seed(plan.seed)
+    batches = _batches(bank, plan.scrambled, generator)
+    _descend(model, groups, plan.steps, batches, Captioner(encoder), generator, log)
+    _save(model, path)
+    return path
 
 
 def load(path: Path) -> UNet2DConditionModel:
@@ -207,17 +175,53 @@ def load(path: Path) -> UNet2DConditionModel:
     return model
 
 
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+def _descend(
+    model: UNet2DConditionModel,
+    groups: list[dict[str, Any]],
+    steps: int,
+    batches: Iterator[tuple[Tensor, list[str]]],
+    captioner: Captioner,
+    generator: torch.Generator,
+    log: Log,
+) -> None:
+    """Take `steps` steps; each group of parameters has its own highest learning rate."""
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.05
+    )
+    started, recent = time.monotonic(), 0.0
+    for step in range(steps):
+        latents, texts = next(batches)
+        loss = noise_loss(model, latents, captioner.states(texts), generator)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent = 0.98 * recent + 0.02 * loss.item()
+        if step % 50 == 49:
+            log(f"denoiser {step + 1}: loss {recent:.4f}, {time.monotonic() - started:.0f} s")
 
 
-def _some_blank(captions: Sequence[str], generator: torch.Generator) -> list[str]:
-    blank = (torch.rand(len(captions), generator=generator) < UNCAPTIONED).tolist()
-    return ["" if omit else text for text, omit in zip(captions, blank, strict=True)]
+def _batches(
+    bank: Bank, scrambled: Sequence[str], generator: torch.Generator
+) -> Iterator[tuple[Tensor, list[str]]]:
+    """Endless batches: latents, and captions of which one in ten is empty."""
+    while True:
+        latents, shown = bank.sample(BATCH, generator)
+        texts = drawing.captions(_scrambled(shown, scrambled, generator), generator)
+        blank = (torch.rand(BATCH, generator=generator) < UNCAPTIONED).tolist()
+        yield latents, ["" if omit else text for text, omit in zip(texts, blank, strict=True)]
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in model.state_dict().items()}
+def _scrambled(shown: Attributes, kinds: Sequence[str], generator: torch.Generator) -> Attributes:
+    """The same pictures with random words for some kinds of attribute."""
+    if not kinds:
+        return shown
+    random = drawing.random_attributes(len(shown), generator)
+    told = {kind: (random if kind in kinds else shown).named(kind) for kind in VOCABULARY}
+    return Attributes(told["subject"], told["colour"], told["scene"])
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
