@@ -81,10 +81,13 @@ def test_inspection_of_a_bare_unet(tmp_path: Path) -> None:
 def test_inspection_lists_what_a_complete_model_has(tmp_path: Path) -> None:
     """Full-size shapes without data: every tensor shares one stored number."""
     zero = torch.zeros((), dtype=torch.float16)
-    shapes = architectures.get("sd1").reference_keys
-    state = {key: zero.expand(shape) for key, shape in shapes.items()}
-    lost = "cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc1.weight"
-    del state[lost], state["cond_stage_model.transformer.text_model.embeddings.position_ids"]
+    shapes = architectures.get("sd2").reference_keys
+    lost = "cond_stage_model.model.transformer.resblocks.3.mlp.c_fc.weight"
+    state = {
+        key: zero.expand(shape)
+        for key, shape in shapes.items()
+        if ".resblocks.23." not in key and key != lost  # SD2 files without block 23 are complete
+    }
     path = tmp_path / "m.ckpt"
     torch.save(state, path)
     found = inspect(path)
