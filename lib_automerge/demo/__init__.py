@@ -12,7 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.domain.config import RewardConfig, RunConfig, SearchConfig
+from lib_automerge.domain.config import (
+    OutputConfig,
+    RewardConfig,
+    RunConfig,
+    SearchConfig,
+    VerdictConfig,
+)
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError, StorageError
 
@@ -104,4 +110,6 @@ def config(*, evaluations: int = 40, seed: int = 0, payloads: int | None = None)
         name="demo",
         reward=RewardConfig(name="demo"),
         search=SearchConfig(evaluations=evaluations, seed=seed),
+        verdict=VerdictConfig(finalists=3, finalist_seeds=2, seeds=12),
+        output=OutputConfig(checkpoint="gain"),
     )
