@@ -36,11 +36,7 @@ _VARIANTS = {4: None, 9: "inpainting", 8: "instruct-pix2pix", 5: "depth", 7: "up
 Prediction = Literal["epsilon", "v", "edm", "unknown"]
 
 # The plain SD2 models exist in both types with the same shapes.
-_SD2_PREDICTIONS: dict[str, Prediction] = {
-    "inpainting": "epsilon",
-    "depth": "epsilon",
-    "upscaler": "v",
-}
+_SD2_KINDS: dict[str, Prediction] = {"inpainting": "epsilon", "depth": "epsilon", "upscaler": "v"}
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
@@ -280,7 +276,7 @@ def _prediction(header: Header, architecture: Architecture, variant: str | None)
         return "v"
     if told.startswith("eps") or architecture.name != "sd2":
         return "epsilon"
-    return _SD2_PREDICTIONS.get(variant or "", "unknown")
+    return _SD2_KINDS.get(variant or "", "unknown")
 
 
 def _main_dtype(tensors: Mapping[str, TensorInfo]) -> str:
