@@ -54,7 +54,7 @@ class BayesProposer:
         """Return the next candidate; see `Proposer.propose`."""
         space = self._space
         known = [e for e in history if space.contains(e.weights)]
-        waiting = [e for e in pending if space.contains(e.weights)]
+        waiting = sorted((e for e in pending if space.contains(e.weights)), key=lambda e: e.number)
         used = taken(space, known, waiting)
         started = len(known) + len(waiting) >= design_size(space.dimension)
         rng = generator(self._seed, "acquisition", number)
