@@ -13,7 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob, Payload, jobs_of, named
@@ -535,15 +540,27 @@ def test_pictures_of_nothing_say_so(tmp_path, value, reason):
     assert image.info.get("broken") == reason
 
 
-def test_half_precision_sdxl_decodes_in_full_precision(pairs):
+def test_half_precision_sdxl_decodes_in_full_precision(pairs, monkeypatch):
     """The pipeline widens the VAE for that, which gives its parameters new memory."""
     made = payload(steps=1)
+    two = payload(steps=1, seeds=(5, 6), batch_size=2)
+    decode = AutoencoderKL.decode
+
+    def crowded(vae, latents, **options):
+        if len(latents) > 1:
+            raise MemoryError
+        assert latents.dtype == torch.float32
+        return decode(vae, latents, **options)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", crowded)
     with generator(dtype="fp16").open(pairs["sdxl"]) as opened:
         plain = arrays(opened, made)[0]
         opened.apply(from_weights("sdxl", {"VAE": 0.5}))
         changed = arrays(opened, made)[0]
         opened.apply(from_weights("sdxl", {}))
         assert np.array_equal(arrays(opened, made)[0], plain)
+        assert np.array_equal(arrays(opened, two)[0], plain)
+        assert "going on with 1" in opened.warnings()[0]
     assert not np.array_equal(changed, plain)
 
 
