@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from lib_automerge.demo.train_denoiser import Specialist
 
-SLOW = 0.1
+SLOW = 0.05
 """Share of the learning rate in the blocks that a specialist is meant to leave nearly alone."""
 
 
@@ -23,16 +23,18 @@ PLANS = (
         name="a",
         scrambled=("colour",),
         share=_learns_on_the_way_down,
-        rate=1e-3,
-        steps=300,
+        strength=1.5,
+        rate=2e-3,
+        steps=350,
         seed=51,
     ),
     Specialist(
         name="b",
         scrambled=("subject",),
         share=_learns_on_the_way_up,
-        rate=1e-3,
-        steps=300,
+        strength=1.5,
+        rate=2e-3,
+        steps=350,
         seed=52,
     ),
 )

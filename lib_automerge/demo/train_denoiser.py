@@ -37,6 +37,8 @@ class Specialist:
         name: "a" or "b".
         scrambled: kinds of attribute whose words are random in its captions: what it forgets.
         share: block name -> share of the learning rate at which the block learns.
+        strength: what the change of the blocks with share 1 is multiplied by after training, as
+            one turns up a LoRA: it makes the specialist more one-sided than its training did.
         rate: full learning rate.
         steps: number of batches.
         seed: of everything random.
@@ -45,6 +47,7 @@ class Specialist:
     name: str
     scrambled: tuple[str, ...]
     share: Callable[[str], float]
+    strength: float
     rate: float
     steps: int
     seed: int
@@ -164,6 +167,7 @@ def train_specialist(
     generator = torch.Generator().manual_seed(plan.seed)
     batches = _batches(bank, plan.scrambled, generator)
     _descend(model, groups, plan.steps, batches, Captioner(encoder), generator, log)
+    _strengthen(model, load(base), plan)
     _save(model, path)
     return path
 
@@ -201,6 +205,13 @@ def _descend(
         recent = 0.98 * recent + 0.02 * loss.item()
         if step % 50 == 49:
             log(f"denoiser {step + 1}: loss {recent:.4f}, {time.monotonic() - started:.0f} s")
+
+
+@torch.no_grad()
+def _strengthen(model: nn.Module, base: nn.Module, plan: Specialist) -> None:
+    for (name, value), start in zip(model.named_parameters(), base.parameters(), strict=True):
+        if plan.share(networks.unet_blocks()[name]) == 1:
+            value.copy_(torch.lerp(start, value, plan.strength))
 
 
 def _batches(
