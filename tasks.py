@@ -30,9 +30,9 @@ def python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def run(*command: str | Path) -> int:
+def run(*command: str | Path, folder: Path = ROOT) -> int:
     """Run a program to its end; Ctrl+C is the program's to handle."""
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT)
+    process = subprocess.Popen([str(part) for part in command], cwd=folder)
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()
@@ -63,8 +63,15 @@ def prepare(task: str) -> None:
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     print("Preparing .venv (the first time takes a few minutes) ...", flush=True)
-    if not python().is_file():
-        venv.create(VENV, with_pip=True)
+    if not any(VENV.glob("installed-*")):
+        try:
+            # from scratch: an interrupted attempt may have left one without pip
+            venv.create(VENV, with_pip=True, clear=True)
+        except subprocess.CalledProcessError:
+            sys.exit(
+                f"The virtual environment {VENV} could not be made: this Python has no ensurepip. "
+                "On Debian and Ubuntu: sudo apt install python3-venv. Then run this again."
+            )
     if install_torch() or pip("--editable", f".[{EXTRAS[task]}]"):
         sys.exit(
             "The packages could not be installed: see above. Check the internet connection, then "
@@ -95,7 +102,8 @@ def main() -> int:
         return 0 if task in ("-h", "--help") else 2
     prepare(task)
     if task == "demo":
-        return run(python(), "-m", "lib_automerge", "demo", *arguments)
+        # where the user stands: that is where relative paths and the run folder belong
+        return run(python(), "-m", "lib_automerge", "demo", *arguments, folder=Path.cwd())
     if task == "test":
         return run(python(), "-m", "pytest", *arguments)
     return check()

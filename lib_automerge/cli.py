@@ -7,7 +7,9 @@ and can be resumed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return DONE
+    except OSError as error:
+        print(f"Error: {error}. Check the path, its permissions and the disk.", file=sys.stderr)
+        return USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,17 +178,27 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _end(state: RunState, folder: Path) -> int:
     if state.status is Status.STOPPED:
-        print(f"Stopped; every finished score is kept. Go on with: automerge resume {folder}")
+        print(
+            f"Stopped; every finished score is kept. Go on with: {_command_line('resume', folder)}"
+        )
         return INTERRUPTED
     assert state.verdict is not None
     print(state.verdict.sentence)
-    print(f"Report:     {folder / 'report.html'}")
+    if (folder / "report.html").exists():
+        print(f"Report:     {folder / 'report.html'}")
     print(f"Recipe:     {folder / 'recipe.json'}")
     if state.saved is not None:
         print(f"Checkpoint: {folder / state.saved.file}")
     else:
-        print("Checkpoint: not saved; write it with: automerge merge RECIPE -o FILE.safetensors")
+        recipe = _command_line("merge", folder / "recipe.json")
+        print(f"Checkpoint: not saved; write it with: {recipe} -o merged.safetensors")
     return DONE
+
+
+def _command_line(command: str, path: Path) -> str:
+    """A command that works when it is copied into the shell that ran this one."""
+    parts = [sys.executable, "-m", "lib_automerge", command, str(path)]
+    return subprocess.list2cmdline(parts) if sys.platform == "win32" else shlex.join(parts)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Progress:
                 self._rewrite(self.line(state)) if self._live else self._print(self.line(state))
             case SearchEnded():
                 self._print(f"Search over: {event.reason}.")
-                self._print("Proving the result on fresh seeds and held-out prompts ...")
+                self._print("Proving the result on images that the search never saw ...")
             case Warned():
                 self._print(f"Warning: {event.message}")
             case Proposed() | _:

@@ -19,6 +19,7 @@ from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.generate.base import StopFlag
+from lib_automerge.generate.loading import check_complete
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.merge.sinks import DictSink
@@ -76,6 +77,9 @@ class FakeGenerator:
 
     def fingerprint(self) -> dict[str, str]:
         return {"backend": "fake"}
+
+    def check(self, model: Checkpoint) -> None:
+        check_complete(model)
 
     @contextlib.contextmanager
     def open(self, models: Mapping[str, Checkpoint]) -> Iterator[FakeSession]:

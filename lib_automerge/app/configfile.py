@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -27,15 +28,19 @@ def read_config(path: Path) -> RunConfig:
     if isinstance(raw, dict) and isinstance(raw.get("payloads"), str):
         raw = {**raw, "payloads": _load(folder / raw["payloads"])}
     config = decode_config(raw)
-    models = {role: str(folder / Path(name).expanduser()) for role, name in config.models.items()}
+    models = {role: _located(folder, name) for role, name in config.models.items()}
     weights = config.reward.options.get("weights")
     if isinstance(weights, str):
-        located = str(folder / Path(weights).expanduser())
-        options = {**config.reward.options, "weights": located}
+        options = {**config.reward.options, "weights": _located(folder, weights)}
         config = msgspec.structs.replace(
             config, reward=msgspec.structs.replace(config.reward, options=options)
         )
     return msgspec.structs.replace(config, models=models)
+
+
+def _located(folder: Path, name: str) -> str:
+    # not Path.expanduser, which raises for a user that does not exist
+    return str(folder / os.path.expanduser(name))  # noqa: PTH111
 
 
 def _load(path: Path) -> object:
@@ -53,6 +58,8 @@ def _load(path: Path) -> object:
         raise ConfigError(
             f"{path.name} is not JSON: {error.msg} in line {error.lineno}. Correct it there."
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path.name} is nested too deeply. Flatten it.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""

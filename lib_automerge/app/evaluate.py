@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from lib_automerge.app.record import Record
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import Scored, Stage, Timing
+from lib_automerge.domain.run import Scored, Stage, Timing, Warned
 from lib_automerge.errors import RewardError
 from lib_automerge.generate.base import Session, StopFlag
 from lib_automerge.reward.base import Reward
-from lib_automerge.study.store import OwnedRun
+from lib_automerge.study.store import RunFolder
 
 
 class StopRequested(Exception):  # noqa: N818 - a request, not an error
@@ -48,11 +50,25 @@ class Scores(msgspec.Struct, frozen=True):
 class Scorer:
     """Makes and scores the images of candidates within one session of one run."""
 
-    def __init__(self, session: Session, reward: Reward, run: OwnedRun, stop: StopFlag) -> None:
+    def __init__(
+        self, session: Session, reward: Reward, folder: RunFolder, record: Record, stop: StopFlag
+    ) -> None:
         self._session = session
         self._reward = reward
-        self._run = run
+        self._folder = folder
+        self._record = record
         self._stop = stop
+
+    def rehearse(self, jobs: Sequence[ImageJob]) -> None:
+        """Make and judge an image of each job with the current model, and forget it.
+
+        What cannot be made or judged is found before a night is spent, not after it.
+        """
+        for job in jobs:
+            if self._stop():
+                raise StopRequested
+            for _, image in self._session.images([job], self._stop):
+                self._reward.score([image], [job.payload.judged_prompt])
 
     def score(
         self,
@@ -61,11 +77,14 @@ class Scorer:
         recipe: Recipe,
         jobs: Sequence[ImageJob],
         known: Mapping[int, Scored],
+        *,
+        until_broken: bool = True,
     ) -> Scores:
         """Score every job of evaluation `number` that is not known yet.
 
         A batch is always generated whole, also when some of its images are known, so that a
-        resumed evaluation has the bits of an uninterrupted one. The first broken image ends it.
+        resumed evaluation has the bits of an uninterrupted one. The first batch with a broken image
+        ends it, unless `until_broken` is false.
 
         Raises:
             StopRequested: between batches, when the user asked.
@@ -75,29 +94,33 @@ class Scorer:
         began = time.perf_counter()
         applied = False
         for batch in batches_of(jobs):
-            if _broken(images) is not None:
+            if any(job.number not in images for job in batch):
+                if self._stop():
+                    raise StopRequested
+                if not applied:
+                    start = time.perf_counter()
+                    self._session.apply(recipe)
+                    seconds["merge"] += time.perf_counter() - start
+                    applied = True
+                fresh = self._batch(number, stage, batch, seconds)
+                new = [event for event in fresh if event.job not in images]
+                images |= {event.job: event for event in new}
+                self._record.add_scores(new)
+            if until_broken and any(images[job.number].broken for job in batch):
                 break
-            if all(job.number in images for job in batch):
-                continue
-            if self._stop():
-                raise StopRequested
-            if not applied:
-                start = time.perf_counter()
-                self._session.apply(recipe)
-                seconds["merge"] += time.perf_counter() - start
-                applied = True
-            fresh = self._batch(number, stage, batch, seconds)
-            new = [event for event in fresh if event.job not in images]
-            images |= {event.job: event for event in new}
-            self._run.journal.append(*new)
         seconds["total"] = time.perf_counter() - began
-        return Scores(images, seconds, _broken(images))
+        broken = next((image for _, image in sorted(images.items()) if image.broken), None)
+        return Scores(images, seconds, broken)
 
     def _batch(
         self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing
     ) -> list[Scored]:
         start = time.perf_counter()
-        made = list(self._session.images(batch, self._stop))
+        try:
+            made = list(self._session.images(batch, self._stop))
+        finally:
+            for message in self._session.warnings():
+                self._record.add(Warned(message=message))
         seconds["generate"] += time.perf_counter() - start
         if len(made) < len(batch):
             raise StopRequested
@@ -116,12 +139,12 @@ class Scorer:
         events = []
         for job, image in made:
             score = scores.get(job.number)
-            if score is not None and score != score:
+            if score is not None and not math.isfinite(score):
                 raise RewardError(
-                    f"the reward {self._reward.name} gave NaN for payload {job.payload.name!r}, "
+                    f"the reward {self._reward.name} gave {score} for {job.payload.name!r}, "
                     f"seed {job.seed}. Check its weights with another image."
                 )
-            file, digest = self._run.folder.save_image(stage, number, job.number, image)
+            file, digest = self._folder.save_image(stage, number, job.number, image)
             broken = image.info.get("broken")
             events.append(
                 Scored(
@@ -137,10 +160,6 @@ class Scorer:
                 )
             )
         return events
-
-
-def _broken(images: Mapping[int, Scored]) -> Scored | None:
-    return next((image for image in images.values() if image.broken), None)
 
 
 def peak_memory() -> int:

@@ -72,8 +72,7 @@ def save_checkpoint(
     Raises:
         StorageError: another file has its name, or it cannot be written.
     """
-    stems = "-".join(ref.name[:40] for _, ref in sorted(recipe.models.items()))
-    path = folder.path / f"{stems}-e{recipe.provenance['evaluation']}.safetensors"
+    path = folder.path / f"merged-e{recipe.provenance['evaluation']:04d}.safetensors"
     if not path.exists():
         write_merge(recipe, models, path, dtype=config.output.dtype)
     elif not _holds(path, recipe):

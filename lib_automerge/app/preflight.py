@@ -15,6 +15,8 @@ from lib_automerge.domain.config import RunConfig, check_config
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.generate.base import Generator
+from lib_automerge.merge import methods
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.inspection import scan
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
@@ -58,7 +60,9 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     distances: dict[str, float]
 
 
-def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -> Checked:
+def check_run(
+    config: RunConfig, models: Mapping[str, Checkpoint], host: Host, generator: Generator
+) -> Checked:
     """Check a configuration against its open models, and fill in what it leaves open.
 
     Raises:
@@ -66,14 +70,16 @@ def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
     check_config(config)
-    Merger(models, config.method)
-    detection = models["a"].detection
-    if not (detection.has_text_encoder and detection.has_vae):
-        part = "VAE" if detection.has_text_encoder else "text encoder"
-        raise ModelError(
-            f"model 'a' has no {part}: {models['a'].path}. Images need one; choose a full "
-            "checkpoint as A."
+    method = methods.get(config.method)
+    methods.check_parameters(config.method, config.parameters)
+    idle = sorted(set(models) - set(method.roles))
+    if idle:
+        raise ConfigError(
+            f"the method {method.name} has no use for model {idle[0]!r}; its models are "
+            f"{', '.join(method.roles)}. Remove it, or choose another method."
         )
+    Merger(models, config.method)
+    generator.check(models["a"])
     architecture = architectures.get(models["a"].detection.architecture)
     space = Space.of(config.search, architecture)
     proposers.create(config.search.optimizer, space, seed=config.search.seed)
@@ -88,7 +94,10 @@ def check_run(config: RunConfig, models: Mapping[str, Checkpoint], host: Host) -
                 f"models {twin!r} and {role!r} have the same content: {models[role].path}. "
                 "Choose two different checkpoints."
             )
-    distances = scan(models["a"], models["b"], architecture.blocks)
+    scans = {
+        role: scan(models["a"], models[role], architecture.blocks) for role in models if role != "a"
+    }
+    distances = scans["b"]
     if not any(distances.get(name) for name in architecture.blocks):
         raise ModelError(
             f"{models['a'].name} and {models['b'].name} hold the same weights in every block. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from lib_automerge.app.ports import Listener
 from lib_automerge.domain.run import (
@@ -13,6 +14,7 @@ from lib_automerge.domain.run import (
     Proposed,
     Rejected,
     RunState,
+    Scored,
     SearchEnded,
     StageDone,
     Verdict,
@@ -40,10 +42,14 @@ class Record:
         derived = isinstance(event, Proposed | Evaluated | StageDone)
         (stamped,) = self._journal.append(event, durable=not derived)
         log.info("%s", _in_words(event))
-        self.journalled(stamped)
+        self._fold(stamped)
 
-    def journalled(self, event: AnyEvent) -> None:
-        """Take an event that is in the journal already."""
+    def add_scores(self, events: Sequence[Scored]) -> None:
+        """Journal the scores of a batch in one go; see `add`."""
+        for event in self._journal.append(*events):
+            self._fold(event)
+
+    def _fold(self, event: AnyEvent) -> None:
         self.state.add(event)
         self._listener(event, self.state)
 

@@ -6,7 +6,9 @@ run that was killed anywhere goes on as if nothing had happened.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +46,7 @@ from lib_automerge.domain.run import (
     best,
 )
 from lib_automerge.errors import AutomergeError, GenerationError, RunFailedError, StorageError
-from lib_automerge.generate.base import Generator, Session, StopFlag
+from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward.base import Reward
 from lib_automerge.search import proposers, statistics, stopping
@@ -93,6 +95,8 @@ class Runner:
         )
         self._stopping = stopping.from_config(self._config.search)
         self._loading_s = 0.0
+        self.notes: list[str] = []
+        """What the user should be told first, as warnings of the run."""
         self._record = Record(run, listener)
         self.state = self._record.state
 
@@ -108,13 +112,17 @@ class Runner:
             self._record.add(Started(config=self._manifest.digest()))
         else:
             self._record.add(Resumed())
+        for note in self.notes:
+            self._warn(note)
         try:
             start = time.perf_counter()
             with self._generator.open(self._models) as session:
                 self._loading_s = time.perf_counter() - start
-                scorer = Scorer(session, self._reward, self._run, self._stop)
-                self._search(scorer, session)
-                self._prove(scorer, session)
+                folder = self._run.folder
+                scorer = Scorer(session, self._reward, folder, self._record, self._stop)
+                self._rehearse(scorer)
+                self._search(scorer)
+                self._prove(scorer)
             self._conclude()
         except StopRequested:
             self._record.add(Stopped())
@@ -123,25 +131,41 @@ class Runner:
             log.exception("the run failed")
             known = isinstance(error, AutomergeError)
             message = str(error) if known else f"{type(error).__name__}: {error}. See log.txt."
-            # after a storage error the journal may be what cannot be written
-            if not isinstance(error, StorageError):
+            with contextlib.suppress(StorageError):  # the journal may be what cannot be written
                 self._record.add(Failed(message=message))
             raise RunFailedError(message) from error
         return self.state
 
     # --- the search -------------------------------------------------------------------------
 
-    def _search(self, scorer: Scorer, session: Session) -> None:
+    def _rehearse(self, scorer: Scorer) -> None:
+        """Before anything is scored, see that model A can make every kind of image of the run."""
+        if self.state.evaluations:
+            return
+        kinds = {payload.settings(): payload for payload in self._config.payloads}
+        held_out = [payload for payload in self._config.payloads if payload.held_out]
+        tried = {payload.name: payload for payload in (*kinds.values(), *held_out)}
+        scorer.rehearse([ImageJob(0, payload, 0) for payload in tried.values()])
+
+    def _search(self, scorer: Scorer) -> None:
         jobs = jobs_of([p for p in self._config.payloads if not p.held_out])
+        self._publish_best()
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
                 self._evaluate(scorer, evaluation, jobs)
-                self._pass_on(session)
+                self._publish_best()
             reason = self._reason_to_stop()
             self._record.add(self._next() if reason is None else SearchEnded(reason=reason))
 
+    def _publish_best(self) -> None:
+        try:
+            outcome.write_best(self._run.folder, self.state)
+        except StorageError as error:
+            # a view of the journal, which another program may hold open; the next one replaces it
+            log.warning("%s", error)
+
     def _reason_to_stop(self) -> str | None:
-        if len(self.state.evaluations) < len(BASELINES):
+        if len(self.state.history) <= len(BASELINES):
             return None
         elapsed_s = sum(e.seconds.get("total", 0.0) for e in self.state.history)
         return self._stopping.reason(self.state.history, elapsed_s)
@@ -171,16 +195,13 @@ class Runner:
             Evaluated(
                 evaluation=evaluation.number,
                 mean=summary.mean,
-                standard_error=summary.standard_error,
+                standard_error=_or_none(summary.standard_error),
                 images=summary.images,
                 per_payload=summary.per_payload,
                 seconds=scores.seconds,
                 memory_bytes=peak_memory(),
             )
         )
-        incumbent = self.state.incumbent
-        if incumbent is not None and incumbent.number == evaluation.number:
-            outcome.write_best(self._run.folder, self.state)
 
     def _score(
         self,
@@ -188,14 +209,14 @@ class Runner:
         evaluation: Evaluation,
         stage: Stage,
         jobs: tuple[ImageJob, ...],
+        *,
+        until_broken: bool = True,
     ) -> Scores:
         known = self.state.scores.get((stage, evaluation.number), {})
-        before = set(known)
-        scores = scorer.score(evaluation.number, stage, self._recipe(evaluation), jobs, known)
-        for number, event in sorted(scores.images.items()):
-            if number not in before:
-                self._record.journalled(event)
-        return scores
+        recipe = self._recipe(evaluation)
+        return scorer.score(
+            evaluation.number, stage, recipe, jobs, known, until_broken=until_broken
+        )
 
     def _reject(self, evaluation: Evaluation, scores: Scores) -> None:
         image = scores.broken
@@ -231,32 +252,47 @@ class Runner:
 
     # --- the proof --------------------------------------------------------------------------
 
-    def _prove(self, scorer: Scorer, session: Session) -> None:
+    def _prove(self, scorer: Scorer) -> None:
         if self.state.verdict is not None:
             return
-        winner = self._winner(scorer)
-        self._pass_on(session)
         baselines = [e for e in self.state.history if e.origin in BASELINES and not e.rejected]
-        if winner is None:
-            means = {e.number: e.score or 0.0 for e in baselines}
-            parents = [e for e in baselines if e.origin is not Origin.HALF]
-            first, better = best(baselines), best(parents)
-            assert first is not None
-            assert better is not None
-            self._record.add(proof.nothing_found(first.number, means, better.origin, first.images))
-            return
         jobs, held_out = self._proof_jobs()
-        pairs = {
-            evaluation.number: self._stage(scorer, evaluation, Stage.VERDICT, jobs).by_pair()
-            for evaluation in (*baselines, winner)
-        }
-        origins = {evaluation.number: evaluation.origin for evaluation in baselines}
-        self._record.add(
-            proof.judge(winner.number, pairs, origins, self._weights(), held_out=held_out)
-        )
+        for winner in self._ranked(scorer):
+            scores = self._stage(scorer, winner, Stage.VERDICT, jobs)
+            if scores.broken is not None:
+                self._warn(
+                    f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
+                    f"image for payload {scores.broken.payload!r}; the next one was proved instead."
+                )
+                continue
+            pairs = {winner.number: scores.by_pair()}
+            for baseline in baselines:
+                shown = self._stage(scorer, baseline, Stage.VERDICT, jobs, until_broken=False)
+                pairs[baseline.number] = shown.by_pair()
+            whole = set.intersection(*(set(scored) for scored in pairs.values()))
+            if len(whole) < len(jobs):
+                self._warn(
+                    f"{len(jobs) - len(whole)} of {len(jobs)} images of the verdict were left "
+                    "out: a parent or the 50:50 merge made a black or NaN image there."
+                )
+            self._record.add(
+                proof.judge(
+                    winner.number,
+                    {n: {key: p[key] for key in sorted(whole)} for n, p in pairs.items()},
+                    {baseline.number: baseline.origin for baseline in baselines},
+                    self._weights(),
+                    held_out=held_out,
+                )
+            )
+            return
+        means = {e.number: e.score or 0.0 for e in baselines}
+        first, better = best(baselines), best(e for e in baselines if e.origin is not Origin.HALF)
+        assert first is not None
+        assert better is not None
+        self._record.add(proof.nothing_found(first.number, means, better.origin, first.images))
 
-    def _winner(self, scorer: Scorer) -> Evaluation | None:
-        """The finalist with the best mean over its images of the search and of fresh seeds."""
+    def _ranked(self, scorer: Scorer) -> list[Evaluation]:
+        """The finalists, by the mean over their images of the search and of fresh seeds."""
         candidates = [
             e for e in self.state.history if e.origin not in BASELINES and e.score is not None
         ]
@@ -277,9 +313,8 @@ class Runner:
             pooled[finalist.number] = (
                 (finalist.score or 0.0) * finalist.images + fresh.mean * fresh.images
             ) / total
-        if not pooled:
-            return None
-        return self.state.evaluations[max(pooled, key=lambda number: (pooled[number], -number))]
+        order = sorted(pooled, key=lambda number: (-pooled[number], number))
+        return [self.state.evaluations[number] for number in order]
 
     def _stage(
         self,
@@ -287,23 +322,20 @@ class Runner:
         evaluation: Evaluation,
         stage: Stage,
         jobs: tuple[ImageJob, ...],
+        *,
+        until_broken: bool = True,
     ) -> Scores:
-        scores = self._score(scorer, evaluation, stage, jobs)
+        scores = self._score(scorer, evaluation, stage, jobs, until_broken=until_broken)
         done = (stage, evaluation.number) in self.state.stages
-        if scores.broken is not None and stage is Stage.VERDICT:
-            raise GenerationError(
-                f"evaluation {evaluation.number} makes a {scores.broken.broken} image for payload "
-                f"{scores.broken.payload!r}, seed {scores.broken.seed}, so the verdict cannot be "
-                "reached. Check that payload: its size, steps and precision."
-            )
-        if scores.broken is None and not done:
-            summary = statistics.summarize(scores.by_payload(), self._weights())
+        by_payload = scores.by_payload()
+        if not done and by_payload and not (until_broken and scores.broken):
+            summary = statistics.summarize(by_payload, self._weights())
             self._record.add(
                 StageDone(
                     evaluation=evaluation.number,
                     stage=stage,
                     mean=summary.mean,
-                    standard_error=summary.standard_error,
+                    standard_error=_or_none(summary.standard_error),
                     images=summary.images,
                     seconds=scores.seconds,
                 )
@@ -323,7 +355,9 @@ class Runner:
             [
                 msgspec.structs.replace(
                     payload,
-                    seeds=fresh_seeds(self._config, purpose, index, count, payload.seeds),
+                    seeds=payload.seeds
+                    if payload.held_out and payload.seeds
+                    else fresh_seeds(self._config, purpose, index, count, payload.seeds),
                 )
                 for index, payload in enumerate(payloads)
             ]
@@ -339,7 +373,8 @@ class Runner:
         recipe = self._recipe(self.state.evaluations[verdict.winner])
         recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
         wanted = self._config.output.checkpoint
-        if self.state.saved is None and (wanted == "always" or (wanted == "gain" and verdict.gain)):
+        found = bool(verdict.comparisons) and self.state.saved is None
+        if found and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
             self._record.add(self._saved(path, verdict))
         self._record.add(Finished(reason=ended.reason, seconds=self._seconds()))
@@ -365,7 +400,8 @@ class Runner:
             message += (
                 f"It was converted to {self._config.output.dtype}, which rounds its weights."
                 if self._config.output.dtype
-                else "The device does not repeat its own results: compare them by eye."
+                else "Batches of another size, or a device that does not repeat its own results, "
+                "change last bits: compare them by eye."
             )
             self._record.add(Warned(message=message))
         return Saved(
@@ -390,7 +426,10 @@ class Runner:
     def _weights(self) -> dict[str, float]:
         return {payload.name: payload.weight for payload in self._config.payloads}
 
-    def _pass_on(self, session: Session) -> None:
-        for message in session.warnings():
-            log.warning("%s", message)
-            self._record.add(Warned(message=message))
+    def _warn(self, message: str) -> None:
+        self._record.add(Warned(message=message))
+
+
+def _or_none(error: float) -> float | None:
+    """A standard error that could not be estimated is unknown, not a number."""
+    return error if math.isfinite(error) else None

@@ -17,7 +17,7 @@ from lib_automerge.app.ports import Clock, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import AnyEvent, RunState, Status
+from lib_automerge.domain.run import AnyEvent, Origin, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.study import report
@@ -51,6 +51,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str | None
 
 
+class _RunLog(logging.FileHandler):
+    """`log.txt`: what cannot be logged, on a full disk say, must not disturb the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave the record out."""
+
+
 class Service:
     """Starts, resumes and describes runs.
 
@@ -81,8 +88,8 @@ class Service:
         """
         check_new(folder)
         with open_models(config.models) as models:
-            checked = check_run(config, models, self._host)
             generator = self._host.generator(config.generator)
+            checked = check_run(config, models, self._host, generator)
             with closing(self._host.reward(config.reward)) as reward:
                 manifest = RunManifest(
                     config=checked.config,
@@ -93,6 +100,8 @@ class Service:
                     generator=generator.fingerprint(),
                     versions=_versions(),
                 )
+                if stop():
+                    raise KeyboardInterrupt
                 created = RunFolder.create(folder, manifest)
                 with self._owned(created) as run:
                     runner = Runner(run, models, generator, reward, stop, listener)
@@ -112,6 +121,8 @@ class Service:
         with self._owned(found) as run:
             state = RunState(run.journal.events)
             if state.status is Status.FINISHED:
+                if not found.report.exists():
+                    self.report(folder)
                 return state
             if state.started is not None and state.started.config != manifest.digest():
                 raise ConfigError(
@@ -129,8 +140,8 @@ class Service:
                             f"{manifest.reward}, it is {reward.fingerprint}. Restore its weights, "
                             "or start a new run."
                         )
-                    _warn_of_changes(manifest, generator.fingerprint())
                     runner = Runner(run, models, generator, reward, stop, listener)
+                    runner.notes = _changes(manifest, generator.fingerprint())
                     return self._finish(runner, found)
 
     def _finish(self, runner: Runner, folder: RunFolder) -> RunState:
@@ -140,15 +151,15 @@ class Service:
             if runner.state.evaluations:
                 try:
                     self.report(folder.path)
-                except StorageError as error:
+                except Exception:
                     # the run itself is safe, and how it ended matters more
-                    log.warning("the report was not written: %s", error)
+                    log.exception("the report was not written")
 
     @contextmanager
     def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:
         """Hold the run, with its log going to `log.txt`."""
         with folder.owned(self._clock) as run:
-            handler = logging.FileHandler(folder.log, encoding="utf-8")
+            handler = _RunLog(folder.log, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logger = logging.getLogger("lib_automerge")
             logger.addHandler(handler)
@@ -173,7 +184,13 @@ class Service:
 
     def runs(self, root: Path) -> list[Summary]:
         """The runs in a folder."""
-        return [self._summary(folder) for folder in list_runs(root)]
+        summaries = []
+        for folder in list_runs(root):
+            try:
+                summaries.append(self._summary(folder))
+            except StorageError as error:
+                summaries.append(_damaged(folder, str(error)))
+        return summaries
 
     def _summary(self, folder: RunFolder) -> Summary:
         manifest = folder.manifest()
@@ -181,7 +198,8 @@ class Service:
         status = state.status.value
         if state.status in (Status.STARTING, Status.UNFINISHED):
             status = "running" if folder.running() else "interrupted"
-        parents = [e.score for e in state.history if e.origin.value in "AB" and e.score is not None]
+        origins = (Origin.MODEL_A, Origin.MODEL_B)
+        parents = [e.score for e in state.history if e.origin in origins and e.score is not None]
         incumbent = state.incumbent
         return Summary(
             path=str(folder.path),
@@ -195,18 +213,29 @@ class Service:
         )
 
 
-def _warn_of_changes(manifest: RunManifest, generator: dict[str, str]) -> None:
+def _damaged(folder: RunFolder, reason: str) -> Summary:
+    return Summary(
+        path=str(folder.path),
+        name=folder.path.name,
+        state="damaged",
+        evaluations=0,
+        budget=0,
+        best=None,
+        better_parent=None,
+        verdict=reason,
+    )
+
+
+def _changes(manifest: RunManifest, generator: dict[str, str]) -> list[str]:
+    """Sentences about what decides the bits of images and is not as it was when the run began."""
     now = {**_versions(), **generator}
     then = {**manifest.versions, **manifest.generator}
-    for name in sorted(then):
-        if now.get(name) != then[name]:
-            log.warning(
-                "%s has changed since the run began: it was %s, it is %s. New images may differ "
-                "in their last bits from those already scored.",
-                name,
-                then[name],
-                now.get(name),
-            )
+    return [
+        f"{name} has changed since the run began: it was {then[name]}, it is {now.get(name)}. New "
+        "images may differ in their last bits from those already scored."
+        for name in sorted(then)
+        if now.get(name) != then[name]
+    ]
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ Hides decoding and its error texts. A configuration is frozen when the run start
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 
@@ -148,6 +149,7 @@ def _explain(text: str) -> str:
 
 def check_config(config: RunConfig) -> None:
     """Raise ConfigError for values that are out of range or contradict each other."""
+    _check_finite(msgspec.to_builtins(config), "")
     if not config.payloads:
         raise ConfigError("there are no payloads: the list is empty. Add at least one prompt.")
     if all(payload.held_out for payload in config.payloads):
@@ -182,3 +184,14 @@ def check_config(config: RunConfig) -> None:
         if chosen not in allowed:
             names = ", ".join(name for name in allowed if name)
             raise ConfigError(f"{field} is {chosen!r}. Use one of: {names}.")
+
+
+def _check_finite(value: object, place: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{place.lstrip('.')} is {value}. It must be a finite number.")
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_finite(part, f"{place}.{name}")
+    if isinstance(value, list | tuple):
+        for position, part in enumerate(value):
+            _check_finite(part, f"{place}[{position}]")

@@ -97,6 +97,7 @@ def _check(payload: Payload, name: str) -> None:
         ("height", 8, 16384),
         ("clip_skip", 1, 12),
         ("batch_size", 1, 1024),
+        ("weight", 1e-6, 1e6),
     )
     for field, low, high in ranges:
         value = getattr(payload, field)
@@ -111,11 +112,6 @@ def _check(payload: Payload, name: str) -> None:
                 f"payload {name!r}: {field} is {value}. It must be a multiple of 8: "
                 f"use {value // 8 * 8 or 8}."
             )
-    if not payload.weight > 0:
-        raise ConfigError(
-            f"payload {name!r}: weight is {payload.weight}. It must be above 0; "
-            "remove the payload to leave it out."
-        )
     if len(set(payload.seeds)) != len(payload.seeds):
         raise ConfigError(f"payload {name!r} lists a seed twice. Name each seed once.")
     for seed in payload.seeds:

@@ -7,7 +7,6 @@ events gives the same state anywhere.
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Iterable
 
 import msgspec
@@ -82,11 +81,14 @@ class Scored(Event, frozen=True, tag="scored"):
 
 
 class Evaluated(Event, frozen=True, tag="evaluated"):
-    """All images of a candidate are scored: the payload-weighted mean and its standard error."""
+    """All images of a candidate are scored: the payload-weighted mean and its standard error.
+
+    A single image has no standard error: None.
+    """
 
     evaluation: int
     mean: float
-    standard_error: float
+    standard_error: float | None
     images: int
     per_payload: dict[str, float]
     seconds: Timing = {}
@@ -119,7 +121,7 @@ class StageDone(Event, frozen=True, tag="stage_done"):
     evaluation: int
     stage: Stage
     mean: float
-    standard_error: float
+    standard_error: float | None
     images: int
     seconds: Timing = {}
 
@@ -219,7 +221,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     weights: dict[str, float]
     score: float | None = None
-    standard_error: float = math.nan
+    standard_error: float | None = None
     images: int = 0
     per_payload: dict[str, float] = {}
     seconds: Timing = {}

@@ -51,6 +51,10 @@ class Generator(Protocol):
         """What besides the recipe decides the images' bits: backend, versions, device, dtype."""
         ...
 
+    def check(self, model: Checkpoint) -> None:
+        """Raise ModelError if this checkpoint cannot be model A here; loads nothing."""
+        ...
+
     def open(self, models: Mapping[str, Checkpoint]) -> AbstractContextManager[Session]:
         """Hold a model of these parents (roles "a", "b", ...), starting as A itself.
 

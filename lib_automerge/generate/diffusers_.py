@@ -33,7 +33,13 @@ from lib_automerge.generate.devices import (
     reproducible,
 )
 from lib_automerge.generate.live import LiveSink
-from lib_automerge.generate.loading import components, load_pipeline, move_pipeline, quiet
+from lib_automerge.generate.loading import (
+    check_complete,
+    components,
+    load_pipeline,
+    move_pipeline,
+    quiet,
+)
 from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
 from lib_automerge.merge.readers import Checkpoint
 
@@ -83,6 +89,10 @@ class DiffusersGenerator:
         if self._device.type == "cpu":
             facts["threads"] = str(self._threads or torch.get_num_threads())
         return facts
+
+    def check(self, model: Checkpoint) -> None:
+        """Refuse what makes no images from prompts; see `generate.base.Generator.check`."""
+        check_complete(model)
 
     @contextmanager
     def open(self, models: Mapping[str, Checkpoint]) -> Iterator[DiffusersSession]:

@@ -40,7 +40,7 @@ def load_pipeline(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
         ModelError: it is not a complete text-to-image checkpoint of SD1, SD2 or SDXL.
         GenerationError: diffusers cannot load it.
     """
-    _check_complete(checkpoint)
+    check_complete(checkpoint)
     try:
         with tempfile.TemporaryDirectory(prefix="automerge-") as name:
             folder = Path(name)
@@ -98,7 +98,8 @@ def _loading_error(name: str, error: Exception) -> GenerationError:
     )
 
 
-def _check_complete(checkpoint: Checkpoint) -> None:
+def check_complete(checkpoint: Checkpoint) -> None:
+    """Raise ModelError unless images can be made from the checkpoint alone, and from prompts."""
     detection = checkpoint.detection
     label = architectures.get(detection.architecture).label
     if detection.architecture not in _PIPELINES:
@@ -134,7 +135,7 @@ def _canonical_file(checkpoint: Checkpoint, folder: Path) -> Path:
     tensors = {key: checkpoint.tensor(key) for key in names}
     path = folder / "renamed.safetensors"
     layout = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
-    with FileSink(path, layout, {}) as sink:
+    with FileSink(path, layout, {}, copied=layout) as sink:
         for key in sink.order:
             sink.put(key, tensors[key])
     return path

@@ -62,6 +62,10 @@ class Merger:
         """Every key of the result, sorted: all of A's."""
         return tuple(sorted(self._blocks))
 
+    def copied(self) -> tuple[str, ...]:
+        """The keys that no weight reaches: position indices, schedules, averages of training."""
+        return tuple(key for key, block in self._blocks.items() if block is None)
+
     def dtype_of(self, key: str) -> torch.dtype:
         """The dtype in which the result of a key is stored."""
         stored = self._models["a"].tensor(key).dtype

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import lib_automerge
 from lib_automerge.domain.recipe import ModelRef, Recipe, check, recipe_json
-from lib_automerge.errors import ModelError
+from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.merge import methods
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.merge.sinks import FileSink
@@ -33,10 +34,22 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
         StorageError: the output exists or cannot be written.
     """
     check(recipe)
+    methods.check_parameters(recipe.method, recipe.parameters)
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
     with contextlib.ExitStack() as stack:
         models = {
             role: stack.enter_context(open_recorded(ref)) for role, ref in recipe.models.items()
         }
+        found = models["a"].detection.architecture
+        if found != recipe.architecture:
+            raise ModelError(
+                f"the recipe is for {recipe.architecture}, but {models['a'].name} is {found}. "
+                "Point to the models that the recipe names."
+            )
         write_merge(recipe, models, output, dtype=dtype)
     return output
 
@@ -67,7 +80,7 @@ def write_merge(
     merger = Merger(models, recipe.method, dtype=dtype)
     merger.check(recipe.weights)
     tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}  # noqa: SIM118
-    with FileSink(output, tensors, _metadata(recipe, models)) as sink:
+    with FileSink(output, tensors, _metadata(recipe, models), merger.copied()) as sink:
         merger.merge(recipe.weights, sink, keys=sink.order)
 
 

@@ -72,6 +72,15 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+def check_parameters(name: str, parameters: Mapping[str, float]) -> None:
+    """Raise ConfigError for a parameter that the method does not have; none has any so far."""
+    method = get(name)
+    if parameters:
+        raise ConfigError(
+            f"the method {method.name} takes no parameters: {sorted(parameters)[0]!r}. Remove it."
+        )
+
+
 def get(name: str) -> Method:
     """The method of this name.
 

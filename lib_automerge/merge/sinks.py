@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -76,6 +76,7 @@ class FileSink:
         path: must not exist.
         tensors: dtype and shape of every key to come.
         metadata: string values, as the format demands.
+        copied: keys that are A's as they are, which may hold infinite values.
 
     Raises:
         StorageError: the file exists, the folder cannot be written, or the disk is too small.
@@ -87,8 +88,10 @@ class FileSink:
         path: Path,
         tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]],
         metadata: Mapping[str, str],
+        copied: Collection[str] = (),
     ) -> None:
         self.path = path
+        self._copied = frozenset(copied)
         self.order = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._file: BinaryIO | None = None
@@ -140,7 +143,7 @@ class FileSink:
         if key != self.order[self._next]:
             raise ValueError(f"{key} came where {self.order[self._next]} was due")
         self._next += 1
-        if tensor.is_floating_point() and tensor.numel():
+        if tensor.is_floating_point() and tensor.numel() and key not in self._copied:
             low, high = torch.aminmax(tensor)
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise ModelError(

@@ -97,7 +97,7 @@ def compare(
 ) -> Difference:
     """Return the paired difference of two candidates, image by image.
 
-    If all differences are equal, their sign decides: the p-value is then 0 or 1.
+    If all differences are equal, their sign decides: the p-value is that of the sign test.
 
     Args:
         winner: (payload name, seed) -> score.
@@ -123,7 +123,8 @@ def compare(
     mean, error, freedom = _estimate(values, shares)
     if error == 0.0:
         low = high = mean
-        p_value = 0.0 if mean > 0 else 1.0
+        # equal differences: the sign test, one half for every unit
+        p_value = 0.5 ** len(values) if mean > 0 else 1.0
     else:
         reach = error * float(stats.t.ppf(0.975, freedom))
         low, high = mean - reach, mean + reach

@@ -37,11 +37,12 @@ def signed(value: float | None, decimals: int) -> str:
     return f"+{text}" if value is not None and value > 0 and text[0].isdigit() else text
 
 
-def plus_minus(value: float | None, error: float, decimals: int) -> str:
+def plus_minus(value: float | None, error: float | None, decimals: int) -> str:
     """A number with its standard error, which is left out where it is unknown."""
     text = number(value, decimals)
-    known = value is not None and math.isfinite(error)
-    return f"{text} ± {number(error, decimals)}" if known else text
+    if value is None or error is None or not math.isfinite(error):
+        return text
+    return f"{text} ± {number(error, decimals)}"
 
 
 def percent(share: float) -> str:

@@ -118,7 +118,7 @@ def _plot(
     baselines = [e for e in scored if e.origin in BASELINES]
     shown = [max(e.score or 0.0, floor) for e in scored]
     for evaluation in (*baselines, *records):
-        error = evaluation.standard_error if math.isfinite(evaluation.standard_error) else 0.0
+        error = evaluation.standard_error or 0.0
         shown += [max((evaluation.score or 0.0) + sign * error, floor) for sign in (-1, 1)]
     low, high = padded(shown)
     widest = max(len(number(v, ticks(low, high, 6).decimals)) for v in (low, high))
@@ -178,7 +178,7 @@ def _best_line(plot: _Plot, records: Sequence[Evaluation]) -> Markup:
 
 def _whisker(plot: _Plot, evaluation: Evaluation) -> Markup:
     score, error = evaluation.score or 0.0, evaluation.standard_error
-    if not error > 0.0:
+    if not error:
         return EMPTY
     x = plot.x(evaluation.number)
     low = plot.y(max(score - error, plot.y.low))

@@ -100,7 +100,8 @@ class Journal:
         self._count = len(events)
         self._end = length
         try:
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+            # unbuffered: bytes that a full disk refused must not come back when the file closes
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b", buffering=0)
             self._file.truncate(length)
             self._file.seek(length)
             if open_ended:
@@ -123,6 +124,8 @@ class Journal:
         lines = bytearray()
         for number, event in enumerate(stamped, start=self._count + 1):
             body = msgspec.json.encode(event)
+            if _DECODER.decode(body) != event:
+                raise ValueError(f"{event} would not be read back as it is")
             lines += b'{"n":%d,"crc":"%08x",' % (number, _checksum(number, body))
             lines += body[1:] + b"\n"
         try:
@@ -134,8 +137,9 @@ class Journal:
 
     def _write(self, data: bytes, *, durable: bool = True) -> None:
         try:
-            self._file.write(data)
-            self._file.flush()
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
             if durable:
                 os.fsync(self._file.fileno())
         except OSError:

@@ -188,6 +188,9 @@ class OwnedRun:
         except OSError as error:
             raise _cannot_write(self.folder.path / "run.lock", error) from error
         try:
+            # a killed process may have left half-written files; nobody else can be writing now
+            for partial in self.folder.path.glob(".*.partial"):
+                partial.unlink()
             self.journal = Journal(self._path, self._clock)
         except BaseException:
             self._lock.release()
@@ -200,15 +203,23 @@ class OwnedRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.journal.close()
-        self._lock.release()
+        try:
+            self.journal.close()
+        finally:
+            self._lock.release()
 
 
 def check_new(path: Path) -> None:
     """Raise StorageError unless a new run could be made in this folder."""
     if path.exists() and not path.is_dir():
         raise StorageError(f"{path} is a file, not a folder. Choose another output folder.")
-    if path.is_dir() and any(path.iterdir()):
+    try:
+        empty = not path.is_dir() or not any(path.iterdir())
+    except OSError as error:
+        raise StorageError(
+            f"cannot look into {path}: {error.strerror}. Choose another output folder."
+        ) from error
+    if not empty:
         raise StorageError(
             f"the output folder is not empty: {path}. Choose another one, or resume the run in it."
         )

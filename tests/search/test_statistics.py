@@ -158,7 +158,7 @@ def test_equal_differences_are_decided_by_their_sign() -> None:
         compare(one, other, {"a": 1.0})
         for one, other in ((better, base), (base, base), (base, better))
     )
-    assert (gain.p_value, gain.low, gain.high) == (0.0, 0.25, 0.25)
+    assert (gain.p_value, gain.low, gain.high) == (0.25, 0.25, 0.25)  # two units, one half each
     assert (same.p_value, same.difference) == (1.0, 0.0)
     assert loss.p_value == 1.0
 
