@@ -1,0 +1,253 @@
+"""What goes wrong in long runs: each of these once cost somebody a night."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from lib_automerge.app.service import Service
+from lib_automerge.domain.config import OutputConfig, VerdictConfig
+from lib_automerge.domain.payload import ImageJob, Payload
+from lib_automerge.domain.run import Origin, Stage, Status
+from lib_automerge.errors import ConfigError, ModelError, RewardError, RunFailedError
+from lib_automerge.study.store import RunFolder
+from tests.checkpoints import write_tiny
+from tests.fake_host import BrightnessReward, FakeHost, tiny_config, tiny_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def test_a_run_of_single_images_can_be_read_again(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    config = msgspec.structs.replace(
+        tiny_config(models),
+        payloads=(Payload(prompt="a red ball", seeds=(1,)),),
+        verdict=VerdictConfig(finalists=1, finalist_seeds=1, seeds=2),
+    )
+    Service(host).start(config, folder)
+    state = RunFolder(folder).state()
+    assert state.status is Status.FINISHED
+    assert state.evaluations[1].standard_error is None
+    assert Service(host).status(folder).state == "finished"
+
+
+def test_a_broken_50_50_image_in_the_verdict_leaves_out_that_pair(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    def broken(weights: Mapping[str, float], job: ImageJob) -> str | None:
+        half = set(weights.values()) == {0.5}
+        return "black" if half and job.payload.held_out and job.number == 1 else None
+
+    host.broken = broken
+    state = Service(host).start(tiny_config(models), folder)
+    assert state.status is Status.FINISHED
+    assert state.verdict is not None
+    assert state.verdict.images == 3
+    assert all(c.pairs == 3 for c in state.verdict.comparisons)
+    assert any("1 of 4 images of the verdict were left out" in text for text in state.warnings)
+
+
+def test_a_winner_that_breaks_in_the_verdict_gives_way_to_the_next(
+    host: FakeHost, models: Mapping[str, str], tmp_path: Path
+) -> None:
+    whole = Service(host).start(tiny_config(models), tmp_path / "whole")
+    assert whole.verdict is not None
+    best = whole.evaluations[whole.verdict.winner].weights
+
+    def broken(weights: Mapping[str, float], job: ImageJob) -> str | None:
+        return "NaN" if weights == best and job.payload.held_out else None
+
+    host.broken = broken
+    state = Service(host).start(tiny_config(models), tmp_path / "run")
+    assert state.verdict is not None
+    assert state.verdict.winner != whole.verdict.winner
+    assert any("the next one was proved instead" in text for text in state.warnings)
+
+
+def test_when_every_candidate_is_broken_nothing_is_saved(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    host.broken = lambda weights, job: "NaN" if len(set(weights.values())) > 2 else None
+    config = msgspec.structs.replace(tiny_config(models), output=OutputConfig(checkpoint="always"))
+    state = Service(host).start(config, folder)
+    assert state.status is Status.FINISHED
+    assert state.verdict is not None
+    assert not state.verdict.gain
+    assert state.saved is None
+
+
+def test_what_the_verdict_needs_is_tried_before_the_search(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    class Particular(BrightnessReward):
+        def score(self, images, prompts):  # type: ignore[no-untyped-def]
+            if "a green moon" in prompts:
+                raise RewardError("the prompt 'a green moon' cannot be judged. Change it.")
+            return super().score(images, prompts)
+
+    host.judge = Particular()
+    with pytest.raises(RunFailedError, match="'a green moon' cannot be judged"):
+        Service(host).start(tiny_config(models), folder)
+    assert RunFolder(folder).state().evaluations == {}
+
+
+def test_best_json_knows_all_baselines_while_a_leads(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    class Dark(BrightnessReward):
+        def score(self, images, prompts):  # type: ignore[no-untyped-def]
+            return [-score for score in super().score(images, prompts)]
+
+    host.judge = Dark()
+    state = Service(host).start(tiny_config(models), folder)
+    best = json.loads((folder / "best.json").read_text())
+    assert state.incumbent is not None
+    assert state.incumbent.origin is Origin.MODEL_A
+    assert best["evaluation"] == 1
+    assert None not in best["baselines"].values()
+
+
+def test_warnings_of_the_verdict_are_kept(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    host.news = [[] for _ in range(2 + 7 * 3 + 2 * 2)] + [["halved in the verdict."]]
+    assert "halved in the verdict." in Service(host).start(tiny_config(models), folder).warnings
+
+
+def test_every_image_is_told_when_it_is_on_disk(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def listen(event: object, state: object) -> None:
+        on_disk = sum(b'"scored"' in line for line in journal().splitlines())
+        told = sum(len(images) for images in state.scores.values())  # type: ignore[attr-defined]
+        seen.append((told, on_disk))
+
+    def journal() -> bytes:
+        return (folder / "journal.jsonl").read_bytes()
+
+    Service(host).start(tiny_config(models), folder, listener=listen)
+    assert all(told <= on_disk <= told + 3 for told, on_disk in seen)
+
+
+def test_a_lost_report_is_written_again(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    Service(host).start(tiny_config(models), folder)
+    (folder / "report.html").unlink()
+    Service(host).resume(folder)
+    assert (folder / "report.html").is_file()
+
+
+def test_what_cannot_work_is_refused_before_a_folder_is_made(
+    host: FakeHost, models: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    key = "model.diffusion_model.out.2.bias"
+    nan = write_tiny(
+        tmp_path / "c.safetensors", "sd1", seed=5, extra={key: torch.full((4,), torch.nan).half()}
+    )
+    wide = [
+        str(write_tiny(tmp_path / f"inpaint{n}.safetensors", "sd1", seed=n, channels=9))
+        for n in range(2)
+    ]
+    plain = tiny_config(models)
+    replace = msgspec.structs.replace
+    cases = [
+        (
+            replace(plain, models={**models, "c": str(nan)}, method="add_difference"),
+            ModelError,
+            key,
+        ),
+        (replace(plain, models={**models, "c": str(nan)}), ConfigError, "no use for model 'c'"),
+        (replace(plain, models={**models, "z": str(nan)}), ConfigError, "no use for model 'z'"),
+        (replace(plain, parameters={"density": 0.3}), ConfigError, "takes no parameters"),
+        (replace(plain, models=dict(zip("ab", wide, strict=True))), ModelError, "inpaint"),
+    ]
+    for config, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            Service(host).start(config, folder)
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_a_disk_that_fills_up_stops_in_words_and_the_run_goes_on_later(
+    models: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    program = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from lib_automerge import cli
+        from lib_automerge.app.service import Service
+        from lib_automerge.host import detect
+        from tests.fake_host import FakeHost, tiny_config
+        detect.build_service = lambda: Service(FakeHost())
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        folder = Path({str(folder)!r})
+        import lib_automerge.app.configfile as configfile
+        configfile.read_config = lambda path: tiny_config({dict(models)!r})
+        def full(event, state):
+            if len(state.history) == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        cli.Progress = lambda config, stream: type("P", (), {{
+            "__call__": lambda self, e, s: full(e, s), "close": lambda self: None}})()
+        sys.exit(cli.main(["run", "x.yaml", "--out", str(folder)]))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot write the journal" in done.stderr
+    state = RunFolder(folder).state()
+    assert len(state.history) == 3
+    finished = Service(FakeHost()).resume(folder)
+    assert finished.status is Status.FINISHED
+    assert len(finished.history) == 7
+
+
+def test_one_damaged_run_does_not_hide_the_others(
+    host: FakeHost, models: Mapping[str, str], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        Service(host).start(tiny_config(models), tmp_path / name)
+    manifest = tmp_path / "one" / "run.json"
+    manifest.write_text(manifest.read_text()[:200])
+    assert [s.state for s in Service(host).runs(tmp_path)] == ["damaged", "finished"]
+
+
+def test_infinite_scores_are_an_error(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    class Infinite(BrightnessReward):
+        def score(self, images, prompts):  # type: ignore[no-untyped-def]
+            return [float("inf") for _ in images]
+
+    host.judge = Infinite()
+    with pytest.raises(RunFailedError, match="gave inf for"):
+        Service(host).start(tiny_config(models), folder)
+    assert not RunFolder(folder).state().scores.get((Stage.SEARCH, 1))
