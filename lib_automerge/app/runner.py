@@ -10,19 +10,15 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import msgspec
 
 from lib_automerge.app import outcome, proof
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
+from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Listener
-from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.app.record import Record
-from lib_automerge.domain import architectures
-from lib_automerge.domain.payload import ImageJob, Payload, batches_of, jobs_of
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.run import (
     BASELINES,
     Evaluated,
@@ -30,12 +26,10 @@ from lib_automerge.domain.run import (
     Failed,
     Finished,
     Origin,
-    Proposed,
     Rejected,
     Resumed,
     RunState,
     Saved,
-    SearchEnded,
     Stage,
     StageDone,
     Started,
@@ -49,15 +43,10 @@ from lib_automerge.errors import AutomergeError, GenerationError, RunFailedError
 from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward.base import Reward
-from lib_automerge.search import proposers, statistics, stopping
-from lib_automerge.search.space import Space
+from lib_automerge.search import statistics
 from lib_automerge.study.store import OwnedRun, RunManifest
 
 log = logging.getLogger(__name__)
-
-UNIFORM = {Origin.MODEL_A: 0.0, Origin.MODEL_B: 1.0, Origin.HALF: 0.5}
-BASELINE_METHOD = "weighted_sum"
-"""The method under which weight 1 is model B, whatever method the candidates use."""
 
 
 class Runner:
@@ -70,6 +59,7 @@ class Runner:
         reward: judges the images.
         stop: asked between batches of images.
         listener: told of every event after it is on disk.
+        notes: what the user should be told first; become warnings of the run.
     """
 
     def __init__(
@@ -80,23 +70,17 @@ class Runner:
         reward: Reward,
         stop: StopFlag,
         listener: Listener,
+        notes: Sequence[str] = (),
     ) -> None:
         self._run = run
         self._models = models
         self._generator = generator
         self._reward = reward
         self._stop = stop
+        self._notes = notes
         self._manifest: RunManifest = run.folder.manifest()
         self._config = self._manifest.config
-        self._architecture = architectures.get(self._manifest.architecture)
-        self._space = Space.of(self._config.search, self._architecture)
-        self._proposer = proposers.create(
-            self._config.search.optimizer, self._space, seed=self._config.search.seed
-        )
-        self._stopping = stopping.from_config(self._config.search)
-        self._loading_s = 0.0
-        self.notes: list[str] = []
-        """What the user should be told first, as warnings of the run."""
+        self._plan = Plan(self._manifest)
         self._record = Record(run, listener)
         self.state = self._record.state
 
@@ -112,7 +96,7 @@ class Runner:
             self._record.add(Started(config=self._manifest.digest()))
         else:
             self._record.add(Resumed())
-        for note in self.notes:
+        for note in self._notes:
             self._warn(note)
         try:
             start = time.perf_counter()
@@ -142,20 +126,16 @@ class Runner:
         """Before anything is scored, see that model A can make every kind of image of the run."""
         if self.state.evaluations:
             return
-        kinds = {payload.settings(): payload for payload in self._config.payloads}
-        held_out = [payload for payload in self._config.payloads if payload.held_out]
-        tried = {payload.name: payload for payload in (*kinds.values(), *held_out)}
-        scorer.rehearse([ImageJob(0, payload, 0) for payload in tried.values()])
+        scorer.rehearse(self._plan.rehearsal_jobs())
 
     def _search(self, scorer: Scorer) -> None:
-        jobs = jobs_of([p for p in self._config.payloads if not p.held_out])
+        jobs = self._plan.search_jobs()
         self._publish_best()
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
                 self._evaluate(scorer, evaluation, jobs)
                 self._publish_best()
-            reason = self._reason_to_stop()
-            self._record.add(self._next() if reason is None else SearchEnded(reason=reason))
+            self._record.add(self._plan.next(self.state))
 
     def _publish_best(self) -> None:
         try:
@@ -164,33 +144,13 @@ class Runner:
             # a view of the journal, which another program may hold open; the next one replaces it
             log.warning("%s", error)
 
-    def _reason_to_stop(self) -> str | None:
-        if len(self.state.history) <= len(BASELINES):
-            return None
-        elapsed_s = sum(e.seconds.get("total", 0.0) for e in self.state.history)
-        return self._stopping.reason(self.state.history, elapsed_s)
-
-    def _next(self) -> Proposed:
-        number = len(self.state.evaluations) + 1
-        if number <= len(BASELINES):
-            origin = BASELINES[number - 1]
-            weights = baseline_weights(
-                self._architecture, self._manifest.distances, UNIFORM[origin]
-            )
-            return Proposed(evaluation=number, origin=origin, weights=weights)
-        history = self.state.history
-        if self._config.method != BASELINE_METHOD:
-            history = tuple(e for e in history if e.origin not in (Origin.MODEL_B, Origin.HALF))
-        proposal = self._proposer.propose(history, self.state.pending, number)
-        return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
-
     def _evaluate(self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]) -> None:
         scores = self._score(scorer, evaluation, Stage.SEARCH, jobs)
         if scores.broken is not None:
             self._reject(evaluation, scores)
             return
         self._check_effect(evaluation)
-        summary = statistics.summarize(scores.by_payload(), self._weights())
+        summary = statistics.summarize(scores.by_payload(), self._plan.payload_weights)
         self._record.add(
             Evaluated(
                 evaluation=evaluation.number,
@@ -213,7 +173,7 @@ class Runner:
         until_broken: bool = True,
     ) -> Scores:
         known = self.state.scores.get((stage, evaluation.number), {})
-        recipe = self._recipe(evaluation)
+        recipe = self._plan.recipe(evaluation)
         return scorer.score(
             evaluation.number, stage, recipe, jobs, known, until_broken=until_broken
         )
@@ -256,7 +216,7 @@ class Runner:
         if self.state.verdict is not None:
             return
         baselines = [e for e in self.state.history if e.origin in BASELINES and not e.rejected]
-        jobs, held_out = self._proof_jobs()
+        jobs, held_out = self._plan.proof_jobs()
         for winner in self._ranked(scorer):
             scores = self._stage(scorer, winner, Stage.VERDICT, jobs)
             if scores.broken is not None:
@@ -280,7 +240,7 @@ class Runner:
                     winner.number,
                     {n: {key: p[key] for key in sorted(whole)} for n, p in pairs.items()},
                     {baseline.number: baseline.origin for baseline in baselines},
-                    self._weights(),
+                    self._plan.payload_weights,
                     held_out=held_out,
                 )
             )
@@ -298,17 +258,13 @@ class Runner:
         ]
         candidates.sort(key=lambda e: (-(e.score or 0.0), e.number))
         finalists = candidates[: self._config.verdict.finalists]
-        jobs = self._fresh_jobs(
-            [p for p in self._config.payloads if not p.held_out],
-            "finalists",
-            self._config.verdict.finalist_seeds,
-        )
+        jobs = self._plan.finalist_jobs()
         pooled: dict[int, float] = {}
         for finalist in finalists:
             scores = self._stage(scorer, finalist, Stage.FINALISTS, jobs)
             if scores.broken is not None:
                 continue
-            fresh = statistics.summarize(scores.by_payload(), self._weights())
+            fresh = statistics.summarize(scores.by_payload(), self._plan.payload_weights)
             total = finalist.images + fresh.images
             pooled[finalist.number] = (
                 (finalist.score or 0.0) * finalist.images + fresh.mean * fresh.images
@@ -329,7 +285,7 @@ class Runner:
         done = (stage, evaluation.number) in self.state.stages
         by_payload = scores.by_payload()
         if not done and by_payload and not (until_broken and scores.broken):
-            summary = statistics.summarize(by_payload, self._weights())
+            summary = statistics.summarize(by_payload, self._plan.payload_weights)
             self._record.add(
                 StageDone(
                     evaluation=evaluation.number,
@@ -342,27 +298,6 @@ class Runner:
             )
         return scores
 
-    def _proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
-        """The verdict's images, and whether their prompts were unknown to the search."""
-        held_out = [p for p in self._config.payloads if p.held_out]
-        payloads = held_out or list(self._config.payloads)
-        return self._fresh_jobs(payloads, "verdict", self._config.verdict.seeds), bool(held_out)
-
-    def _fresh_jobs(
-        self, payloads: list[Payload], purpose: str, count: int
-    ) -> tuple[ImageJob, ...]:
-        return jobs_of(
-            [
-                msgspec.structs.replace(
-                    payload,
-                    seeds=payload.seeds
-                    if payload.held_out and payload.seeds
-                    else fresh_seeds(self._config, purpose, index, count, payload.seeds),
-                )
-                for index, payload in enumerate(payloads)
-            ]
-        )
-
     # --- the end ----------------------------------------------------------------------------
 
     def _conclude(self) -> None:
@@ -370,7 +305,7 @@ class Runner:
         ended = self.state.search_ended
         assert verdict is not None
         assert ended is not None
-        recipe = self._recipe(self.state.evaluations[verdict.winner])
+        recipe = self._plan.recipe(self.state.evaluations[verdict.winner])
         recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
         wanted = self._config.output.checkpoint
         found = bool(verdict.comparisons) and self.state.saved is None
@@ -389,7 +324,7 @@ class Runner:
 
     def _saved(self, path: Path, verdict: Verdict) -> Saved:
         """Load the saved checkpoint afresh and make the first batch of the verdict again."""
-        batch = batches_of(self._proof_jobs()[0])[0]
+        batch = batches_of(self._plan.proof_jobs()[0])[0]
         scored = self.state.scores[Stage.VERDICT, verdict.winner]
         reproduced = outcome.reproduced(path, self._generator, batch, scored)
         if reproduced < len(batch):
@@ -412,19 +347,6 @@ class Runner:
         )
 
     # --- helpers ----------------------------------------------------------------------------
-
-    def _recipe(self, evaluation: Evaluation) -> Recipe:
-        baseline = evaluation.origin in BASELINES
-        return Recipe(
-            architecture=self._architecture.name,
-            method=BASELINE_METHOD if baseline else self._config.method,
-            models=self._manifest.models,
-            weights=evaluation.weights,
-            parameters={} if baseline else self._config.parameters,
-        )
-
-    def _weights(self) -> dict[str, float]:
-        return {payload.name: payload.weight for payload in self._config.payloads}
 
     def _warn(self, message: str) -> None:
         self._record.add(Warned(message=message))

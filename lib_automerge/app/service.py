@@ -140,8 +140,8 @@ class Service:
                             f"{manifest.reward}, it is {reward.fingerprint}. Restore its weights, "
                             "or start a new run."
                         )
-                    runner = Runner(run, models, generator, reward, stop, listener)
-                    runner.notes = _changes(manifest, generator.fingerprint())
+                    notes = _changes(manifest, generator.fingerprint())
+                    runner = Runner(run, models, generator, reward, stop, listener, notes)
                     return self._finish(runner, found)
 
     def _finish(self, runner: Runner, folder: RunFolder) -> RunState:

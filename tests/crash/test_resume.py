@@ -109,10 +109,22 @@ def test_cut_at_every_event_and_inside_it_ends_with_the_same_result(
             before = {(s.stage, s.evaluation, s.job) for s in scored(folder)}
             _, host = resumed(folder)
             assert facts(folder) == whole, number
+            for name in ("best.json", "recipe.json", "verdict.json"):
+                assert (folder / name).read_bytes() == (finished / name).read_bytes(), (
+                    number,
+                    name,
+                )
+            assert (folder / "report.html").is_file()
+            assert checkpoint(folder) == checkpoint(finished)
             made = sum(len(batch) for batch in host.batches)
             missing = len(scored(finished)) - len(before)
             # made again: the batch in progress, the rehearsal, and the proof of the saved file
             assert made <= missing + 1 + 2 + 2, number
+
+
+def checkpoint(folder: Path) -> tuple[str, bytes]:
+    (path,) = folder.glob("*.safetensors")
+    return path.name, path.read_bytes()
 
 
 def scored(folder: Path) -> list[Scored]:
@@ -183,7 +195,7 @@ def test_stopping_keeps_everything_and_resuming_ends_the_same(
     models: Mapping[str, str], finished: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    asked = iter([False] * 7 + [True] * 9)
+    asked = iter([False] * (2 + 7) + [True] * 9)
     state = Service(FakeHost(), clock=lambda: 0.0).start(
         config_of(models), folder, stop=lambda: next(asked, False)
     )
@@ -222,7 +234,7 @@ def test_changed_models_are_refused(models: Mapping[str, str], tmp_path: Path) -
     for role, path in models.items():
         copies[role] = str(shutil.copy(path, tmp_path / f"{role}.safetensors"))
     folder = tmp_path / "run"
-    asked = iter([False] * 4)
+    asked = iter([False] * (2 + 4))
     Service(FakeHost()).start(tiny_config(copies), folder, stop=lambda: next(asked, True))
     Path(copies["b"]).unlink()
     write_tiny(Path(copies["b"]), "sd1", seed=5)
