@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 
 import lib_automerge
+from lib_automerge.app import outcome
+from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Clock, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
@@ -121,8 +123,7 @@ class Service:
         with self._owned(found) as run:
             state = RunState(run.journal.events)
             if state.status is Status.FINISHED:
-                if not found.report.exists():
-                    self.report(folder)
+                self._restore_views(found, manifest, state)
                 return state
             if state.started is not None and state.started.config != manifest.digest():
                 raise ConfigError(
@@ -143,6 +144,15 @@ class Service:
                     notes = _changes(manifest, generator.fingerprint())
                     runner = Runner(run, models, generator, reward, stop, listener, notes)
                     return self._finish(runner, found)
+
+    def _restore_views(self, folder: RunFolder, manifest: RunManifest, state: RunState) -> None:
+        """Write what can be folded from the journal again, should something have been lost."""
+        assert state.verdict is not None
+        winner = state.evaluations[state.verdict.winner]
+        outcome.write_best(folder, state)
+        outcome.write_outcome(folder, Plan(manifest).recipe(winner), state)
+        if not folder.report.exists():
+            self.report(folder.path)
 
     def _finish(self, runner: Runner, folder: RunFolder) -> RunState:
         try:

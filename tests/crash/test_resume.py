@@ -16,7 +16,7 @@ import pytest
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
-from lib_automerge.domain.config import RunConfig, VerdictConfig
+from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
 from lib_automerge.domain.run import Resumed, RunState, Scored, Stage, Status, Stopped
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.study.store import RunFolder
@@ -40,6 +40,7 @@ def config_of(models: Mapping[str, str]) -> RunConfig:
         config,
         payloads=tuple(payloads),
         verdict=VerdictConfig(finalists=2, finalist_seeds=1, seeds=2),
+        output=OutputConfig(checkpoint="always"),
     )
 
 
@@ -195,7 +196,7 @@ def test_stopping_keeps_everything_and_resuming_ends_the_same(
     models: Mapping[str, str], finished: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    asked = iter([False] * (2 + 7) + [True] * 9)
+    asked = iter([False] * (3 + 7) + [True] * 9)
     state = Service(FakeHost(), clock=lambda: 0.0).start(
         config_of(models), folder, stop=lambda: next(asked, False)
     )
@@ -234,7 +235,7 @@ def test_changed_models_are_refused(models: Mapping[str, str], tmp_path: Path) -
     for role, path in models.items():
         copies[role] = str(shutil.copy(path, tmp_path / f"{role}.safetensors"))
     folder = tmp_path / "run"
-    asked = iter([False] * (2 + 4))
+    asked = iter([False] * (3 + 4))
     Service(FakeHost()).start(tiny_config(copies), folder, stop=lambda: next(asked, True))
     Path(copies["b"]).unlink()
     write_tiny(Path(copies["b"]), "sd1", seed=5)
