@@ -59,8 +59,8 @@ class Scorer:
         self._record = record
         self._stop = stop
 
-    def rehearse(self, jobs: Sequence[ImageJob]) -> None:
-        """Make and judge an image of each job with the current model, and forget it.
+    def rehearse(self, jobs: Sequence[ImageJob], prompts: Sequence[str]) -> None:
+        """Make an image of each job with the current model, have it judged by all prompts, forget.
 
         What cannot be made or judged is found before a night is spent, not after it.
         """
@@ -68,7 +68,7 @@ class Scorer:
             if self._stop():
                 raise StopRequested
             for _, image in self._session.images([job], self._stop):
-                self._reward.score([image], [job.payload.judged_prompt])
+                self._reward.score([image] * len(prompts), list(prompts))
 
     def score(
         self,

@@ -78,11 +78,11 @@ class Plan:
             parameters={} if baseline else self._config.parameters,
         )
 
-    def rehearsal_jobs(self) -> tuple[ImageJob, ...]:
-        """One image of every kind, and of every held-out payload."""
+    def rehearsal(self) -> tuple[list[ImageJob], list[str]]:
+        """One image of every kind of settings, and every prompt that a reward will read."""
         kinds = {payload.settings(): payload for payload in self._config.payloads}
-        tried = {payload.name: payload for payload in (*kinds.values(), *self._held_out)}
-        return tuple(ImageJob(0, payload, 0) for payload in tried.values())
+        prompts = [payload.judged_prompt for payload in self._config.payloads]
+        return [ImageJob(0, payload, 0) for payload in kinds.values()], prompts
 
     def search_jobs(self) -> tuple[ImageJob, ...]:
         """The images by which every candidate of the search is scored."""

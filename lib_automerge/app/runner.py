@@ -126,7 +126,7 @@ class Runner:
         """Before anything is scored, see that model A can make every kind of image of the run."""
         if self.state.evaluations:
             return
-        scorer.rehearse(self._plan.rehearsal_jobs())
+        scorer.rehearse(*self._plan.rehearsal())
 
     def _search(self, scorer: Scorer) -> None:
         jobs = self._plan.search_jobs()
