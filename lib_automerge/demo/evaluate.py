@@ -52,7 +52,10 @@ def main() -> None:
         for name, weights in merges().items():
             _say(_line(name, session, payloads, reward, weights))
     if base.exists():
-        with open_checkpoint(base) as model, generator.open({"a": model}) as session:
+        with (
+            open_checkpoint(base) as model,
+            generator.open({"a": model, "b": model}) as session,
+        ):
             _say(_line("base", session, payloads, reward, {}))
 
 
@@ -85,7 +88,7 @@ def _line(
     reward: DemoReward,
     weights: Weights,
 ) -> str:
-    models = {"a": ModelRef("a"), "b": ModelRef("b")} if weights else {"a": ModelRef("a")}
+    models = {"a": ModelRef("a"), "b": ModelRef("b")}
     session.apply(
         Recipe(architecture="sd1", method="weighted_sum", models=models, weights=dict(weights))
     )

@@ -24,6 +24,9 @@ from lib_automerge.demo import (
 )
 from lib_automerge.demo.specialists import PLANS
 
+PICTURES = 8000
+"""Drawn for the UNets; the other stages say in their modules how many they draw."""
+
 _METADATA = {
     "format": "pt",
     "modelspec.architecture": "stable-diffusion-v1",
@@ -66,7 +69,7 @@ def train(out: Path) -> Mapping[str, Path]:
     basis = latents.fit(seed=5)
     autoencoder_file = train_vae.train(basis, out, log)
     reward_file = train_reward.train(basis, train_vae.load(autoencoder_file), out, log)
-    bank = train_denoiser.make_bank(basis, seed=31)
+    bank = train_denoiser.make_bank(basis, seed=31, count=PICTURES)
     text_file = train_text.train(out, log)
     encoder = train_text.load(text_file)
     base_file = train_denoiser.train_base(bank, encoder, out, log)

@@ -19,7 +19,6 @@ from lib_automerge.demo import drawing, networks
 from lib_automerge.demo.drawing import VOCABULARY, Attributes
 from lib_automerge.demo.latents import Basis
 
-PICTURES = 8000
 BATCH = 64
 # Steps and highest learning rate of each round; every rate falls to zero within its round.
 BASE_ROUNDS = ((1000, 2e-3), (800, 1.5e-3))
@@ -86,7 +85,7 @@ class Bank:
         )
 
 
-def make_bank(basis: Basis, seed: int, count: int = PICTURES) -> Bank:
+def make_bank(basis: Basis, seed: int, count: int) -> Bank:
     """Draw `count` pictures and keep their latents."""
     generator = torch.Generator().manual_seed(seed)
     attributes = drawing.random_attributes(count, generator)

@@ -127,8 +127,8 @@ class TestExport:
     def test_yaml_names_a_folder_with_a_loadable_text_encoder(self, tmp_path: Path) -> None:
         from transformers import CLIPTextConfig, CLIPTokenizer
 
-        demo.export(tmp_path / 'odd "name"')
-        yaml_file = tmp_path / 'odd "name"' / demo.MODEL_A.with_suffix(".yaml").name
+        demo.export(tmp_path / "odd #1 'name'")
+        yaml_file = tmp_path / "odd #1 'name'" / demo.MODEL_A.with_suffix(".yaml").name
         params = yaml.safe_load(yaml_file.read_text("utf-8"))["model"]["params"]
         folder = params["cond_stage_config"]["params"]["version"]
         config = CLIPTextConfig.from_pretrained(folder)
