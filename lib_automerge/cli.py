@@ -21,7 +21,7 @@ import msgspec
 import lib_automerge
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.run import RunState, Status
-from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
+from lib_automerge.errors import AutomergeError, RunFailedError
 from lib_automerge.terminal import Progress
 
 DONE, USER_ERROR, STOPPED_EARLY, INTERRUPTED = 0, 2, 3, 130
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("-o", "--output", type=Path, required=True)
     merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
 
-    inspect = _command(commands, "inspect", _inspect, "describe a checkpoint, or compare two")
+    inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
 
@@ -266,8 +266,6 @@ def _merge(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from lib_automerge.merge import inspection
 
-    if len(options.files) > 2:
-        raise ConfigError(f"inspect takes one or two files, not {len(options.files)}. Give two.")
     described = [inspection.inspect(path) for path in options.files]
     comparison = inspection.compare(*options.files) if len(options.files) == 2 else None
     if options.json:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lib_automerge.domain import architectures
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig, decode_config
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.recipe import Recipe
@@ -32,7 +33,7 @@ class FakeSession:
     def __init__(self, models: Mapping[str, Checkpoint], host: FakeHost) -> None:
         self._models = models
         self._host = host
-        self._weights: dict[str, float] = {}
+        self._weights: dict[str, float] = dict.fromkeys(architectures.get("sd1").blocks, 0.0)
         self._mergers: dict[str, Merger] = {}
         saved = models["a"].header.metadata.get("automerge_recipe")
         if saved:
@@ -44,12 +45,14 @@ class FakeSession:
         if recipe.method not in self._mergers:
             self._mergers[recipe.method] = Merger(self._models, recipe.method)
         self._mergers[recipe.method].merge(recipe.weights, DictSink(), blocks={"OUT"})
-        self._weights = recipe.weights
+        self._weights = dict.fromkeys(architectures.get("sd1").blocks, 0.0) | recipe.weights
         self._host.applied.append(recipe)
 
     def images(
         self, jobs: Sequence[ImageJob], stop: StopFlag
     ) -> Iterator[tuple[ImageJob, Image.Image]]:
+        if stop():
+            return
         self._host.batches.append([job.number for job in jobs])
         for job in jobs:
             yield job, self._draw(job)

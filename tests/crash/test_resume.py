@@ -196,7 +196,8 @@ def test_stopping_keeps_everything_and_resuming_ends_the_same(
     models: Mapping[str, str], finished: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    asked = iter([False] * (3 + 7) + [True] * 9)
+    # asked once at the start, then twice for every batch: two to rehearse, seven to score
+    asked = iter([False] * (1 + 2 * 2 + 2 * 7) + [True] * 9)
     state = Service(FakeHost(), clock=lambda: 0.0).start(
         config_of(models), folder, stop=lambda: next(asked, False)
     )
@@ -235,7 +236,7 @@ def test_changed_models_are_refused(models: Mapping[str, str], tmp_path: Path) -
     for role, path in models.items():
         copies[role] = str(shutil.copy(path, tmp_path / f"{role}.safetensors"))
     folder = tmp_path / "run"
-    asked = iter([False] * (3 + 4))
+    asked = iter([False] * (1 + 2 * 2 + 2 * 4))
     Service(FakeHost()).start(tiny_config(copies), folder, stop=lambda: next(asked, True))
     Path(copies["b"]).unlink()
     write_tiny(Path(copies["b"]), "sd1", seed=5)
