@@ -22,6 +22,10 @@ LOCK_WAIT_S = 2.0
 """A status query holds the lock for a moment; a starting run waits this long for it."""
 
 
+TINY = 128 * 128
+"""Up to so many pixels, deflating a picture takes longer than everything else about saving it."""
+
+
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `run.json`: what was decided before the first evaluation.
 
@@ -162,7 +166,7 @@ class RunFolder:
         path = self.path / name
         try:
             path.parent.mkdir(exist_ok=True)
-            image.save(path, compress_level=1)
+            image.save(path, compress_level=0 if image.width * image.height <= TINY else 1)
         except OSError as error:
             raise _cannot_write(path, error) from error
         return name, pixel_digest(image)
