@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -58,6 +59,7 @@ class Scorer:
         self._folder = folder
         self._record = record
         self._stop = stop
+        self._writer = ThreadPoolExecutor(1, "images")
 
     def rehearse(self, jobs: Sequence[ImageJob], prompts: Sequence[str]) -> None:
         """Make an image of each job with the current model, have it judged by all prompts, forget.
@@ -124,6 +126,11 @@ class Scorer:
         seconds["generate"] += time.perf_counter() - start
         if len(made) < len(batch):
             raise StopRequested
+        # the pictures reach the disk while the reward looks at them
+        saved = [
+            self._writer.submit(self._folder.save_image, stage, number, job.number, image)
+            for job, image in made
+        ]
         start = time.perf_counter()
         whole = [(job, image) for job, image in made if "broken" not in image.info]
         scores = dict(
@@ -137,14 +144,14 @@ class Scorer:
         )
         seconds["score"] += time.perf_counter() - start
         events = []
-        for job, image in made:
+        for (job, image), writing in zip(made, saved, strict=True):
             score = scores.get(job.number)
             if score is not None and not math.isfinite(score):
                 raise RewardError(
                     f"the reward {self._reward.name} gave {score} for {job.payload.name!r}, "
                     f"seed {job.seed}. Check its weights with another image."
                 )
-            file, digest = self._folder.save_image(stage, number, job.number, image)
+            file, digest = writing.result()
             broken = image.info.get("broken")
             events.append(
                 Scored(
