@@ -91,6 +91,11 @@ class Service:
         check_new(folder)
         with open_models(config.models) as models:
             generator = self._host.generator(config.generator)
+            threads = generator.fingerprint().get("threads")
+            if threads is not None:
+                # how a matrix product is cut decides its last bits: a resumed run cuts it alike
+                frozen = msgspec.structs.replace(config.generator, threads=int(threads))
+                config = msgspec.structs.replace(config, generator=frozen)
             checked = check_run(config, models, self._host, generator)
             with closing(self._host.reward(config.reward)) as reward:
                 manifest = RunManifest(

@@ -109,6 +109,12 @@ def test_a_stopped_real_run_ends_like_an_uninterrupted_one(finished: Path, tmp_p
     assert facts(tmp_path / "stopped") == facts(finished)
 
 
+def test_the_number_of_threads_is_frozen_at_the_start(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(small(demo.config()), generator=GeneratorConfig(device="cpu"))
+    Service(StandaloneHost()).start(config, tmp_path / "run", stop=iter([False, True]).__next__)
+    assert RunFolder(tmp_path / "run").manifest().config.generator.threads is not None
+
+
 def test_different_weights_make_different_images(finished: Path) -> None:
     state = RunFolder(finished).state()
     digests = [
