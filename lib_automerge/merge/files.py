@@ -40,10 +40,17 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
             f"the output is called {output.name}, but safetensors is what is written. Give it the "
             "ending .safetensors."
         )
+    paths = [ref.path for ref in recipe.models.values()]
     with contextlib.ExitStack() as stack:
         models = {
             role: stack.enter_context(open_recorded(ref)) for role, ref in recipe.models.items()
         }
+        digests = {role: model.sha256() for role, model in models.items()}
+        if len(set(digests.values())) < len(digests):
+            raise ModelError(
+                f"two models of the recipe are the same file: {', '.join(map(str, paths))}. "
+                "Point to different checkpoints."
+            )
         found = models["a"].detection.architecture
         if found != recipe.architecture:
             raise ModelError(

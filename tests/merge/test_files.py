@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors import safe_open
@@ -152,3 +153,21 @@ def test_an_unknown_block_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match="IN1"):
         merge_files(wrong, tmp_path / "merged.safetensors")
     assert not list(tmp_path.glob("*merged*"))
+
+
+def test_the_same_file_twice_another_family_and_another_ending_are_refused(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    twice = msgspec.structs.replace(
+        recipe, models={"a": recipe.models["a"], "b": recipe.models["a"]}
+    )
+    other = msgspec.structs.replace(recipe, architecture="sd2")
+    cases = [
+        (twice, "m.safetensors", ModelError, "are the same file"),
+        (other, "m.safetensors", ModelError, "the recipe is for sd2"),
+        (recipe, "m.ckpt", ConfigError, "Give it the ending"),
+    ]
+    for wrong, name, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            merge_files(wrong, tmp_path / name)
+        assert not (tmp_path / name).exists()
