@@ -70,6 +70,9 @@ class FakeSession:
             image.info["broken"] = reason
         return image
 
+    def rest(self) -> None:
+        self._host.rests += 1
+
     def warnings(self) -> list[str]:
         return self._host.news.pop(0) if self._host.news else []
 
@@ -120,6 +123,7 @@ class FakeHost:
         self.batches: list[list[int]] = []
         self.news: list[list[str]] = []
         self.open_sessions = 0
+        self.rests = 0
         self.broken: Callable[[Mapping[str, float], ImageJob], str | None] = sound
         self.judge = BrightnessReward()
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
@@ -40,4 +43,52 @@ class Host(Protocol):
             ConfigError: unknown name or option.
             RewardError: its weights are missing or wrong.
         """
+        ...
+
+
+class ModelChoice(msgspec.Struct, frozen=True):
+    """A checkpoint that the host offers: its title, unique among them, and its file."""
+
+    title: str
+    path: str
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """The names that a payload may use here."""
+
+    samplers: tuple[str, ...]
+    schedulers: tuple[str, ...]
+    upscalers: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+
+
+class Catalogue(Protocol):
+    """What a host has to choose from, and where it keeps the user's data. Loads no model."""
+
+    name: str
+    """Of the host, for users: "AUTOMATIC1111 WebUI v1.10.1", "stand-alone (diffusers)"."""
+
+    generator_name: str
+    """The `GeneratorConfig.name` of runs that are started here."""
+
+    data: Path
+    """The folder for runs, payload sets and the draft."""
+
+    wildcards: tuple[Path, ...]
+    """Folders of wildcard files, the user's first; may not exist."""
+
+    def models(self) -> list[ModelChoice]:
+        """The checkpoints, read afresh from their folders."""
+        ...
+
+    def loaded_model(self) -> str | None:
+        """The title of the checkpoint in use, if there is one."""
+        ...
+
+    def choices(self) -> Choices:
+        """Samplers, schedulers, upscalers and styles."""
+        ...
+
+    def notices(self) -> list[str]:
+        """What may stand in the way of a run started now, in sentences (low VRAM, other work)."""
         ...

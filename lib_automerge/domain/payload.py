@@ -7,6 +7,7 @@ scores are comparable and a resumed run repeats bit-identical work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,6 +16,44 @@ from lib_automerge.errors import ConfigError
 
 MAX_SEED = 2**32 - 1
 
+CHANGES_MODEL = frozenset(
+    {
+        "sd_model_checkpoint",
+        "sd_checkpoint_hash",
+        "sd_vae",
+        "sd_unet",
+        "refiner_checkpoint",
+        "hr_checkpoint_name",
+        "fp8_storage",
+        "cache_fp16_weight",
+    }
+)
+"""Options of the WebUI that load other weights than those that are to be judged."""
+
+
+NETWORK_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]+>")
+"""A tag in a prompt that loads an extra network: `<lora:name:0.8>`."""
+
+
+class Hires(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The second pass of the WebUI's "Hires. fix", under the names of its API without `hr_`.
+
+    `second_pass_steps` 0 means as many as the first pass; `resize_x` and `resize_y` (pixels, a
+    multiple of 8) replace `scale` when they are not 0; None leaves sampler, scheduler and prompts
+    as in the first pass.
+    """
+
+    scale: float = 2.0
+    upscaler: str = "Latent"
+    second_pass_steps: int = 0
+    denoising_strength: float = 0.7
+    resize_x: int = 0
+    resize_y: int = 0
+    sampler: str | None = None
+    scheduler: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+
 
 class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One prompt with its txt2img settings, under the names that the WebUI uses.
@@ -22,7 +61,9 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `seeds` are the seeds of the search; an empty tuple leaves them to the run. `batch_size` is how
     many images may be generated at once, together with other payloads of equal settings. `weight`
     is the payload's share in the mean score. A `held_out` payload is never seen by the search.
-    `score_prompt` is what the reward reads instead of `prompt`.
+    `score_prompt` is what the reward reads instead of `prompt`. `hires`, `styles` (names of the
+    WebUI's prompt styles) and `override_settings` (the WebUI's options for these images only) need
+    a WebUI.
     """
 
     prompt: str
@@ -40,6 +81,9 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     weight: float = 1.0
     held_out: bool = False
     score_prompt: str | None = None
+    hires: Hires | None = None
+    styles: tuple[str, ...] = ()
+    override_settings: dict[str, str | int | float | bool] = {}
 
     @property
     def judged_prompt(self) -> str:
@@ -57,6 +101,11 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             self.height,
             self.clip_skip,
             self.batch_size,
+            self.hires,
+            self.styles,
+            tuple(sorted(self.override_settings.items())),
+            # a batch is generated with one set of extra networks
+            tuple(sorted(NETWORK_TAG.findall(self.prompt))),
         )
 
 
@@ -106,11 +155,14 @@ def _check(payload: Payload, name: str) -> None:
                 f"payload {name!r}: {field} is {value}. It must be between {low:g} and {high:g}."
             )
     for field in ("width", "height"):
-        value = getattr(payload, field)
-        if value % 8:
+        _check_eights(name, field, getattr(payload, field))
+    if payload.hires is not None:
+        _check_hires(payload.hires, name)
+    for key in payload.override_settings:
+        if key in CHANGES_MODEL:
             raise ConfigError(
-                f"payload {name!r}: {field} is {value}. It must be a multiple of 8: "
-                f"use {value // 8 * 8 or 8}."
+                f"payload {name!r}: the option {key!r} would put another model in the place of "
+                "the merge. Remove it from override_settings."
             )
     if len(set(payload.seeds)) != len(payload.seeds):
         raise ConfigError(f"payload {name!r} lists a seed twice. Name each seed once.")
@@ -120,6 +172,33 @@ def _check(payload: Payload, name: str) -> None:
                 f"payload {name!r}: seed {seed} is out of range. Use 0 to {MAX_SEED}; "
                 "a random seed (-1) cannot be compared between candidates."
             )
+
+
+def _check_hires(hires: Hires, name: str) -> None:
+    ranges: tuple[tuple[str, float, float], ...] = (
+        ("scale", 1, 8),
+        ("second_pass_steps", 0, 1000),
+        ("denoising_strength", 0, 1),
+        ("resize_x", 0, 16384),
+        ("resize_y", 0, 16384),
+    )
+    for field, low, high in ranges:
+        value = getattr(hires, field)
+        if not low <= value <= high:
+            raise ConfigError(
+                f"payload {name!r}: hires.{field} is {value}. It must be between {low:g} and "
+                f"{high:g}."
+            )
+    _check_eights(name, "hires.resize_x", hires.resize_x)
+    _check_eights(name, "hires.resize_y", hires.resize_y)
+
+
+def _check_eights(name: str, field: str, value: int) -> None:
+    if value % 8:
+        raise ConfigError(
+            f"payload {name!r}: {field} is {value}. It must be a multiple of 8: "
+            f"use {value // 8 * 8 or 8}."
+        )
 
 
 def jobs_of(payloads: Sequence[Payload]) -> tuple[ImageJob, ...]:

@@ -39,6 +39,10 @@ class Session(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """A candidate is done: let others use the device now, if this session shares it."""
+        ...
+
     def warnings(self) -> list[str]:
         """Sentences for the user that came up since the last call (halved batches, ...)."""
         ...

@@ -191,6 +191,9 @@ class DiffusersSession:
                     yield from zip(part, pictures, strict=True)
                     done += len(part)
 
+    def rest(self) -> None:
+        """Nothing to do: the pipeline is this session's own."""
+
     def warnings(self) -> list[str]:
         """See `generate.base.Session.warnings`."""
         news, self._news = self._news, []

@@ -22,8 +22,14 @@ class StandaloneHost:
         return DiffusersGenerator(config.device, config.dtype, config.threads)
 
     def check_payload(self, payload: Payload) -> None:
-        """Check sampler and scheduler; see `app.ports.Host`."""
+        """Check sampler and scheduler, and that no WebUI is needed; see `app.ports.Host`."""
         samplers.check(payload.sampler, payload.scheduler)
+        for field in ("hires", "styles", "override_settings"):
+            if getattr(payload, field):
+                raise ConfigError(
+                    f"payload {payload.name!r} has {field}, which only a WebUI knows. Remove it, "
+                    "or run this in the WebUI's tab."
+                )
 
     def reward(self, config: RewardConfig) -> Reward:
         """A registered reward; see `app.ports.Host`."""
