@@ -149,6 +149,7 @@ def _new_folder(name: str) -> Path:
 
 
 def _start(config: RunConfig, folder: Path) -> int:
+    from lib_automerge.app.ports import Controls
     from lib_automerge.host.detect import build_service
 
     service = build_service()
@@ -156,13 +157,14 @@ def _start(config: RunConfig, folder: Path) -> int:
     print(f"Run folder: {folder}")
     with _stop_flag() as stop:
         try:
-            state = service.start(config, folder, stop=stop, listener=progress)
+            state = service.start(config, folder, controls=Controls(stop=stop), listener=progress)
         finally:
             progress.close()
     return _end(state, folder)
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from lib_automerge.app.ports import Controls
     from lib_automerge.host.detect import build_service
     from lib_automerge.study.store import RunFolder
 
@@ -170,7 +172,7 @@ def _resume(options: argparse.Namespace) -> int:
     progress = Progress(RunFolder.open(options.run_dir).manifest().config, sys.stdout)
     with _stop_flag() as stop:
         try:
-            state = service.resume(options.run_dir, stop=stop, listener=progress)
+            state = service.resume(options.run_dir, controls=Controls(stop=stop), listener=progress)
         finally:
             progress.close()
     return _end(state, options.run_dir)

@@ -10,6 +10,7 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import (
     BASELINES,
+    Activity,
     AnyEvent,
     Evaluated,
     Origin,
@@ -42,7 +43,7 @@ class Progress:
         self._images = 0
         self._width = 0
 
-    def __call__(self, event: AnyEvent, state: RunState) -> None:
+    def __call__(self, event: AnyEvent | Activity, state: RunState) -> None:
         """Show an event."""
         match event:
             case Started() | Resumed():

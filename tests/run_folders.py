@@ -166,7 +166,7 @@ class _Author:
 
     def _stages(self) -> None:
         plan = self._plan
-        self._append(Started(config=self._manifest.digest()))
+        self._append(Started(config=self._run.folder.digest()))
         if plan.until is Until.STARTED:
             return
         search = [p for p in self._manifest.config.payloads if not p.held_out]

@@ -13,7 +13,7 @@ import msgspec
 from lib_automerge.app.record import Record
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import Scored, Stage, Timing, Warned
+from lib_automerge.domain.run import Activity, Scored, Stage, Timing, Warned
 from lib_automerge.errors import RewardError
 from lib_automerge.generate.base import Session, StopFlag
 from lib_automerge.reward.base import Reward
@@ -72,6 +72,10 @@ class Scorer:
             for _, image in self._session.images([job], self._stop):
                 self._reward.score([image] * len(prompts), list(prompts))
 
+    def rest(self) -> None:
+        """Between evaluations: others may use the device, if the session shares it."""
+        self._session.rest()
+
     def score(
         self,
         number: int,
@@ -101,6 +105,7 @@ class Scorer:
                     raise StopRequested
                 if not applied:
                     start = time.perf_counter()
+                    self._record.tell(Activity.MERGING)
                     self._session.apply(recipe)
                     seconds["merge"] += time.perf_counter() - start
                     applied = True
@@ -118,6 +123,7 @@ class Scorer:
         self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing
     ) -> list[Scored]:
         start = time.perf_counter()
+        self._record.tell(Activity.GENERATING)
         try:
             made = list(self._session.images(batch, self._stop))
         finally:
@@ -132,6 +138,7 @@ class Scorer:
             for job, image in made
         ]
         start = time.perf_counter()
+        self._record.tell(Activity.SCORING)
         whole = [(job, image) for job, image in made if "broken" not in image.info]
         scores = dict(
             zip(

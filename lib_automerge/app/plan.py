@@ -40,6 +40,7 @@ class Plan:
         self._architecture = architectures.get(manifest.architecture)
         search = manifest.config.search
         space = Space.of(search, self._architecture)
+        self._start = [space.point(weights) for weights in search.start]
         self._proposer = proposers.create(search.optimizer, space, seed=search.seed)
         self._stopping = stopping.from_config(search)
         self._searched = [p for p in self._config.payloads if not p.held_out]
@@ -57,6 +58,9 @@ class Plan:
             )
             return Proposed(evaluation=number, origin=origin, weights=weights)
         history = state.history
+        if number <= len(BASELINES) + len(self._start):
+            weights = self._start[number - len(BASELINES) - 1]
+            return Proposed(evaluation=number, origin=Origin.START, weights=weights)
         if number > len(BASELINES) + 1:  # whatever the limits, one candidate is tried
             elapsed_s = sum(e.seconds.get("total", 0.0) for e in history)
             reason = self._stopping.reason(history, elapsed_s)

@@ -10,15 +10,38 @@ import msgspec
 
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import AnyEvent, RunState
-from lib_automerge.generate.base import Generator
+from lib_automerge.domain.run import Activity, AnyEvent, RunState
+from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.reward.base import Reward
+
+
+def never() -> bool:
+    """A flag that is never set."""
+    return False
+
+
+class Controls(msgspec.Struct, frozen=True):
+    """What the user can ask of a run while it goes on; each flag is asked again and again.
+
+    `stop` ends it after the images in the air, `pause` after the evaluation in progress; both can
+    be resumed. `finish` ends the search after the evaluation in progress and goes on to the
+    verdict.
+    """
+
+    stop: StopFlag = never
+    pause: StopFlag = never
+    finish: StopFlag = never
+
+
+LEFT_ALONE = Controls()
+"""Nobody asks anything of the run."""
+
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
-Listener = Callable[[AnyEvent, RunState], None]
-"""Told of every event after it is on disk."""
+Listener = Callable[[AnyEvent | Activity, RunState], None]
+"""Told of every event after it is on disk, and of what the run does between them."""
 
 
 class Host(Protocol):

@@ -82,6 +82,8 @@ def check_run(
     generator.check(models["a"])
     architecture = architectures.get(models["a"].detection.architecture)
     space = Space.of(config.search, architecture)
+    for weights in config.search.start:
+        space.point(weights)
     proposers.create(config.search.optimizer, space, seed=config.search.seed)
     payloads = with_seeds(named(config.payloads), config)
     for payload in payloads:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from lib_automerge.app.ports import Listener
 from lib_automerge.domain.run import (
+    Activity,
     AnyEvent,
     Evaluated,
     Failed,
     Finished,
+    Paused,
     Proposed,
     Rejected,
     RunState,
@@ -49,6 +51,10 @@ class Record:
         for event in self._journal.append(*events):
             self._fold(event)
 
+    def tell(self, activity: Activity) -> None:
+        """Let the listener know what happens now; nothing is journalled."""
+        self._listener(activity, self.state)
+
     def _fold(self, event: AnyEvent) -> None:
         self.state.add(event)
         self._listener(event, self.state)
@@ -66,6 +72,8 @@ def _in_words(event: AnyEvent) -> str:
             return f"evaluation {event.evaluation} rejected: {event.reason}"
         case SearchEnded() | Finished():
             return f"{type(event).__name__}: {event.reason}"
+        case Paused():
+            return f"Paused: {event.reason or 'as asked'}"
         case Verdict():
             return event.sentence
         case Warned() | Failed():

@@ -16,20 +16,24 @@ from pathlib import Path
 from lib_automerge.app import outcome, proof
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
-from lib_automerge.app.ports import Listener
+from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.record import Record
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.run import (
     BASELINES,
+    Activity,
     Evaluated,
     Evaluation,
     Failed,
     Finished,
     Origin,
+    Paused,
+    Proposed,
     Rejected,
     Resumed,
     RunState,
     Saved,
+    SearchEnded,
     Stage,
     StageDone,
     Started,
@@ -40,7 +44,7 @@ from lib_automerge.domain.run import (
     best,
 )
 from lib_automerge.errors import AutomergeError, GenerationError, RunFailedError, StorageError
-from lib_automerge.generate.base import Generator, StopFlag
+from lib_automerge.generate.base import Generator, PauseRequested
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward.base import Reward
 from lib_automerge.search import statistics
@@ -57,7 +61,7 @@ class Runner:
         models: the open checkpoints, the ones of the manifest.
         generator: makes the sessions.
         reward: judges the images.
-        stop: asked between batches of images.
+        controls: what the user asks meanwhile.
         listener: told of every event after it is on disk.
         notes: what the user should be told first; become warnings of the run.
     """
@@ -68,7 +72,7 @@ class Runner:
         models: Mapping[str, Checkpoint],
         generator: Generator,
         reward: Reward,
-        stop: StopFlag,
+        controls: Controls,
         listener: Listener,
         notes: Sequence[str] = (),
     ) -> None:
@@ -76,7 +80,7 @@ class Runner:
         self._models = models
         self._generator = generator
         self._reward = reward
-        self._stop = stop
+        self._controls = controls
         self._notes = notes
         self._manifest: RunManifest = run.folder.manifest()
         self._config = self._manifest.config
@@ -93,23 +97,26 @@ class Runner:
         if self.state.finished is not None:
             return self.state
         if self.state.started is None:
-            self._record.add(Started(config=self._manifest.digest()))
+            self._record.add(Started(config=self._run.folder.digest()))
         else:
             self._record.add(Resumed())
         for note in self._notes:
             self._warn(note)
         try:
             start = time.perf_counter()
+            self._record.tell(Activity.LOADING)
             with self._generator.open(self._models) as session:
                 self._loading_s = time.perf_counter() - start
                 folder = self._run.folder
-                scorer = Scorer(session, self._reward, folder, self._record, self._stop)
+                scorer = Scorer(session, self._reward, folder, self._record, self._controls.stop)
                 self._rehearse(scorer)
                 self._search(scorer)
                 self._prove(scorer)
             self._conclude()
         except StopRequested:
             self._record.add(Stopped())
+        except PauseRequested as request:
+            self._record.add(Paused(reason=str(request)))
         except Exception as error:
             # the one place that catches everything: a run must end in its journal, in words
             log.exception("the run failed")
@@ -126,6 +133,7 @@ class Runner:
         """Before anything is scored, see that model A can make every kind of image of the run."""
         if self.state.evaluations:
             return
+        self._record.tell(Activity.CHECKING)
         scorer.rehearse(*self._plan.rehearsal())
 
     def _search(self, scorer: Scorer) -> None:
@@ -135,7 +143,21 @@ class Runner:
             for evaluation in self.state.pending:
                 self._evaluate(scorer, evaluation, jobs)
                 self._publish_best()
-            self._record.add(self._plan.next(self.state))
+                self._between(scorer)
+            self._record.tell(Activity.PROPOSING)
+            self._record.add(self._next())
+
+    def _next(self) -> Proposed | SearchEnded:
+        """What the plan says, unless the user has had enough and there is a candidate to prove."""
+        if self._controls.finish() and len(self.state.history) > len(BASELINES):
+            return SearchEnded(reason="you ended the search")
+        return self._plan.next(self.state)
+
+    def _between(self, scorer: Scorer) -> None:
+        """The moment between two evaluations, in which the run can give the device away."""
+        if self._controls.pause():
+            raise PauseRequested
+        scorer.rest()
 
     def _publish_best(self) -> None:
         try:
@@ -282,6 +304,7 @@ class Runner:
         until_broken: bool = True,
     ) -> Scores:
         scores = self._score(scorer, evaluation, stage, jobs, until_broken=until_broken)
+        self._between(scorer)
         done = (stage, evaluation.number) in self.state.stages
         by_payload = scores.by_payload()
         if not done and by_payload and not (until_broken and scores.broken):
@@ -309,6 +332,7 @@ class Runner:
         recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
         wanted = self._config.output.checkpoint
         found = bool(verdict.comparisons) and self.state.saved is None
+        self._record.tell(Activity.SAVING)
         if found and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
             self._record.add(self._saved(path, verdict))

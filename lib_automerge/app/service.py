@@ -15,13 +15,12 @@ import msgspec
 import lib_automerge
 from lib_automerge.app import outcome
 from lib_automerge.app.plan import Plan
-from lib_automerge.app.ports import Clock, Host, Listener
+from lib_automerge.app.ports import LEFT_ALONE, Clock, Controls, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import AnyEvent, Origin, RunState, Status
+from lib_automerge.domain.run import Activity, AnyEvent, Origin, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
-from lib_automerge.generate.base import StopFlag
 from lib_automerge.study import report
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
 
@@ -31,13 +30,8 @@ PACKAGES = ("torch", "numpy", "scipy", "bayesian-optimization", "safetensors", "
 """What, besides the generator's own, decides the numbers of a run."""
 
 
-def ignore(event: AnyEvent, state: RunState) -> None:
+def ignore(event: AnyEvent | Activity, state: RunState) -> None:
     """A listener that does nothing."""
-
-
-def never() -> bool:
-    """A stop flag that never stops."""
-    return False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +71,7 @@ class Service:
         config: RunConfig,
         folder: Path,
         *,
-        stop: StopFlag = never,
+        controls: Controls = LEFT_ALONE,
         listener: Listener = ignore,
     ) -> RunState:
         """Check a configuration, make its run folder and run it to its end.
@@ -107,15 +101,15 @@ class Service:
                     generator=generator.fingerprint(),
                     versions=_versions(),
                 )
-                if stop():
+                if controls.stop():
                     raise KeyboardInterrupt
                 created = RunFolder.create(folder, manifest)
                 with self._owned(created) as run:
-                    runner = Runner(run, models, generator, reward, stop, listener)
+                    runner = Runner(run, models, generator, reward, controls, listener)
                     return self._finish(runner, created)
 
     def resume(
-        self, folder: Path, *, stop: StopFlag = never, listener: Listener = ignore
+        self, folder: Path, *, controls: Controls = LEFT_ALONE, listener: Listener = ignore
     ) -> RunState:
         """Take up a run where its journal ends; a finished run is returned as it is.
 
@@ -130,7 +124,7 @@ class Service:
             if state.status is Status.FINISHED:
                 self._restore_views(found, manifest, state)
                 return state
-            if state.started is not None and state.started.config != manifest.digest():
+            if state.started is not None and state.started.config != found.digest():
                 raise ConfigError(
                     f"{found.path / 'run.json'} has been changed since the run began. Restore it, "
                     "or start a new run with the other configuration."
@@ -147,7 +141,7 @@ class Service:
                             "or start a new run."
                         )
                     notes = _changes(manifest, generator.fingerprint())
-                    runner = Runner(run, models, generator, reward, stop, listener, notes)
+                    runner = Runner(run, models, generator, reward, controls, listener, notes)
                     return self._finish(runner, found)
 
     def _restore_views(self, folder: RunFolder, manifest: RunManifest, state: RunState) -> None:

@@ -35,7 +35,8 @@ class SearchConfig(_Section, frozen=True):
     `low` and `high` (within -1..2) are the range of every searched block; `blocks` holds the
     exceptions by block name, and opts text encoder and VAE blocks in. The search ends at
     `evaluations` (baselines included), after `hours`, when the best score reaches `target`, or
-    when `patience` evaluations brought no better one, whichever comes first.
+    when `patience` evaluations brought no better one, whichever comes first. `start` are weights
+    to evaluate after the baselines; a block that is not named there is A's.
     """
 
     optimizer: str = "bayes"
@@ -48,6 +49,7 @@ class SearchConfig(_Section, frozen=True):
     blocks: dict[str, BlockRule] = {}
     seed: int = 0
     seeds_per_payload: int = 2
+    start: tuple[dict[str, float], ...] = ()
 
 
 class VerdictConfig(_Section, frozen=True):

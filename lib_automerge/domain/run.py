@@ -22,6 +22,7 @@ class Origin(str, enum.Enum):
     MODEL_A = "A"
     MODEL_B = "B"
     HALF = "50:50"
+    START = "start point"
     DESIGN = "start design"
     SEARCH = "search"
 
@@ -180,6 +181,12 @@ class Stopped(Event, frozen=True, tag="stopped"):
     """The user stopped the run; it can be resumed."""
 
 
+class Paused(Event, frozen=True, tag="paused"):
+    """The run gave the device back between two evaluations; it can be resumed."""
+
+    reason: str = ""
+
+
 class Failed(Event, frozen=True, tag="failed"):
     """The run ended with an error; it can be resumed once the cause is gone."""
 
@@ -206,9 +213,22 @@ AnyEvent = (
     | Verdict
     | Saved
     | Stopped
+    | Paused
     | Failed
     | Finished
 )
+
+
+class Activity(str, enum.Enum):
+    """What a run does at this moment; shown, never journalled."""
+
+    LOADING = "loading"
+    CHECKING = "checking"
+    PROPOSING = "proposing"
+    MERGING = "merging"
+    GENERATING = "generating"
+    SCORING = "scoring"
+    SAVING = "saving"
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,6 +261,7 @@ class Status(str, enum.Enum):
     STARTING = "starting"
     UNFINISHED = "unfinished"
     STOPPED = "stopped"
+    PAUSED = "paused"
     FAILED = "failed"
     FINISHED = "finished"
 
@@ -263,6 +284,7 @@ class RunState:
         self.saved: Saved | None = None
         self.finished: Finished | None = None
         self.failure: str | None = None
+        self.pause_reason = ""
         for event in events:
             self.add(event)
 
@@ -304,12 +326,25 @@ class RunState:
                 self.saved = event
             case Stopped():
                 self.status = Status.STOPPED
+            case Paused():
+                self.status = Status.PAUSED
+                self.pause_reason = event.reason
             case Failed():
                 self.status = Status.FAILED
                 self.failure = event.message
             case Finished():
                 self.finished = event
                 self.status = Status.FINISHED
+
+    def copy(self) -> RunState:
+        """A state of its own, which further events of this one do not change."""
+        twin = RunState()
+        twin.__dict__.update(self.__dict__)
+        twin.evaluations = dict(self.evaluations)
+        twin.scores = {key: dict(images) for key, images in self.scores.items()}
+        twin.stages = dict(self.stages)
+        twin.warnings = list(self.warnings)
+        return twin
 
     def _update(self, number: int, **changes: object) -> None:
         self.evaluations[number] = msgspec.structs.replace(self.evaluations[number], **changes)

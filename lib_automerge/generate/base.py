@@ -16,6 +16,10 @@ StopFlag = Callable[[], bool]
 """Asked between batches; true means: finish what is in the air and return."""
 
 
+class PauseRequested(Exception):  # noqa: N818 - a request, not an error
+    """The user interrupted the backend itself; the text says how. Nothing finished is lost."""
+
+
 class Session(Protocol):
     """The time a generator holds a model: candidates are merged into it, images come out of it."""
 
@@ -36,6 +40,7 @@ class Session(Protocol):
 
         Raises:
             GenerationError: an image could not be made; says why and what to change.
+            PauseRequested: the user interrupted the backend itself.
         """
         ...
 

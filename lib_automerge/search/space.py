@@ -180,6 +180,27 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"the weight of {missing[0]} is missing. Give all that are searched.")
         return np.array([weights[name] for name in self.names], dtype=np.float64)
 
+    def point(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return the candidate of this space that has these weights in its searched blocks.
+
+        A block that is not named counts as 0, which is model A; constant and tied blocks follow the
+        rules of the space.
+
+        Raises:
+            ConfigError: a block is unknown, or a weight outside its range.
+        """
+        for block in weights:
+            if block not in self.blocks:
+                raise ConfigError(unknown_name("block", block, self.blocks))
+        for name, (low, high) in zip(self.names, self.bounds, strict=True):
+            value = weights.get(name, 0.0)
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"a start point has {name} = {value:g}, outside its range {low:g} to {high:g}. "
+                    "Change the point or widen the range."
+                )
+        return self.weights(np.array([weights.get(name, 0.0) for name in self.names]))
+
     def contains(self, weights: Mapping[str, float]) -> bool:
         """Tell whether a vector of this space gives exactly these weights.
 

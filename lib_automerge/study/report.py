@@ -225,7 +225,9 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
 
 
 def _footer(found: Findings) -> Markup:
-    made = f"Automerge {lib_automerge.__version__}. Run {found.manifest.digest()[:12]}."
+    made = f"Automerge {lib_automerge.__version__}."
+    if found.state.started is not None:
+        made += f" Run {found.state.started.config[:12]}."
     verdict = found.state.verdict
     said = f"In the words of verdict.json: {verdict.sentence}" if verdict is not None else ""
     return element("footer", element("p", said), element("p", made))

@@ -42,10 +42,6 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     format: int = 1
 
-    def digest(self) -> str:
-        """Identifies the manifest (SHA-256, hex)."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
-
 
 class RunFolder:
     """A run folder by path. Reading needs nothing more; writing needs `owned`."""
@@ -109,6 +105,20 @@ class RunFolder:
                 "(1). Update Automerge."
             )
         return manifest
+
+    def digest(self) -> str:
+        """Identifies what `run.json` says (SHA-256, hex), whatever fields later versions add.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            content = msgspec.json.decode(self._manifest.read_bytes())
+        except (OSError, msgspec.MsgspecError) as error:
+            raise StorageError(
+                f"cannot read {self._manifest}: {error}. Restore it from a backup."
+            ) from error
+        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
 
     def events(self) -> list[AnyEvent]:
         """The journal's events so far, also while another process runs the run."""

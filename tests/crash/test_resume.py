@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
@@ -199,7 +200,7 @@ def test_stopping_keeps_everything_and_resuming_ends_the_same(
     # asked once at the start, then twice for every batch: two to rehearse, seven to score
     asked = iter([False] * (1 + 2 * 2 + 2 * 7) + [True] * 9)
     state = Service(FakeHost(), clock=lambda: 0.0).start(
-        config_of(models), folder, stop=lambda: next(asked, False)
+        config_of(models), folder, controls=Controls(stop=lambda: next(asked, False))
     )
     assert state.status is Status.STOPPED
     assert len(scored(folder)) == 10
@@ -237,7 +238,9 @@ def test_changed_models_are_refused(models: Mapping[str, str], tmp_path: Path) -
         copies[role] = str(shutil.copy(path, tmp_path / f"{role}.safetensors"))
     folder = tmp_path / "run"
     asked = iter([False] * (1 + 2 * 2 + 2 * 4))
-    Service(FakeHost()).start(tiny_config(copies), folder, stop=lambda: next(asked, True))
+    Service(FakeHost()).start(
+        tiny_config(copies), folder, controls=Controls(stop=lambda: next(asked, True))
+    )
     Path(copies["b"]).unlink()
     write_tiny(Path(copies["b"]), "sd1", seed=5)
     with pytest.raises(ConfigError, match="model 'b' has changed since the run began"):

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lib_automerge import demo
+from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import (
     BlockRule,
@@ -102,7 +103,9 @@ def test_a_stopped_real_run_ends_like_an_uninterrupted_one(finished: Path, tmp_p
     asked = iter([False] * 5)
     service = Service(StandaloneHost())
     state = service.start(
-        small(demo.config()), tmp_path / "stopped", stop=lambda: next(asked, True)
+        small(demo.config()),
+        tmp_path / "stopped",
+        controls=Controls(stop=lambda: next(asked, True)),
     )
     assert state.status is Status.STOPPED
     service.resume(tmp_path / "stopped")
@@ -111,7 +114,9 @@ def test_a_stopped_real_run_ends_like_an_uninterrupted_one(finished: Path, tmp_p
 
 def test_the_number_of_threads_is_frozen_at_the_start(tmp_path: Path) -> None:
     config = msgspec.structs.replace(small(demo.config()), generator=GeneratorConfig(device="cpu"))
-    Service(StandaloneHost()).start(config, tmp_path / "run", stop=iter([False, True]).__next__)
+    Service(StandaloneHost()).start(
+        config, tmp_path / "run", controls=Controls(stop=iter([False, True]).__next__)
+    )
     assert RunFolder(tmp_path / "run").manifest().config.generator.threads is not None
 
 
