@@ -11,6 +11,7 @@ caller (command line, tab, API) can show one sentence and never a stack trace.
       SearchError       the optimizer cannot propose
       StorageError      a run folder, journal or output file cannot be read or written
       HostError         the WebUI (or another host) does not do what was asked of it
+      BusyError         another run is in progress
       RunFailedError    a run that had begun could not go on; it can be resumed
 """
 
@@ -50,6 +51,10 @@ class StorageError(AutomergeError):
 
 class HostError(AutomergeError):
     """The hosting WebUI does not behave as it must for a run to be trusted."""
+
+
+class BusyError(AutomergeError):
+    """A run is in progress, and only one can be; nothing was changed."""
 
 
 class RunFailedError(AutomergeError):

@@ -6,8 +6,8 @@ import shutil
 import time
 from typing import TextIO
 
+from lib_automerge.app.estimate import planned_images
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import (
     BASELINES,
     Activity,
@@ -20,7 +20,6 @@ from lib_automerge.domain.run import (
     RunState,
     Scored,
     SearchEnded,
-    Stage,
     Started,
     Warned,
     best,
@@ -111,26 +110,6 @@ class Progress:
             self._stream.write("\n")
             self._stream.flush()
             self._width = 0
-
-
-def planned_images(config: RunConfig, state: RunState) -> int:
-    """How many images the whole run makes if nothing ends it early."""
-    searched = [payload for payload in config.payloads if not payload.held_out]
-    held_out = [payload for payload in config.payloads if payload.held_out]
-    per_evaluation = sum(len(p.seeds) or config.search.seeds_per_payload for p in searched)
-    search = (
-        sum(len(images) for (stage, _), images in state.scores.items() if stage is Stage.SEARCH)
-        if state.search_ended
-        else config.search.evaluations * per_evaluation
-    )
-    finalists = min(config.verdict.finalists, config.search.evaluations - len(BASELINES))
-    fresh = finalists * _count(searched, config.verdict.finalist_seeds)
-    proof = (len(BASELINES) + 1) * _count(held_out or searched, config.verdict.seeds)
-    return search + fresh + proof
-
-
-def _count(payloads: list[Payload], seeds: int) -> int:
-    return len(payloads) * seeds
 
 
 def duration(seconds: float) -> str:

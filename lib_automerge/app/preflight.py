@@ -69,22 +69,10 @@ def check_run(
         ConfigError: settings that are unknown, out of range or contradict each other.
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
-    check_config(config)
-    method = methods.get(config.method)
-    methods.check_parameters(config.method, config.parameters)
-    idle = sorted(set(models) - set(method.roles))
-    if idle:
-        raise ConfigError(
-            f"the method {method.name} has no use for model {idle[0]!r}; its models are "
-            f"{', '.join(method.roles)}. Remove it, or choose another method."
-        )
     Merger(models, config.method)
     generator.check(models["a"])
     architecture = architectures.get(models["a"].detection.architecture)
-    space = Space.of(config.search, architecture)
-    for weights in config.search.start:
-        space.point(weights)
-    proposers.create(config.search.optimizer, space, seed=config.search.seed)
+    check_settings(config, architecture)
     payloads = with_seeds(named(config.payloads), config)
     for payload in payloads:
         host.check_payload(payload)
@@ -113,6 +101,27 @@ def check_run(
         },
         distances=distances,
     )
+
+
+def check_settings(config: RunConfig, architecture: Architecture) -> None:
+    """Check what a configuration says about method and search; reads no model.
+
+    Raises:
+        ConfigError: settings that are unknown, out of range or contradict each other.
+    """
+    check_config(config)
+    method = methods.get(config.method)
+    methods.check_parameters(config.method, config.parameters)
+    idle = sorted(set(config.models) - set(method.roles))
+    if idle:
+        raise ConfigError(
+            f"the method {method.name} has no use for model {idle[0]!r}; its models are "
+            f"{', '.join(method.roles)}. Remove it, or choose another method."
+        )
+    space = Space.of(config.search, architecture)
+    for weights in config.search.start:
+        space.point(weights)
+    proposers.create(config.search.optimizer, space, seed=config.search.seed)
 
 
 def with_seeds(payloads: tuple[Payload, ...], config: RunConfig) -> tuple[Payload, ...]:

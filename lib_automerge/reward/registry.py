@@ -16,7 +16,7 @@ from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from lib_automerge.errors import ConfigError, unknown_name
+from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import Reward
 
 Factory = TypeVar("Factory", bound=Callable[..., Reward])
@@ -116,8 +116,31 @@ def create(name: str, /, **options: object) -> Reward:
         ConfigError: No reward has that name, or an option is unknown, missing or of a wrong type.
         RewardError: The reward could not be loaded.
     """
-    entry = _entry(name)
-    known = {option.name: option for option in entry.info.options}
+    return _entry(name).factory(**_values(name, options))
+
+
+def readiness(name: str, options: Mapping[str, object]) -> str:
+    """Say that a reward can be made with these options; loads nothing.
+
+    Raises:
+        ConfigError: as `create`.
+        RewardError: a file that it needs does not exist.
+    """
+    info = _entry(name).info
+    values = _values(name, options)
+    for option in info.options:
+        value = values.get(option.name)
+        if isinstance(value, Path) and not value.is_file():
+            raise RewardError(
+                f"{info.label} needs its {option.name}, and there is no file {value}. {info.help} "
+                "Put it there, or choose where it is."
+            )
+    return f"{info.label} is ready."
+
+
+def _values(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """The options, checked and converted; raises as `create`."""
+    known = {option.name: option for option in _entry(name).info.options}
     for given in options:
         if given not in known:
             raise ConfigError(_unknown_option(name, given, known))
@@ -127,8 +150,7 @@ def create(name: str, /, **options: object) -> Reward:
                 f"reward {name!r} needs the option {option.name!r} ({option.kind}): "
                 "it was not given. Add it."
             )
-    values = {given: _checked(name, known[given], value) for given, value in options.items()}
-    return entry.factory(**values)
+    return {given: _checked(name, known[given], value) for given, value in options.items()}
 
 
 def _entry(name: str) -> _Entry:

@@ -128,6 +128,14 @@ class RunFolder:
         """The run's state so far, also while another process runs it."""
         return RunState(self.events())
 
+    def stamp(self) -> tuple[int, int]:
+        """Changes whenever the journal does: its size in bytes and its time (ns)."""
+        try:
+            found = self._journal.stat()
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
     def running(self) -> bool:
         """Whether some process works on the run now."""
         lock = filelock.FileLock(self.path / "run.lock", timeout=0)

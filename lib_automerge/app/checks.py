@@ -1,0 +1,167 @@
+"""The checks before Start can be pressed: quick, complete, each with what to do.
+
+They read headers, not weights: hashes, NaN values and distances take minutes and are checked when
+the run starts (`app.preflight.check_run`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app.estimate import images_per_evaluation
+from lib_automerge.app.ports import Catalogue, Host
+from lib_automerge.app.preflight import check_settings, open_models
+from lib_automerge.domain import architectures
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.payload import named
+from lib_automerge.errors import AutomergeError
+from lib_automerge.merge.engine import Merger
+from lib_automerge.merge.readers import Checkpoint
+from lib_automerge.reward import registry
+from lib_automerge.study.formats import plural, size
+
+BYTES_PER_PIXEL = 1.5
+"""What a saved picture takes, generously: PNG of photographic content."""
+
+LOW_DISK = 5 << 30
+FEW_PROMPTS = 4
+
+
+class Level(str, enum.Enum):
+    """What a finding means for Start."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding: a short subject ("Models"), and a sentence that says what to do."""
+
+    level: Level
+    subject: str
+    text: str
+
+
+class Preflight(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings; `ready` if none of them is an error. `architecture` is None if unknown."""
+
+    checks: tuple[Check, ...]
+    architecture: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a run of this configuration can be started."""
+        return all(check.level is not Level.ERROR for check in self.checks)
+
+
+def preflight(
+    config: RunConfig, host: Host, catalogue: Catalogue, *, free_space: int, root: Path
+) -> Preflight:
+    """Look at everything that can be wrong with a configuration without loading anything."""
+    checks: list[Check] = []
+    architecture: str | None = None
+    with contextlib.ExitStack() as stack:
+        models: Mapping[str, Checkpoint] = {}
+        with _reported(checks, "Models"):
+            models = stack.enter_context(open_models(config.models))
+            _models(config, models, host, checks)
+            architecture = models["a"].detection.architecture
+        with _reported(checks, "Search"):
+            if architecture is not None:
+                check_settings(config, architectures.get(architecture))
+        _payloads(config, host, checks)
+        _reward(config, checks)
+        _disk(config, models, free_space, root, checks)
+    checks += [Check(Level.WARNING, "Host", text) for text in catalogue.notices()]
+    return Preflight(checks=tuple(checks), architecture=architecture)
+
+
+@contextlib.contextmanager
+def _reported(checks: list[Check], subject: str) -> Iterator[None]:
+    """What goes wrong inside becomes a finding instead of ending the checks."""
+    try:
+        yield
+    except AutomergeError as error:
+        checks.append(Check(Level.ERROR, subject, str(error)))
+
+
+def _models(
+    config: RunConfig, models: Mapping[str, Checkpoint], host: Host, checks: list[Check]
+) -> None:
+    Merger(models, config.method)
+    host.generator(config.generator).check(models["a"])
+    found = architectures.get(models["a"].detection.architecture)
+    searched = len(found.parameters)
+    checks.append(Check(Level.OK, "Models", f"{found.label}: {searched} blocks can be searched."))
+
+
+def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:
+    with _reported(checks, "Payloads"):
+        payloads = named(config.payloads)
+        for payload in payloads:
+            host.check_payload(payload)
+        searched = [p for p in payloads if not p.held_out]
+        held_out = len(payloads) - len(searched)
+        each = images_per_evaluation(config)
+        checks.append(
+            Check(
+                Level.OK,
+                "Payloads",
+                f"{plural(len(searched), 'prompt')}, {plural(each, 'image')} for each candidate, "
+                f"{plural(held_out, 'held-out prompt')} for the verdict.",
+            )
+        )
+        if len(searched) < FEW_PROMPTS:
+            checks.append(
+                Check(
+                    Level.WARNING,
+                    "Payloads",
+                    f"{plural(len(searched), 'prompt')} say little about a model: the winner may "
+                    "be good at them alone. Use eight or more.",
+                )
+            )
+        if not held_out:
+            checks.append(
+                Check(
+                    Level.WARNING,
+                    "Payloads",
+                    "no prompt is held out: the verdict can only use fresh seeds of the same "
+                    "prompts. Mark a few as held out.",
+                )
+            )
+
+
+def _reward(config: RunConfig, checks: list[Check]) -> None:
+    with _reported(checks, "Reward"):
+        told = registry.readiness(config.reward.name, config.reward.options)
+        checks.append(Check(Level.OK, "Reward", told))
+
+
+def _disk(
+    config: RunConfig,
+    models: Mapping[str, Checkpoint],
+    free_space: int,
+    root: Path,
+    checks: list[Check],
+) -> None:
+    searched = [p for p in config.payloads if not p.held_out]
+    pixels = sum(
+        p.width * p.height * (len(p.seeds) or config.search.seeds_per_payload) for p in searched
+    )
+    needed = int(config.search.evaluations * pixels * BYTES_PER_PIXEL)
+    if config.output.checkpoint != "never" and models:
+        needed += models["a"].path.stat().st_size
+    told = f"{size(free_space)} are free in {root}, the run needs at most {size(needed)}."
+    if needed > free_space:
+        level, told = Level.ERROR, f"{told} Free some space, or search with fewer images."
+    elif free_space - needed < LOW_DISK:
+        level, told = Level.WARNING, f"{told} That is tight."
+    else:
+        level = Level.OK
+    checks.append(Check(level, "Disk", told))

@@ -1,0 +1,275 @@
+"""The user's desk: all that the tab, the routes and the stand-alone page do, behind one object."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app import checks
+from lib_automerge.app.checks import Level, Preflight
+from lib_automerge.app.estimate import Forecast, forecast, mean_work
+from lib_automerge.app.plan import Plan
+from lib_automerge.app.ports import Catalogue, Host
+from lib_automerge.app.service import Service
+from lib_automerge.app.worker import Worker
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import RunState, Status
+from lib_automerge.errors import BusyError, ConfigError, StorageError
+from lib_automerge.merge.files import merge_files
+from lib_automerge.study.library import Entry, Library
+from lib_automerge.study.payload_sets import PayloadSets
+from lib_automerge.study.store import RunManifest
+
+MAX_DRAFT = 1 << 20
+CHECKPOINT_NAME = re.compile(r"[\w][\w .,()+-]{0,99}")
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to look at: `state` is a copy, `live` tells whether it is the one in hand."""
+
+    id: str
+    name: str
+    path: Path
+    manifest: RunManifest
+    state: RunState
+    live: bool
+
+    @property
+    def status(self) -> str:
+        """In the words of the vocabulary: a run that nobody works on is interrupted."""
+        if self.live:
+            return "running"
+        if self.state.status in (Status.STARTING, Status.UNFINISHED):
+            return "interrupted"
+        return self.state.status.value
+
+
+class Desk:
+    """Runs, payload sets, draft and worker of one user.
+
+    Args:
+        host: makes generators and rewards.
+        catalogue: what the host has to choose from.
+        worker: runs the runs; None makes one.
+    """
+
+    def __init__(self, host: Host, catalogue: Catalogue, worker: Worker | None = None) -> None:
+        self.catalogue = catalogue
+        self.service = Service(host)
+        self.worker = worker or Worker(self.service)
+        self.library = Library(catalogue.data / "runs")
+        self.sets = PayloadSets(catalogue.data / "payloads")
+        self._host = host
+        self._draft = catalogue.data / "draft.json"
+
+    # --- before a run ---------------------------------------------------------------------------
+
+    def preflight(self, config: RunConfig) -> Preflight:
+        """Everything that is wrong with a configuration, quickly; see `app.checks`."""
+        return checks.preflight(
+            config,
+            self._host,
+            self.catalogue,
+            free_space=self.library.free_space(),
+            root=self.library.root,
+        )
+
+    def forecast(self, config: RunConfig) -> Forecast:
+        """How long a configuration takes, by the pace of the latest run on this host."""
+        for entry in self.library.entries()[:20]:
+            if entry.manifest is None or entry.state is None:
+                continue
+            if entry.manifest.config.generator.name != config.generator.name:
+                continue
+            history = [e for e in entry.state.history if e.images and e.seconds.get("total")]
+            images = sum(e.images for e in history)
+            if images:
+                each = sum(e.seconds["total"] for e in history) / images
+                work = mean_work(entry.manifest.config.payloads)
+                return forecast(config, each / work * mean_work(config.payloads))
+        return forecast(config, None)
+
+    def draft(self) -> dict[str, object]:
+        """The form as it was left; empty if there is none."""
+        try:
+            return msgspec.json.decode(self._draft.read_bytes(), type=dict[str, object])
+        except (OSError, msgspec.MsgspecError):
+            # a draft is a comfort, not a record
+            return {}
+
+    def save_draft(self, values: dict[str, object]) -> None:
+        """Keep the form for the next visit.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        data = msgspec.json.encode(values)
+        if len(data) > MAX_DRAFT:
+            raise StorageError(
+                f"the form holds {len(data):,} bytes. Use fewer prompts, or save them as a set."
+            )
+        partial = self._draft.with_name(".draft.json.partial")
+        try:
+            self._draft.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(self._draft)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._draft}: {error.strerror}.") from error
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def start(self, config: RunConfig) -> str:
+        """Begin a run in a new folder; returns its id at once.
+
+        Raises:
+            ConfigError: the preflight found an error; the text is the first one.
+            BusyError: a run is in hand.
+        """
+        busy = self.worker.busy_with()
+        if busy is not None:
+            raise BusyError(f"the run {busy.name} is in progress. Pause or stop it first.")
+        for check in self.preflight(config).checks:
+            if check.level is Level.ERROR:
+                raise ConfigError(check.text)
+        folder = self.library.new_folder()
+        self.worker.start(config, folder)
+        return folder.name
+
+    def resume(self, run: str) -> None:
+        """Take a run up again; returns at once.
+
+        Raises:
+            StorageError: there is no such run, or another process works on it.
+            BusyError: a run is in hand.
+        """
+        entry = self.library.find(run)
+        if self.worker.busy_with() is None and entry.folder.running():
+            raise StorageError(f"another process works on the run {run}. Stop it there first.")
+        self.worker.resume(entry.folder.path)
+
+    def open(self, run: str) -> Opened:
+        """A run to look at, also while it goes on.
+
+        Raises:
+            StorageError: there is no such run, or it is damaged.
+        """
+        entry = self.library.find(run)
+        if entry.manifest is None:
+            raise StorageError(entry.problem)
+        live = self.worker.busy_with() == entry.folder.path
+        state = self.worker.snapshot().state if live else None
+        if state is None:
+            assert entry.state is not None
+            state = entry.state.copy()
+        return Opened(
+            id=entry.id,
+            name=entry.name,
+            path=entry.folder.path,
+            manifest=entry.manifest,
+            state=state,
+            live=live,
+        )
+
+    def latest(self) -> Entry | None:
+        """The newest run that can be shown."""
+        return next((e for e in self.library.entries() if e.manifest is not None), None)
+
+    def interrupted(self) -> list[Entry]:
+        """Runs that were neither finished nor ended by the user, and that nobody works on."""
+        busy = self.worker.busy_with()
+        return [
+            entry
+            for entry in self.library.entries()
+            if entry.state is not None
+            and entry.state.status in (Status.STARTING, Status.UNFINISHED)
+            and entry.folder.path != busy
+            and not entry.folder.running()
+        ]
+
+    def image(self, run: str, name: str) -> Path:
+        """The file of an image that the run's journal names.
+
+        Raises:
+            StorageError: it names none like this, or the file is gone.
+        """
+        opened = self.open(run)
+        for images in opened.state.scores.values():
+            for scored in images.values():
+                if scored.file == name:
+                    path = opened.path / scored.file
+                    if path.is_file():
+                        return path
+                    break
+        raise StorageError(f"the run {run} has no image {name!r}.")
+
+    def recipe(self, run: str, evaluation: int | None = None) -> Recipe:
+        """The recipe of an evaluation; None: the proved winner, or the best so far.
+
+        Raises:
+            StorageError: there is no such run.
+            ConfigError: there is no such evaluation, or none is finished yet.
+        """
+        opened = self.open(run)
+        state = opened.state
+        if evaluation is None:
+            incumbent = state.incumbent
+            if state.verdict is not None:
+                evaluation = state.verdict.winner
+            elif incumbent is not None:
+                evaluation = incumbent.number
+            else:
+                raise ConfigError(f"the run {run} has no finished evaluation yet. Wait for one.")
+        if evaluation not in state.evaluations:
+            raise ConfigError(f"the run {run} has no evaluation {evaluation}.")
+        found = state.evaluations[evaluation]
+        recipe = Plan(opened.manifest).recipe(found)
+        provenance: dict[str, object] = {
+            "run": run,
+            "evaluation": evaluation,
+            "search_score": found.score,
+        }
+        if state.verdict is not None and state.verdict.winner == evaluation:
+            provenance |= {"verdict": state.verdict.sentence, "gain": state.verdict.gain}
+        return msgspec.structs.replace(recipe, provenance=provenance)
+
+    def save_checkpoint(
+        self, run: str, evaluation: int | None, name: str, dtype: str | None
+    ) -> Path:
+        """Merge an evaluation into a checkpoint beside model A; returns its path.
+
+        The host's configuration file of model A (`A.yaml`) is copied for it, if there is one.
+
+        Args:
+            run: its id.
+            evaluation: None for the winner, or the best so far.
+            name: of the file, without ending; empty names it after the models and the run.
+            dtype: "fp16", "bf16", "fp32", or None to keep each tensor's own.
+
+        Raises:
+            ConfigError: the name cannot be a file name, or there is nothing to save.
+            StorageError: a file of that name exists, or it cannot be written.
+            ModelError: a model has changed since the run.
+        """
+        recipe = self.recipe(run, evaluation)
+        name = name.strip().removesuffix(".safetensors") or self.checkpoint_name(run, recipe)
+        if not CHECKPOINT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a checkpoint. Use letters, digits, spaces and "
+                "_ . , ( ) + -, at most 100."
+            )
+        model_a = Path(recipe.models["a"].path)
+        path = merge_files(recipe, model_a.parent / f"{name}.safetensors", dtype=dtype)
+        yaml = model_a.with_suffix(".yaml")
+        if yaml.is_file() and not path.with_suffix(".yaml").exists():
+            shutil.copyfile(yaml, path.with_suffix(".yaml"))
+        return path
+
+    def checkpoint_name(self, run: str, recipe: Recipe) -> str:
+        """`A-B-automerge-k3fa`, of characters that every file system takes."""
+        models = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
+        joined = "-".join([*(m[:30] for m in models), "automerge", run.rpartition("-")[2]])
+        return re.sub(r"[^\w.+-]+", "_", joined)[:100]

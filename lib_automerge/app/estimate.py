@@ -1,0 +1,125 @@
+"""How long a run takes: before it begins, and while it goes on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+import msgspec
+
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.run import BASELINES, RunState, Stage
+
+RECENT = 10
+"""Evaluations whose pace is taken for that of the rest."""
+
+ENOUGH = 5
+"""Evaluations from which on a range of the time left can be told."""
+
+
+class Remaining(msgspec.Struct, frozen=True):
+    """Seconds until a run is over if nothing ends it early; its range once that is known."""
+
+    seconds: float
+    low: float | None = None
+    high: float | None = None
+
+
+def images_per_evaluation(config: RunConfig) -> int:
+    """How many images every candidate of the search is scored by."""
+    return sum(len(p.seeds) or config.search.seeds_per_payload for p in _searched(config))
+
+
+def images_after_search(config: RunConfig, evaluations: int | None = None) -> int:
+    """How many images the finalists and the verdict take; `evaluations` is what the search had."""
+    candidates = (evaluations or config.search.evaluations) - len(BASELINES)
+    finalists = max(0, min(config.verdict.finalists, candidates))
+    searched, held_out = _searched(config), [p for p in config.payloads if p.held_out]
+    fresh = finalists * len(searched) * config.verdict.finalist_seeds
+    proof = [len(p.seeds) or config.verdict.seeds for p in held_out] or [
+        config.verdict.seeds for _ in searched
+    ]
+    return fresh + (len(BASELINES) + 1) * sum(proof)
+
+
+def planned_images(config: RunConfig, state: RunState) -> int:
+    """How many images the whole run makes if nothing ends it early."""
+    if state.search_ended is None:
+        search = config.search.evaluations * images_per_evaluation(config)
+        return search + images_after_search(config)
+    search = sum(len(found) for (stage, _), found in state.scores.items() if stage is Stage.SEARCH)
+    return search + images_after_search(config, len(state.history))
+
+
+def remaining(config: RunConfig, state: RunState) -> Remaining | None:
+    """The time that a run still takes, from the pace of its last evaluations.
+
+    None until an evaluation has been timed. The tightest limit counts: evaluations or hours.
+    """
+    # baselines change every block and the first evaluation loads things: the rest tells more
+    timed = [e for e in state.history if e.seconds.get("total") and e.images]
+    recent = timed[-RECENT:]
+    if not recent:
+        return None
+    paces = sorted(e.seconds["total"] for e in recent)
+    per_image = statistics.median(e.seconds["total"] / e.images for e in recent)
+    after = images_after_search(config, len(state.history) if state.search_ended else None)
+    after -= sum(len(found) for (s, _), found in state.scores.items() if s is not Stage.SEARCH)
+    proof = max(0, after) * per_image
+    if state.search_ended is not None:
+        return Remaining(proof)
+    left = max(0, config.search.evaluations - len(state.history))
+    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
+    limit = None if config.search.hours is None else max(0.0, config.search.hours * 3600 - spent)
+    known = len(recent) >= ENOUGH
+    return Remaining(
+        seconds=_limited(left * statistics.median(paces), limit) + proof,
+        low=_limited(left * paces[len(paces) // 4], limit) + proof if known else None,
+        high=_limited(left * paces[-1 - len(paces) // 4], limit) + proof if known else None,
+    )
+
+
+def _limited(seconds: float, limit: float | None) -> float:
+    return seconds if limit is None else min(seconds, limit)
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before it begins: what its limits allow. Seconds are None while no pace is known."""
+
+    evaluations: int
+    images: int
+    seconds: float | None
+
+
+def forecast(config: RunConfig, seconds_per_image: float | None) -> Forecast:
+    """How many evaluations and images a configuration allows, and how long they take."""
+    each = images_per_evaluation(config)
+    evaluations = config.search.evaluations
+    if seconds_per_image and config.search.hours is not None:
+        allowed = int(config.search.hours * 3600 / (each * seconds_per_image))
+        evaluations = max(len(BASELINES) + 1, min(evaluations, allowed))
+    images = evaluations * each + images_after_search(config, evaluations)
+    seconds = images * seconds_per_image if seconds_per_image else None
+    return Forecast(evaluations=evaluations, images=images, seconds=seconds)
+
+
+def work_of(payload: Payload) -> float:
+    """What an image of a payload costs, in units of one step on a megapixel."""
+    megapixels = payload.width * payload.height / 1e6
+    work = payload.steps * megapixels
+    if payload.hires is not None:
+        hires = payload.hires
+        resized = hires.resize_x * hires.resize_y / 1e6
+        scaled = megapixels * hires.scale**2
+        work += (hires.second_pass_steps or payload.steps) * (resized or scaled)
+    return work
+
+
+def mean_work(payloads: Iterable[Payload]) -> float:
+    """What an image of these payloads costs on average; see `work_of`."""
+    return statistics.fmean(work_of(payload) for payload in payloads)
+
+
+def _searched(config: RunConfig) -> list[Payload]:
+    return [payload for payload in config.payloads if not payload.held_out]

@@ -1,0 +1,186 @@
+"""The runs of a user: found by id, listed, named, exported and put into the trash.
+
+A run's id is its folder's name. Ids from outside are looked up among the folders that exist and
+never become part of a path.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.domain.run import RunState
+from lib_automerge.errors import StorageError
+from lib_automerge.study.store import RunFolder, RunManifest, list_runs
+
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+"""No characters that are mistaken for each other when an id is read aloud."""
+
+LEFT_OUT = (".safetensors", ".ckpt", ".lock", ".partial")
+"""What an export leaves out: checkpoints are gigabytes, and the recipe makes them again."""
+
+MAX_LABEL = 80
+
+
+class _Label(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as its files tell: its id, the user's name for it, and what was found in them.
+
+    `manifest` and `state` are None if the run is damaged; `problem` then says how.
+    """
+
+    id: str
+    name: str
+    folder: RunFolder
+    manifest: RunManifest | None
+    state: RunState | None
+    problem: str = ""
+
+
+class Library:
+    """The runs below a folder. Folding a journal is remembered until the file changes.
+
+    Args:
+        root: holds a folder for each run, and `trash`; made when the first run is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known: dict[Path, tuple[tuple[int, int], Entry]] = {}
+
+    def new_folder(self) -> Path:
+        """A folder that does not exist yet, named by the day and four random characters."""
+        while True:
+            mark = "".join(secrets.choice(ALPHABET) for _ in range(4))
+            path = self.root / f"{time.strftime('%Y%m%d')}-{mark}"
+            if not path.exists():
+                return path
+
+    def entries(self) -> list[Entry]:
+        """All runs, the newest first."""
+        if not self.root.is_dir():
+            return []
+        found = [self._entry(f) for f in list_runs(self.root) if f.path != self.root]
+        return sorted(found, key=lambda entry: entry.id, reverse=True)
+
+    def find(self, run: str) -> Entry:
+        """The run with this id.
+
+        Raises:
+            StorageError: there is none.
+        """
+        folders = list_runs(self.root) if self.root.is_dir() else []
+        for folder in folders:
+            if folder.path.name == run and folder.path != self.root:
+                return self._entry(folder)
+        raise StorageError(f"there is no run {run!r}. It may have been moved to the trash.")
+
+    def size(self, entry: Entry) -> int:
+        """Bytes on disk."""
+        return sum(p.stat().st_size for p in entry.folder.path.rglob("*") if p.is_file())
+
+    def rename(self, run: str, name: str) -> None:
+        """Give a run another name; its id and its files stay.
+
+        Raises:
+            StorageError: there is no such run, or the name could not be written.
+        """
+        entry = self.find(run)
+        label = _Label(" ".join(name.split())[:MAX_LABEL])
+        entry.folder.write("label.json", msgspec.json.encode(label))
+        self._known.pop(entry.folder.path, None)
+
+    def trash(self, run: str) -> Path:
+        """Move a run to the trash folder; returns where it lies now.
+
+        Raises:
+            StorageError: there is no such run, some process works on it, or it cannot be moved.
+        """
+        entry = self.find(run)
+        if entry.folder.running():
+            raise StorageError(f"the run {run} is in progress. Stop it before you delete it.")
+        trash = self.root / "trash"
+        target = trash / run
+        number = 1
+        while target.exists():
+            number += 1
+            target = trash / f"{run}-{number}"
+        try:
+            trash.mkdir(exist_ok=True)
+            entry.folder.path.rename(target)
+        except OSError as error:
+            raise StorageError(
+                f"cannot move {entry.folder.path} to the trash: {error.strerror}. Close programs "
+                "that have its files open."
+            ) from error
+        self._known.pop(entry.folder.path, None)
+        return target
+
+    def export(self, run: str, target: Path) -> Path:
+        """Write a zip of the run's files, without checkpoints, to `target`; returns it.
+
+        Raises:
+            StorageError: there is no such run, or the file cannot be written.
+        """
+        entry = self.find(run)
+        root = entry.folder.path
+        try:
+            with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in sorted(root.rglob("*")):
+                    if path.is_file() and not path.name.endswith(LEFT_OUT):
+                        archive.write(path, Path(run) / path.relative_to(root))
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise StorageError(
+                f"cannot write {target}: {error.strerror}. Free some space."
+            ) from error
+        return target
+
+    def free_space(self) -> int:
+        """Free bytes on the disk that holds the runs."""
+        place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
+        return shutil.disk_usage(place).free
+
+    def _entry(self, folder: RunFolder) -> Entry:
+        stamp = folder.stamp()
+        known = self._known.get(folder.path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        entry = _read(folder)
+        self._known[folder.path] = (stamp, entry)
+        return entry
+
+
+def _read(folder: RunFolder) -> Entry:
+    label = _label(folder)
+    try:
+        manifest, state = folder.manifest(), folder.state()
+    except StorageError as error:
+        name = label or folder.path.name
+        return Entry(
+            id=folder.path.name,
+            name=name,
+            folder=folder,
+            manifest=None,
+            state=None,
+            problem=str(error),
+        )
+    name = label or manifest.config.name or folder.path.name
+    return Entry(id=folder.path.name, name=name, folder=folder, manifest=manifest, state=state)
+
+
+def _label(folder: RunFolder) -> str:
+    try:
+        data = (folder.path / "label.json").read_bytes()
+        return msgspec.json.decode(data, type=_Label).name
+    except (OSError, msgspec.MsgspecError):
+        # a name is a comfort: without it the run goes by its configuration's
+        return ""
