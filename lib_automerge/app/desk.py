@@ -45,7 +45,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
             return "running"
         if self.state.status in (Status.STARTING, Status.UNFINISHED):
             return "interrupted"
-        return self.state.status.value
+        return str(self.state.status.value)
 
 
 class Desk:

@@ -1,0 +1,1 @@
+"""The tab: a form of plain Gradio components, beside views that the routes fill."""

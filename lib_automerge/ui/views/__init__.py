@@ -1,0 +1,1 @@
+"""Pure functions from runs to HTML and SVG; they know neither Gradio nor routes."""
