@@ -76,6 +76,15 @@ class Posterior:
         variance = self._kernel.variance(self._hyper, basis) - (half * half).sum(0)
         return cross @ self._alpha, np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
 
+    def joint(self, points: Array) -> tuple[Array, Array]:
+        """Return mean (n,) and covariance (n, n), without noise, at the points, (n, d)."""
+        basis = self._kernel.basis(points)
+        cross = self._kernel.covariance(self._hyper, basis, self._basis)
+        half = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
+        return cross @ self._alpha, self._kernel.covariance(
+            self._hyper, basis, basis
+        ) - half.T @ half
+
     def predict_with_gradient(self, point: Array) -> tuple[float, float, Array, Array]:
         """Return mean, standard deviation and their gradients, (d,), at one point, (d,)."""
         hyper, basis = self._hyper, self._kernel.basis(point[None])
