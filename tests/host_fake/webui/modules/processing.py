@@ -1,0 +1,473 @@
+"""From settings to pictures: `process_images` and what it is told."""
+
+import json
+import os
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from modules import (
+    devices,
+    extra_networks,
+    fake_sampler,
+    images,
+    lowvram,
+    paths,
+    sd_hijack,
+    sd_models,
+    sd_samplers,
+    sd_unet,
+    sd_vae,
+    shared,
+)
+from modules.shared import cmd_opts, opts, state
+
+opt_C = 4
+opt_f = 8
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessing:
+    sd_model: object = None
+    outpath_samples: str = None
+    outpath_grids: str = None
+    prompt: str = ""
+    prompt_for_display: str = None
+    negative_prompt: str = ""
+    styles: list[str] = None
+    seed: int = -1
+    subseed: int = -1
+    subseed_strength: float = 0
+    seed_resize_from_h: int = -1
+    seed_resize_from_w: int = -1
+    seed_enable_extras: bool = True
+    sampler_name: str = None
+    scheduler: str = None
+    batch_size: int = 1
+    n_iter: int = 1
+    steps: int = 50
+    cfg_scale: float = 7.0
+    width: int = 512
+    height: int = 512
+    restore_faces: bool = None
+    tiling: bool = None
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+    extra_generation_params: dict = None
+    overlay_images: list = None
+    eta: float = None
+    do_not_reload_embeddings: bool = False
+    denoising_strength: float = None
+    ddim_discretize: str = None
+    s_min_uncond: float = None
+    s_churn: float = None
+    s_tmax: float = None
+    s_tmin: float = None
+    s_noise: float = None
+    override_settings: dict = None
+    override_settings_restore_afterwards: bool = True
+    sampler_index: int = None
+    refiner_checkpoint: str = None
+    refiner_switch_at: float = None
+    disable_extra_networks: bool = False
+    firstpass_image: Image = None
+    comments: dict = None
+
+    token_merging_ratio = 0
+    token_merging_ratio_hr = 0
+    # kept between generations, whoever starts them
+    cached_uc = [None, None]
+    cached_c = [None, None]
+
+    scripts: object = field(default=None, init=False)
+    script_args: list = field(default=None, init=False)
+    is_hr_pass: bool = field(default=False, init=False)
+    is_api: bool = field(default=False, init=False)
+    user: str = field(default=None, init=False)
+    iteration: int = field(default=0, init=False)
+    sampler: object = field(default=None, init=False)
+
+    def __post_init__(self):
+        self.comments = {}
+        self.styles = self.styles or []
+        self.extra_generation_params = self.extra_generation_params or {}
+        self.override_settings = self.override_settings or {}
+        self.cached_uc = StableDiffusionProcessing.cached_uc
+        self.cached_c = StableDiffusionProcessing.cached_c
+
+    def comment(self, text):
+        self.comments[text] = 1
+
+    def close(self):
+        self.sampler = self.c = self.uc = None
+        if not opts.persistent_cond_cache:
+            StableDiffusionProcessing.cached_c = [None, None]
+            StableDiffusionProcessing.cached_uc = [None, None]
+
+    def setup_prompts(self):
+        count = self.batch_size * self.n_iter
+        prompts, negatives = self.prompt, self.negative_prompt
+        if not isinstance(prompts, list):
+            prompts = [prompts] * (len(negatives) if isinstance(negatives, list) else count)
+        if not isinstance(negatives, list):
+            negatives = [negatives] * len(prompts)
+        if len(prompts) != len(negatives):
+            raise RuntimeError(
+                f"Received a different number of prompts ({len(prompts)}) and negative prompts "
+                f"({len(negatives)})"
+            )
+        styles = shared.prompt_styles
+        self.all_prompts = [styles.apply_styles_to_prompt(x, self.styles) for x in prompts]
+        self.all_negative_prompts = [
+            styles.apply_negative_styles_to_prompt(x, self.styles) for x in negatives
+        ]
+        self.main_prompt, self.main_negative_prompt = prompts[0], negatives[0]
+
+    def cached_params(self, required_prompts, steps, extra_network_data, hires_steps=None):
+        """What makes a cached conditioning unusable: the weights are not among it."""
+        return (
+            required_prompts,
+            steps,
+            hires_steps,
+            opts.use_old_scheduling,
+            opts.CLIP_stop_at_last_layers,
+            shared.sd_model.sd_checkpoint_info,
+            extra_network_data,
+            opts.sdxl_crop_left,
+            opts.sdxl_crop_top,
+            self.width,
+            self.height,
+            opts.fp8_storage,
+            opts.cache_fp16_weight,
+            opts.emphasis,
+        )
+
+    def get_conds_with_caching(self, prompts, steps, caches, extra_network_data, hires_steps=None):
+        key = self.cached_params(list(prompts), steps, extra_network_data, hires_steps)
+        for cache in caches:
+            if cache[0] is not None and cache[0] == key:
+                return cache[1]
+        caches[0][1] = shared.sd_model.get_learned_conditioning(prompts)
+        caches[0][0] = key
+        return caches[0][1]
+
+    def setup_conds(self):
+        config = sd_samplers.find_sampler_config(self.sampler_name)
+        self.firstpass_steps = config.total_steps(self.steps)
+        data = self.extra_network_data
+        self.uc = self.get_conds_with_caching(
+            self.negative_prompts, self.firstpass_steps, [self.cached_uc], data
+        )
+        self.c = self.get_conds_with_caching(
+            self.prompts, self.firstpass_steps, [self.cached_c], data
+        )
+
+    def parse_extra_network_prompts(self):
+        self.prompts, self.extra_network_data = extra_networks.parse_prompts(self.prompts)
+
+    def save_samples(self):
+        return opts.samples_save and not self.do_not_save_samples
+
+    def init(self, all_prompts, all_seeds, all_subseeds): ...
+
+    def get_token_merging_ratio(self, for_hr=False):
+        return self.token_merging_ratio or opts.token_merging_ratio
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
+    enable_hr: bool = False
+    denoising_strength: float = 0.75
+    firstphase_width: int = 0
+    firstphase_height: int = 0
+    hr_scale: float = 2.0
+    hr_upscaler: str = None
+    hr_second_pass_steps: int = 0
+    hr_resize_x: int = 0
+    hr_resize_y: int = 0
+    hr_checkpoint_name: str = None
+    hr_sampler_name: str = None
+    hr_scheduler: str = None
+    hr_prompt: str = ""
+    hr_negative_prompt: str = ""
+    force_task_id: str = None
+
+    cached_hr_uc = [None, None]
+    cached_hr_c = [None, None]
+
+    hr_checkpoint_info: object = field(default=None, init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.cached_hr_uc = StableDiffusionProcessingTxt2Img.cached_hr_uc
+        self.cached_hr_c = StableDiffusionProcessingTxt2Img.cached_hr_c
+
+    def close(self):
+        super().close()
+        self.hr_c = self.hr_uc = None
+        if not opts.persistent_cond_cache:
+            StableDiffusionProcessingTxt2Img.cached_hr_c = [None, None]
+            StableDiffusionProcessingTxt2Img.cached_hr_uc = [None, None]
+
+    def init(self, all_prompts, all_seeds, all_subseeds):
+        if not self.enable_hr:
+            return
+        if self.hr_checkpoint_name and self.hr_checkpoint_name != "Use same checkpoint":
+            self.hr_checkpoint_info = sd_models.get_closet_checkpoint_match(self.hr_checkpoint_name)
+            if self.hr_checkpoint_info is None:
+                raise Exception(f"Could not find checkpoint with name {self.hr_checkpoint_name}")
+        name = self.hr_upscaler or shared.latent_upscale_default_mode
+        self.latent_scale_mode = shared.latent_upscale_modes.get(name)
+        known = [upscaler.name for upscaler in shared.sd_upscalers]
+        if self.latent_scale_mode is None and self.hr_upscaler not in known:
+            raise Exception(f"could not find upscaler named {self.hr_upscaler}")
+        if self.hr_resize_x == 0 and self.hr_resize_y == 0:
+            self.hr_upscale_to_x = int(self.width * self.hr_scale)
+            self.hr_upscale_to_y = int(self.height * self.hr_scale)
+        else:
+            self.hr_upscale_to_x = self.hr_resize_x or self.hr_resize_y * self.width // self.height
+            self.hr_upscale_to_y = self.hr_resize_y or self.hr_resize_x * self.height // self.width
+        if not state.processing_has_refined_job_count:
+            state.job_count = (self.n_iter if state.job_count == -1 else state.job_count) * 2
+            state.processing_has_refined_job_count = True
+
+    def sample(self):
+        height, width = self.height // opt_f, self.width // opt_f
+        start = fake_sampler.noise(self, height, width)
+        samples = fake_sampler.sample(
+            self, start, self.c, self.uc, self.sampler_name, self.scheduler, self.steps
+        )
+        if not self.enable_hr:
+            return samples
+        with sd_models.SkipWritingToConfig():
+            sd_models.reload_model_weights(info=self.hr_checkpoint_info)
+        return samples if state.interrupted else self._second_pass(samples)
+
+    def _second_pass(self, samples):
+        size = (self.hr_upscale_to_y // opt_f, self.hr_upscale_to_x // opt_f)
+        mode = self.latent_scale_mode or {"mode": "nearest"}
+        samples = interpolate(samples, size=size, **mode)
+        state.nextjob()
+        if not self.disable_extra_networks:
+            extra_networks.activate(self, self.extra_network_data)
+        sampler = self.hr_sampler_name or self.sampler_name
+        steps = self.hr_second_pass_steps or self.steps
+        conds = {}
+        for name, prompt, given, caches in (
+            ("uc", self.hr_negative_prompt, self.negative_prompts, ("cached_hr_uc", "cached_uc")),
+            ("c", self.hr_prompt, self.prompts, ("cached_hr_c", "cached_c")),
+        ):
+            prompts = [prompt] * len(given) if prompt else given
+            conds[name] = self.get_conds_with_caching(
+                prompts,
+                self.firstpass_steps,
+                [getattr(self, cache) for cache in caches],
+                self.extra_network_data,
+                sd_samplers.find_sampler_config(sampler).total_steps(steps),
+            )
+        self.hr_c, self.hr_uc = conds["c"], conds["uc"]
+        return fake_sampler.sample(
+            self,
+            samples,
+            self.hr_c,
+            self.hr_uc,
+            sampler,
+            self.hr_scheduler or self.scheduler,
+            steps,
+            self.denoising_strength,
+        )
+
+
+class Processed:
+    def __init__(
+        self,
+        p,
+        images_list,
+        seed=-1,
+        info="",
+        all_prompts=None,
+        all_seeds=None,
+        index_of_first_image=0,
+        infotexts=None,
+    ):
+        self.images = images_list
+        self.prompt = p.prompt
+        self.negative_prompt = p.negative_prompt
+        self.seed = seed
+        self.info = info
+        self.comments = "".join(f"{comment}\n" for comment in p.comments)
+        self.width, self.height = p.width, p.height
+        self.sampler_name = p.sampler_name
+        self.steps, self.cfg_scale, self.batch_size = p.steps, p.cfg_scale, p.batch_size
+        self.sd_model_name = p.sd_model_name
+        self.sd_model_hash = p.sd_model_hash
+        self.extra_generation_params = p.extra_generation_params
+        self.index_of_first_image = index_of_first_image
+        self.all_prompts = all_prompts or p.all_prompts
+        self.all_negative_prompts = p.all_negative_prompts
+        self.all_seeds = all_seeds or p.all_seeds
+        self.all_subseeds = p.all_subseeds
+        self.infotexts = infotexts or [info] * len(images_list)
+
+    def js(self):
+        return json.dumps(
+            {"seed": self.seed, "all_seeds": self.all_seeds, "infotexts": self.infotexts}
+        )
+
+
+def get_fixed_seed(seed):
+    return random.randrange(4294967294) if seed in ("", None, -1) else seed
+
+
+def fix_seed(p):
+    p.seed = get_fixed_seed(p.seed)
+    p.subseed = get_fixed_seed(p.subseed)
+
+
+def decode_latent_batch(model, batch):
+    decoded = [model.decode_first_stage(batch[i : i + 1])[0] for i in range(len(batch))]
+    for image in decoded:
+        devices.test_for_nans(image, "vae")
+    return torch.stack(decoded)
+
+
+def create_infotext(p, index):
+    first = [p.all_prompts[index]]
+    if p.all_negative_prompts[index]:
+        first.append(f"Negative prompt: {p.all_negative_prompts[index]}")
+    skip = opts.CLIP_stop_at_last_layers
+    fields = {
+        "Steps": p.steps,
+        "Sampler": p.sampler_name,
+        "Schedule type": p.scheduler,
+        "CFG scale": p.cfg_scale,
+        "Seed": p.all_seeds[index],
+        "Size": f"{p.width}x{p.height}",
+        "Model hash": p.sd_model_hash if opts.add_model_hash_to_info else None,
+        "Model": p.sd_model_name if opts.add_model_name_to_info else None,
+        "Clip skip": skip if skip > 1 else None,
+        **p.extra_generation_params,
+        "Version": "v1.10.1" if opts.add_version_to_infotext else None,
+    }
+    line = ", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None)
+    return "\n".join([*first, line])
+
+
+def process_images(p):
+    if p.scripts is not None:
+        p.scripts.before_process(p)
+    # an option that was never set is not in `data`: its override stays
+    before = {key: opts.data[key] for key in p.override_settings if key in opts.data}
+    try:
+        if p.override_settings.get("sd_model_checkpoint") not in sd_models.checkpoint_aliases:
+            p.override_settings.pop("sd_model_checkpoint", None)
+            sd_models.reload_model_weights()
+        for key, value in p.override_settings.items():
+            opts.set(key, value, is_api=True, run_callbacks=False)
+            if key == "sd_model_checkpoint":
+                sd_models.reload_model_weights()
+            if key == "sd_vae":
+                sd_vae.reload_vae_weights()
+        sd_models.apply_token_merging(shared.sd_model, p.get_token_merging_ratio())
+        sd_samplers.fix_p_invalid_sampler_and_scheduler(p)
+        with torch.no_grad():
+            return process_images_inner(p)
+    finally:
+        sd_models.apply_token_merging(shared.sd_model, 0)
+        if p.override_settings_restore_afterwards:
+            for key, value in before.items():
+                setattr(opts, key, value)
+                if key == "sd_vae":
+                    sd_vae.reload_vae_weights()
+
+
+def process_images_inner(p):
+    assert p.prompt is not None
+    assert not isinstance(p.prompt, list) or p.prompt
+    devices.torch_gc()
+    seed, subseed = get_fixed_seed(p.seed), get_fixed_seed(p.subseed)
+    p.sd_model_name = shared.sd_model.sd_checkpoint_info.name_for_extra
+    p.sd_model_hash = shared.sd_model.sd_model_hash
+    sd_hijack.model_hijack.clear_comments()
+    p.setup_prompts()
+    count = len(p.all_prompts)
+    p.all_seeds = seed if isinstance(seed, list) else [int(seed) + i for i in range(count)]
+    p.all_subseeds = subseed if isinstance(subseed, list) else [subseed + i for i in range(count)]
+    if not p.do_not_reload_embeddings:
+        sd_hijack.model_hijack.embedding_db.load_textual_inversion_embeddings()
+    p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
+    sd_unet.apply_unet()
+    if state.job_count == -1:
+        state.job_count = p.n_iter
+    output, infotexts = [], []
+    for number in range(p.n_iter):
+        p.iteration = number
+        state.skipped = False
+        if state.interrupted or state.stopping_generation:
+            break
+        sd_models.reload_model_weights()
+        rows = slice(number * p.batch_size, (number + 1) * p.batch_size)
+        p.prompts, p.negative_prompts = p.all_prompts[rows], p.all_negative_prompts[rows]
+        p.seeds, p.subseeds = p.all_seeds[rows], p.all_subseeds[rows]
+        if not p.prompts:
+            break
+        p.parse_extra_network_prompts()
+        if not p.disable_extra_networks:
+            extra_networks.activate(p, p.extra_network_data)
+        p.setup_conds()
+        if number == 0 and not cmd_opts.no_prompt_history:
+            with open(os.path.join(paths.data_path, "params.txt"), "w", encoding="utf8") as file:
+                file.write(create_infotext(p, 0))
+        if p.n_iter > 1:
+            state.job = f"Batch {number + 1} out of {p.n_iter}"
+        samples = p.sample()
+        devices.test_for_nans(samples, "unet")
+        decoded = decode_latent_batch(shared.sd_model, samples)
+        if lowvram.is_enabled(shared.sd_model):
+            lowvram.send_everything_to_cpu()
+        state.nextjob()
+        for place, image in enumerate(_pictures(decoded)):
+            text = create_infotext(p, rows.start + place)
+            infotexts.append(text)
+            if opts.enable_pnginfo:
+                image.info["parameters"] = text
+            if p.save_samples():
+                folder = p.outpath_samples or opts.outdir_txt2img_samples
+                images.save_image(image, folder, "", p.seeds[place])
+            output.append(image)
+    if not infotexts:
+        infotexts.append(create_infotext(p, 0))
+    first = _add_grid(p, output, infotexts)
+    if not p.disable_extra_networks and getattr(p, "extra_network_data", None):
+        extra_networks.deactivate(p, p.extra_network_data)
+    return Processed(
+        p, output, p.all_seeds[0], infotexts[0], index_of_first_image=first, infotexts=infotexts
+    )
+
+
+def _pictures(decoded):
+    """RGB images; in a batch of several a real host computes in another order: last bits differ."""
+    scaled = (torch.clamp((decoded + 1) / 2, 0, 1) * 255).numpy()
+    pixels = np.moveaxis(scaled, 1, 3).astype(np.uint8)
+    if len(pixels) > 1:
+        pixels[:, 0, 0, 0] ^= 1
+    return [Image.fromarray(x) for x in pixels]
+
+
+def _add_grid(p, output, infotexts):
+    wanted = (opts.return_grid or opts.grid_save) and not p.do_not_save_grid
+    if not wanted or (len(output) < 2 and opts.grid_only_if_multiple):
+        return 0
+    grid = images.image_grid(output, p.batch_size)
+    if opts.grid_save:
+        folder = p.outpath_grids or opts.outdir_txt2img_grids
+        images.save_image(grid, folder, "grid", p.all_seeds[0])
+    if not opts.return_grid:
+        return 0
+    infotexts.insert(0, infotexts[0])
+    output.insert(0, grid)
+    return 1

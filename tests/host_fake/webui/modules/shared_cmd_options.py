@@ -1,0 +1,38 @@
+"""Command line flags of the process, at the WebUI's defaults; the fake host sets some of them."""
+
+from argparse import Namespace
+
+cmd_opts = Namespace(
+    api=False,
+    api_auth=None,
+    ckpt=None,
+    ckpt_dir=None,
+    data_dir="",
+    disable_nan_check=False,
+    embeddings_dir="",
+    freeze_settings=False,
+    freeze_settings_in_sections=None,
+    freeze_specific_settings=None,
+    gradio_auth=None,
+    gradio_auth_path=None,
+    hide_ui_dir_config=False,
+    listen=False,
+    lora_dir="",
+    lowvram=False,
+    medvram=False,
+    medvram_sdxl=False,
+    no_half=False,
+    no_half_vae=False,
+    no_prompt_history=False,
+    nowebui=False,
+    opt_channelslast=False,
+    precision="autocast",
+    share=False,
+    skip_install=False,
+    subpath=None,
+    ui_debug_mode=False,
+    ui_settings_file="",
+    upcast_sampling=False,
+    vae_dir=None,
+    vae_path=None,
+)
