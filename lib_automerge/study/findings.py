@@ -119,7 +119,24 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 def findings(path: Path, manifest: RunManifest, events: Sequence[AnyEvent]) -> Findings:
     """Fold a run's events into what its report shows."""
-    state = RunState(events)
+    return summarize(
+        path,
+        manifest,
+        RunState(events),
+        ended=events[-1].time if events else None,
+        memory_bytes=max((e.memory_bytes for e in events if isinstance(e, Evaluated)), default=0),
+    )
+
+
+def summarize(
+    path: Path,
+    manifest: RunManifest,
+    state: RunState,
+    *,
+    ended: float | None = None,
+    memory_bytes: int = 0,
+) -> Findings:
+    """What a run that is folded already shows; `ended` and `memory_bytes` as in `Findings`."""
     compared = contest(state)
     scores = sorted(e.score for e in state.history if e.score is not None)
     # the better half: ruined merges, far below all others, must not cost the others their decimals
@@ -131,9 +148,9 @@ def findings(path: Path, manifest: RunManifest, events: Sequence[AnyEvent]) -> F
         contest=compared,
         rows=payload_rows(compared, manifest.config.payloads),
         decimals=decimals_for([*typical, *(compared.means[e.number] for e in compared.entrants)]),
-        ended=events[-1].time if events else None,
+        ended=ended,
         seconds=math.fsum(sum(part.values()) for part in times(state).values()),
-        memory_bytes=max((e.memory_bytes for e in events if isinstance(e, Evaluated)), default=0),
+        memory_bytes=memory_bytes,
     )
 
 

@@ -17,6 +17,7 @@ BADGES = {
     Status.STARTING: "Not started",
     Status.UNFINISHED: "Not finished",
     Status.STOPPED: "Stopped",
+    Status.PAUSED: "Paused",
     Status.FAILED: "Failed",
     Status.FINISHED: "Finished",
 }
@@ -189,6 +190,9 @@ def _notice(found: Findings) -> str | None:
             return f"The run failed: {state.failure} Everything scored is kept. To go on:"
         case Status.STOPPED:
             return "The run was stopped. Everything scored is kept. To go on:"
+        case Status.PAUSED:
+            why = f": {state.pause_reason}" if state.pause_reason else "."
+            return f"The run is paused{why} Everything scored is kept. To go on:"
     return (
         "The run was not finished when this report was written. If nothing is working on it any "
         "more, nothing is lost. To go on:"

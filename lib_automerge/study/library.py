@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -64,15 +65,17 @@ class Library:
             if not path.exists():
                 return path
 
-    def entries(self) -> list[Entry]:
-        """All runs, the newest first."""
+    def entries(self, known: Mapping[Path, RunState] | None = None) -> list[Entry]:
+        """All runs, the newest first; `known` are states whose journals need not be read again."""
         if not self.root.is_dir():
             return []
-        found = [self._entry(f) for f in list_runs(self.root) if f.path != self.root]
+        states = known or {}
+        folders = [f for f in list_runs(self.root) if f.path != self.root]
+        found = [self._entry(folder, states.get(folder.path)) for folder in folders]
         return sorted(found, key=lambda entry: entry.id, reverse=True)
 
-    def find(self, run: str) -> Entry:
-        """The run with this id.
+    def find(self, run: str, state: RunState | None = None) -> Entry:
+        """The run with this id; with its state given, its journal is not read again.
 
         Raises:
             StorageError: there is none.
@@ -80,7 +83,7 @@ class Library:
         folders = list_runs(self.root) if self.root.is_dir() else []
         for folder in folders:
             if folder.path.name == run and folder.path != self.root:
-                return self._entry(folder)
+                return self._entry(folder, state)
         raise StorageError(f"there is no run {run!r}. It may have been moved to the trash.")
 
     def size(self, entry: Entry) -> int:
@@ -149,20 +152,22 @@ class Library:
         place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
         return shutil.disk_usage(place).free
 
-    def _entry(self, folder: RunFolder) -> Entry:
+    def _entry(self, folder: RunFolder, state: RunState | None) -> Entry:
+        if state is not None:
+            return _read(folder, state)
         stamp = folder.stamp()
         known = self._known.get(folder.path)
         if known is not None and known[0] == stamp:
             return known[1]
-        entry = _read(folder)
+        entry = _read(folder, None)
         self._known[folder.path] = (stamp, entry)
         return entry
 
 
-def _read(folder: RunFolder) -> Entry:
+def _read(folder: RunFolder, state: RunState | None) -> Entry:
     label = _label(folder)
     try:
-        manifest, state = folder.manifest(), folder.state()
+        manifest, state = folder.manifest(), state or folder.state()
     except StorageError as error:
         name = label or folder.path.name
         return Entry(
