@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig, decode_config
 from lib_automerge.domain.payload import ImageJob, Payload
@@ -54,6 +55,7 @@ class FakeSession:
         if stop():
             return
         self._host.batches.append([job.number for job in jobs])
+        self._host.before_batch(jobs)
         for job in jobs:
             yield job, self._draw(job)
 
@@ -125,6 +127,7 @@ class FakeHost:
         self.open_sessions = 0
         self.rests = 0
         self.broken: Callable[[Mapping[str, float], ImageJob], str | None] = sound
+        self.before_batch: Callable[[Sequence[ImageJob]], None] = lambda jobs: None
         self.judge = BrightnessReward()
 
     def generator(self, config: GeneratorConfig) -> FakeGenerator:
@@ -135,6 +138,36 @@ class FakeHost:
 
     def reward(self, config: RewardConfig) -> BrightnessReward:
         return self.judge
+
+
+class FakeCatalogue:
+    """Implements `app.ports.Catalogue` over a folder with the models of `tiny_models`."""
+
+    name = "fake host"
+    generator_name = "fake"
+
+    def __init__(self, data: Path, models: Mapping[str, str]) -> None:
+        self.data = data
+        self.wildcards = (data / "wildcards",)
+        self.found = [ModelChoice(Path(path).name, path) for path in models.values()]
+        self.news: list[str] = []
+
+    def models(self) -> list[ModelChoice]:
+        return self.found
+
+    def loaded_model(self) -> str | None:
+        return self.found[0].title if self.found else None
+
+    def choices(self) -> Choices:
+        return Choices(
+            samplers=("Euler a", "DPM++ 2M"),
+            schedulers=("Automatic", "Karras"),
+            upscalers=("Latent",),
+            styles=("film",),
+        )
+
+    def notices(self) -> list[str]:
+        return self.news
 
 
 def tiny_models(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,12 +76,30 @@ def save_checkpoint(
     path = folder.path / f"merged-e{recipe.provenance['evaluation']:04d}.safetensors"
     if not path.exists():
         write_merge(recipe, models, path, dtype=config.output.dtype)
+        copy_host_config(models["a"].path, path)
     elif not _holds(path, recipe):
         raise StorageError(
             f"another file has the name of the merged checkpoint: {path}. Move it away and "
             "resume the run."
         )
     return path
+
+
+def copy_host_config(model_a: Path, checkpoint: Path) -> None:
+    """Give a merge the configuration file that model A has for the WebUI, if it has one.
+
+    A YAML beside a checkpoint says how the WebUI builds its network; the merge needs the same.
+    """
+    config, copy = model_a.with_suffix(".yaml"), checkpoint.with_suffix(".yaml")
+    if not config.is_file() or copy.exists():
+        return
+    try:
+        shutil.copyfile(config, copy)
+    except OSError as error:
+        raise StorageError(
+            f"cannot copy {config} to {copy}: {error.strerror}. The checkpoint is saved; copy the "
+            "file yourself."
+        ) from error
 
 
 def _holds(path: Path, recipe: Recipe) -> bool:

@@ -7,6 +7,7 @@ run that was killed anywhere goes on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -51,6 +52,12 @@ from lib_automerge.search import statistics
 from lib_automerge.study.store import OwnedRun, RunManifest
 
 log = logging.getLogger(__name__)
+
+FAILURES = 3
+"""So many candidates in a row that cannot be made mean that the next one cannot be either."""
+
+FAILED = "failed twice"
+"""How the reason of a rejection begins that says nothing about the candidate."""
 
 
 class Runner:
@@ -167,7 +174,13 @@ class Runner:
             log.warning("%s", error)
 
     def _evaluate(self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]) -> None:
-        scores = self._score(scorer, evaluation, Stage.SEARCH, jobs)
+        try:
+            scores = self._score_twice(scorer, evaluation, jobs)
+        except GenerationError as error:
+            if evaluation.origin in BASELINES or self._failing() + 1 >= FAILURES:
+                raise
+            self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
+            return
         if scores.broken is not None:
             self._reject(evaluation, scores)
             return
@@ -184,6 +197,21 @@ class Runner:
                 memory_bytes=peak_memory(),
             )
         )
+
+    def _score_twice(
+        self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]
+    ) -> Scores:
+        """Score a candidate; what failed once (memory was short, say) is tried once more."""
+        try:
+            return self._score(scorer, evaluation, Stage.SEARCH, jobs)
+        except GenerationError as error:
+            self._warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
+            return self._score(scorer, evaluation, Stage.SEARCH, jobs)
+
+    def _failing(self) -> int:
+        """How many evaluations in a row, up to the last one, could not be made."""
+        reasons = [e.rejected or "" for e in reversed(self.state.history)]
+        return len(list(itertools.takewhile(lambda reason: reason.startswith(FAILED), reasons)))
 
     def _score(
         self,

@@ -15,22 +15,7 @@ from lib_automerge.errors import ConfigError, ModelError, RunFailedError, Storag
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.store import RunFolder
 from tests.checkpoints import write_tiny
-from tests.fake_host import BrightnessReward, FakeHost, tiny_config, tiny_models
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return tiny_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def host() -> FakeHost:
-    return FakeHost()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "run"
+from tests.fake_host import BrightnessReward, FakeHost, tiny_config
 
 
 def run(host: FakeHost, config: RunConfig, folder: Path) -> RunState:
