@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lib_automerge.app.estimate import (
+    forecast,
+    images_after_search,
+    images_per_evaluation,
+    planned_images,
+    remaining,
+    work_of,
+)
+from lib_automerge.app.preflight import with_seeds
+from lib_automerge.app.service import Service
+from lib_automerge.domain.payload import Hires, Payload
+from lib_automerge.domain.run import (
+    Evaluated,
+    Origin,
+    Proposed,
+    RunState,
+    Scored,
+    SearchEnded,
+    Stage,
+)
+from tests.fake_host import FakeHost, tiny_config
+
+MODELS = {"a": "a", "b": "b"}
+
+
+def timed(seconds: list[float]) -> RunState:
+    """A state in which evaluation n took so many seconds for its 6 images."""
+    state = RunState()
+    for number, total in enumerate(seconds, start=1):
+        state.add(Proposed(evaluation=number, origin=Origin.SEARCH, weights={}))
+        state.add(
+            Evaluated(
+                evaluation=number,
+                mean=0.0,
+                standard_error=None,
+                images=6,
+                per_payload={},
+                seconds={"total": total},
+            )
+        )
+    return state
+
+
+def test_the_images_of_a_run_are_counted_as_they_are_made(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    config = tiny_config(models)
+    state = Service(FakeHost()).start(config, folder)
+    made = sum(len(images) for images in state.scores.values())
+    assert planned_images(config, RunState()) == made
+    assert planned_images(config, state) == made
+    assert images_per_evaluation(config) == 6
+
+
+def test_payloads_without_seeds_count_with_the_seeds_that_they_will_get() -> None:
+    config = tiny_config(MODELS)
+    bare = tuple(msgspec.structs.replace(p, seeds=()) for p in config.payloads)
+    config = msgspec.structs.replace(config, payloads=bare)
+    seeded = msgspec.structs.replace(config, payloads=with_seeds(bare, config))
+    assert images_per_evaluation(config) == images_per_evaluation(seeded) == 4
+
+
+def test_nothing_is_promised_before_anything_was_timed() -> None:
+    assert remaining(tiny_config(MODELS), RunState()) is None
+
+
+def test_the_pace_of_the_last_ten_counts() -> None:
+    config = tiny_config(MODELS, evaluations=40)
+    slow_start = timed([1000.0] * 10 + [12.0] * 10)
+    left = remaining(config, slow_start)
+    assert left is not None
+    after = images_after_search(config)
+    assert left.seconds == pytest.approx(20 * 12 + after * 2)
+    assert left.low == left.high == left.seconds
+
+
+def test_a_range_is_told_when_enough_is_known() -> None:
+    config = tiny_config(MODELS, evaluations=40)
+    few = remaining(config, timed([10.0, 12.0, 14.0]))
+    assert few is not None
+    assert few.low is None
+    more = remaining(config, timed([10.0, 12.0, 14.0, 16.0, 30.0]))
+    assert more is not None
+    assert more.low is not None
+    assert more.high is not None
+    assert more.low < more.seconds < more.high
+
+
+def test_the_tightest_limit_counts() -> None:
+    config = tiny_config(MODELS, evaluations=1000, hours=1.0)
+    left = remaining(config, timed([60.0] * 10))
+    assert left is not None
+    assert left.seconds == pytest.approx(3600 - 600 + images_after_search(config) * 10)
+
+
+def test_in_the_verdict_only_its_images_are_left() -> None:
+    config = tiny_config(MODELS)
+    state = timed([60.0] * 7)
+    state.add(SearchEnded(reason="done"))
+    left = remaining(config, state)
+    assert left is not None
+    assert left.seconds == pytest.approx(images_after_search(config) * 10)
+    for job in range(4):
+        state.add(
+            Scored(
+                evaluation=1,
+                stage=Stage.VERDICT,
+                job=job,
+                payload="p",
+                seed=job,
+                digest="",
+                file="",
+                score=0.0,
+            )
+        )
+    fewer = remaining(config, state)
+    assert fewer is not None
+    assert fewer.seconds == pytest.approx(left.seconds - 40)
+
+
+def test_a_forecast_without_a_pace_has_no_time() -> None:
+    found = forecast(tiny_config(MODELS, evaluations=40, hours=2.0), None)
+    assert found.evaluations == 40
+    assert found.seconds is None
+
+
+def test_hires_costs_what_its_pixels_cost() -> None:
+    plain = Payload(prompt="x", width=512, height=512, steps=20)
+    twice = msgspec.structs.replace(plain, hires=Hires(scale=2.0))
+    assert work_of(twice) == pytest.approx(5 * work_of(plain))
+    sized = msgspec.structs.replace(
+        plain, hires=Hires(resize_x=1024, resize_y=512, second_pass_steps=10)
+    )
+    assert work_of(sized) == pytest.approx(2 * work_of(plain))

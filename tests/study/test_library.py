@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lib_automerge.errors import StorageError
+from lib_automerge.study.library import Library
+from tests.run_folders import Plan, build
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    root = tmp_path / "runs"
+    for name in ("20260101-aaaa", "20260102-bbbb"):
+        build(root / name, Plan(evaluations=6, size=0))
+    return Library(root)
+
+
+def test_runs_are_listed_newest_first(library: Library) -> None:
+    assert [entry.id for entry in library.entries()] == ["20260102-bbbb", "20260101-aaaa"]
+
+
+def test_no_folder_is_an_empty_list(tmp_path: Path) -> None:
+    assert Library(tmp_path / "nothing").entries() == []
+    with pytest.raises(StorageError, match="there is no run"):
+        Library(tmp_path / "nothing").find("20260101-aaaa")
+
+
+def test_new_ids_fit_the_routes_and_do_not_repeat(library: Library) -> None:
+    ids = {library.new_folder().name for _ in range(50)}
+    assert len(ids) == 50
+    assert all(re.fullmatch(r"[a-z0-9-]{3,40}", name) for name in ids)
+
+
+def test_a_grown_journal_is_read_again_and_an_unchanged_one_is_not(library: Library) -> None:
+    first = library.find("20260101-aaaa")
+    assert library.find("20260101-aaaa") is first
+    journal = first.folder.path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+    again = library.find("20260101-aaaa")
+    assert again is not first
+    assert again.state is not None
+    assert first.state is not None
+    assert again.state.status is not first.state.status
+
+
+def test_a_damaged_run_is_listed_with_its_problem(library: Library) -> None:
+    folder = library.root / "20260101-aaaa"
+    (folder / "run.json").write_text("{")
+    entry = library.find("20260101-aaaa")
+    assert entry.manifest is None
+    assert "Restore it from a backup" in entry.problem
+    assert len(library.entries()) == 2
+
+
+def test_a_name_changes_neither_id_nor_files(library: Library) -> None:
+    before = (library.root / "20260101-aaaa" / "run.json").read_bytes()
+    library.rename("20260101-aaaa", "  my <b>best</b>\n run " + "x" * 200)
+    entry = library.find("20260101-aaaa")
+    assert entry.name.startswith("my <b>best</b> run xxx")
+    assert len(entry.name) == 80
+    assert (library.root / "20260101-aaaa" / "run.json").read_bytes() == before
+    library.rename("20260101-aaaa", "")
+    assert library.find("20260101-aaaa").name != ""
+    (library.root / "20260101-aaaa" / "label.json").write_text("{")
+    assert library.find("20260101-aaaa").id == "20260101-aaaa"
+
+
+def test_the_trash_keeps_everything_twice_over(library: Library) -> None:
+    first = library.trash("20260101-aaaa")
+    assert (first / "journal.jsonl").is_file()
+    assert [entry.id for entry in library.entries()] == ["20260102-bbbb"]
+    build(library.root / "20260101-aaaa", Plan(evaluations=6, size=0))
+    second = library.trash("20260101-aaaa")
+    assert second != first
+    assert (first / "journal.jsonl").is_file()
+    assert (second / "journal.jsonl").is_file()
+
+
+def test_a_run_in_progress_is_not_moved(library: Library) -> None:
+    with (
+        library.find("20260101-aaaa").folder.owned(lambda: 0.0),
+        pytest.raises(StorageError, match="Stop it before you delete it"),
+    ):
+        library.trash("20260101-aaaa")
+    assert library.find("20260101-aaaa")
+
+
+def test_an_export_holds_the_run_but_no_checkpoint(library: Library, tmp_path: Path) -> None:
+    folder = library.root / "20260101-aaaa"
+    (folder / "merged-e0007.safetensors").write_bytes(b"x")
+    target = library.export("20260101-aaaa", tmp_path / "run.zip")
+    names = zipfile.ZipFile(target).namelist()
+    assert "20260101-aaaa/run.json" in names
+    assert "20260101-aaaa/journal.jsonl" in names
+    assert not any(name.endswith((".safetensors", ".lock")) for name in names)
+    with pytest.raises(StorageError):
+        library.export("20260101-aaaa", tmp_path / "no" / "run.zip")
