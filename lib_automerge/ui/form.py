@@ -1,0 +1,358 @@
+"""From the form's values to a run's configuration, and back.
+
+Pure: what the words mean on a host comes in as a `Place`. Going there and back gives the same
+configuration, so a run can be duplicated and its best candidate used as a start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app.ports import ModelChoice
+from lib_automerge.domain import architectures, weights
+from lib_automerge.domain.config import (
+    BlockRule,
+    GeneratorConfig,
+    OutputConfig,
+    RewardConfig,
+    RunConfig,
+    SearchConfig,
+    VerdictConfig,
+)
+from lib_automerge.domain.payload import Payload
+from lib_automerge.errors import ConfigError
+from lib_automerge.merge import methods
+from lib_automerge.reward import registry
+from lib_automerge.ui.fields import (
+    BUDGETS,
+    BY_NAME,
+    CHECKPOINTS,
+    CUSTOM,
+    DTYPES,
+    METHODS,
+    OPTIMIZERS,
+    REWARDS,
+    defaults,
+)
+
+DEFAULT_WEIGHTS: Mapping[str, str] = {"image_reward": "ImageReward.pt"}
+"""Reward -> the file in the folder `rewards` that is used when the form names none."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What the form's words stand for here.
+
+    `models` are the checkpoints by title, `generator` the name of the image backend, `data` the
+    folder of the user's data; `architecture` is that of model A, None while it is unknown.
+    """
+
+    models: tuple[ModelChoice, ...]
+    generator: str
+    data: Path
+    architecture: str | None = None
+
+
+def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
+    """The run that the form describes. What can be checked without reading a file is checked.
+
+    Raises:
+        ConfigError: a value is missing or cannot be read; the text names the field as the form
+            does.
+    """
+    form = _Form(values)
+    method = METHODS.name(form.text("method"))
+    roles = methods.get(method).roles
+    architecture = architectures.get(place.architecture) if place.architecture else None
+    evaluations, hours = BUDGETS.get(form.text("budget"), (0, None))
+    target = None
+    if form.text("budget") not in BUDGETS:
+        evaluations = form.whole("evaluations")
+        hours = form.number_or_none("hours")
+        target = form.number_or_none("target")
+    rules = rules_of(form.text("rules"))
+    if architecture is not None:
+        opted = architecture.text_encoders if form.check("text_encoder") else ()
+        opted += architecture.vae if form.check("vae") else ()
+        rules |= {block: BlockRule() for block in opted if block not in rules}
+    return RunConfig(
+        models={role: path_of(form.text(f"model_{role}"), role, place.models) for role in roles},
+        payloads=payloads_of(form.text("payloads")),
+        name=" ".join(form.text("name").split()),
+        method=method,
+        reward=_reward(form, place),
+        search=SearchConfig(
+            optimizer=OPTIMIZERS.name(form.text("optimizer")),
+            evaluations=evaluations,
+            hours=hours,
+            target=target,
+            patience=form.whole("patience") if form.check("stop_early") else None,
+            low=form.number("low"),
+            high=form.number("high"),
+            blocks=rules,
+            seed=form.whole("seed"),
+            seeds_per_payload=form.whole("seeds_per_payload"),
+            start=start_points(form.text("start"), form.text("start_order"), place.architecture),
+        ),
+        verdict=VerdictConfig(
+            finalists=form.whole("finalists"),
+            finalist_seeds=form.whole("finalist_seeds"),
+            seeds=form.whole("verdict_seeds"),
+        ),
+        generator=GeneratorConfig(name=place.generator),
+        output=OutputConfig(
+            checkpoint=CHECKPOINTS.name(form.text("checkpoint")),
+            dtype=DTYPES.name(form.text("dtype")) or None,
+        ),
+    )
+
+
+def values_of(config: RunConfig, place: Place) -> dict[str, object]:
+    """The form that describes a run; `config_of` gives the run again.
+
+    The image backend is the place's own. A model that is not offered here leaves its field empty.
+    """
+    search, values = config.search, defaults()
+    for role, path in config.models.items():
+        values[f"model_{role}"] = _title(path, place.models)
+    budget = next(
+        (
+            label
+            for label, limits in BUDGETS.items()
+            if limits == (search.evaluations, search.hours) and search.target is None
+        ),
+        CUSTOM,
+    )
+    if budget == CUSTOM:
+        values |= {
+            "evaluations": search.evaluations,
+            "hours": search.hours,
+            "target": search.target,
+        }
+    if search.patience is not None:
+        values["patience"] = search.patience
+    options = dict(config.reward.options)
+    file = options.pop("weights", None)
+    device = options.pop("device", None)
+    rules = dict(search.blocks)
+    opted = {"text_encoder": False, "vae": False}
+    if place.architecture is not None:
+        architecture = architectures.get(place.architecture)
+        opted["text_encoder"] = _take_opted(rules, architecture.text_encoders)
+        opted["vae"] = _take_opted(rules, architecture.vae)
+    return (
+        values
+        | opted
+        | {
+            "method": METHODS.label(config.method),
+            "payloads": payloads_text(config.payloads),
+            "seeds_per_payload": search.seeds_per_payload,
+            "reward": REWARDS.label(config.reward.name),
+            "reward_weights": ""
+            if file in (None, str(default_weights(config.reward.name, place.data)))
+            else str(file),
+            "reward_device": str(device or ""),
+            "reward_options": msgspec.json.encode(options).decode(),
+            "budget": budget,
+            "stop_early": search.patience is not None,
+            "optimizer": OPTIMIZERS.label(search.optimizer),
+            "seed": search.seed,
+            "low": search.low,
+            "high": search.high,
+            "rules": rules_text(rules),
+            "start": "\n".join(weights.format(point) or "{}" for point in search.start),
+            "name": config.name,
+            "checkpoint": CHECKPOINTS.label(config.output.checkpoint),
+            "dtype": DTYPES.label(config.output.dtype or ""),
+            "finalists": config.verdict.finalists,
+            "finalist_seeds": config.verdict.finalist_seeds,
+            "verdict_seeds": config.verdict.seeds,
+        }
+    )
+
+
+def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:
+    """The path of the checkpoint with this title.
+
+    Raises:
+        ConfigError: none is chosen, or there is none with this title.
+    """
+    if not title:
+        raise ConfigError(f"model {role.upper()} is not chosen. Choose a checkpoint.")
+    for model in models:
+        if model.title == title:
+            return model.path
+    raise ConfigError(
+        f"model {role.upper()}: there is no checkpoint {title!r}. Refresh the list and choose one."
+    )
+
+
+def payloads_of(text: str) -> tuple[Payload, ...]:
+    """The payloads of a JSON text.
+
+    Raises:
+        ConfigError: it is not a list of payloads; the text names the place.
+    """
+    try:
+        return msgspec.json.decode(text or "[]", type=tuple[Payload, ...])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"the prompts as text cannot be read: {_lowered(error)}. Correct the text, or choose "
+            "a set again."
+        ) from error
+
+
+def payloads_text(payloads: Sequence[Payload]) -> str:
+    """Payloads as a JSON text, one after the other; fields at their defaults are left out."""
+    lines = [msgspec.json.encode(_told(payload)).decode() for payload in payloads]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+
+
+def rules_of(text: str) -> dict[str, BlockRule]:
+    """The rules for blocks of a JSON text.
+
+    Raises:
+        ConfigError: it does not hold rules by block; the text names the place.
+    """
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, BlockRule])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"the rules as text cannot be read: {_lowered(error)}. Correct the text, or press "
+            '"All free".'
+        ) from error
+
+
+def rules_text(rules: Mapping[str, BlockRule]) -> str:
+    """Rules as a JSON text, a block a line."""
+    lines = [
+        f"{msgspec.json.encode(block).decode()}: {msgspec.json.encode(_told(rule)).decode()}"
+        for block, rule in rules.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
+
+
+def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[str, float], ...]:
+    """The start points of a text: one JSON value, or one list of weights a line.
+
+    Raises:
+        ConfigError: a list cannot be read, or does not say which order it has.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return ()
+    try:
+        msgspec.json.decode(stripped)
+        lists = [stripped]
+    except msgspec.DecodeError:
+        lists = [line for line in stripped.splitlines() if line.strip()]
+    return tuple(weights.parse(one, order, architecture) for one in lists)
+
+
+def default_weights(reward: str, data: Path) -> Path | None:
+    """The file of a reward's weights that is used when none is named; None if it needs none."""
+    name = DEFAULT_WEIGHTS.get(reward)
+    return data / "rewards" / name if name else None
+
+
+class _Form:
+    """Values of the form, read as what they must be."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str:
+        value = self._values.get(name)
+        return "" if value is None else str(value).strip()
+
+    def check(self, name: str) -> bool:
+        return bool(self._values.get(name))
+
+    def number_or_none(self, name: str) -> float | None:
+        value = self._values.get(name)
+        label = BY_NAME[name].label
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            found = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ConfigError(f'"{label}" is not a number: {value!r}. Enter a number.')
+        return found
+
+    def number(self, name: str) -> float:
+        found = self.number_or_none(name)
+        if found is None:
+            default = BY_NAME[name].default
+            raise ConfigError(f'"{BY_NAME[name].label}" is empty. Enter a number, like {default}.')
+        return found
+
+    def whole(self, name: str) -> int:
+        found = self.number(name)
+        if found != int(found):
+            raise ConfigError(
+                f'"{BY_NAME[name].label}" is {found:g}. Enter a whole number, like {int(found)}.'
+            )
+        return int(found)
+
+
+def _reward(form: _Form, place: Place) -> RewardConfig:
+    name = REWARDS.name(form.text("reward"))
+    known = {option.name for option in registry.describe(name).options}
+    text = form.text("reward_options") or "{}"
+    try:
+        options = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"the further options of the reward cannot be read: {_lowered(error)}. Correct the "
+            "text, or empty it."
+        ) from error
+    file = form.text("reward_weights") or default_weights(name, place.data)
+    if file and "weights" in known:
+        options["weights"] = str(file)
+    if form.text("reward_device") and "device" in known:
+        options["device"] = form.text("reward_device")
+    return RewardConfig(name=name, options=options)
+
+
+def _title(path: str, models: Sequence[ModelChoice]) -> str:
+    exact = [model.title for model in models if model.path == path]
+    return (exact or [m.title for m in models if _same_file(m.path, path)] or [""])[0]
+
+
+def _same_file(one: str, two: str) -> bool:
+    try:
+        return Path(one).samefile(two)
+    except OSError:
+        return False
+
+
+def _take_opted(rules: dict[str, BlockRule], blocks: Sequence[str]) -> bool:
+    """Whether all blocks are searched by default; their rules are then taken out."""
+    opted = bool(blocks) and all(rules.get(block) == BlockRule() for block in blocks)
+    if opted:
+        for block in blocks:
+            del rules[block]
+    return opted
+
+
+def _told(value: msgspec.Struct) -> dict[str, object]:
+    """The fields that differ from their defaults, nested ones too."""
+    raw: dict[str, object] = {}
+    for field in msgspec.structs.fields(value):
+        held = getattr(value, field.name)
+        if not field.required and held == field.default:
+            continue
+        if field.default_factory is not msgspec.NODEFAULT and held == field.default_factory():
+            continue
+        raw[field.name] = _told(held) if isinstance(held, msgspec.Struct) else held
+    return raw
+
+
+def _lowered(error: Exception) -> str:
+    text = str(error)
+    return text[:1].lower() + text[1:]
