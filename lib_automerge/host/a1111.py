@@ -1,0 +1,179 @@
+"""AUTOMATIC1111's WebUI as the host of runs. Import it only inside that WebUI.
+
+`A1111Host` is what the application needs of it (generators, rewards, what there is to choose from);
+`A1111` (in `a1111_webui`) is what making images needs of it.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import (
+    call_queue,
+    devices,
+    extensions,
+    launch_utils,
+    paths,
+    sd_models,
+    sd_samplers,
+    sd_schedulers,
+    shared,
+)
+
+from lib_automerge import reward
+from lib_automerge.app.ports import Choices, ModelChoice
+from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.payload import Payload
+from lib_automerge.errors import ConfigError, unknown_name
+from lib_automerge.generate.base import Generator
+from lib_automerge.host.a1111_facts import loras
+from lib_automerge.host.a1111_webui import A1111
+from lib_automerge.host.txt2img_form import Txt2imgForm, payload_of
+from lib_automerge.host.webui import WebUIGenerator
+from lib_automerge.reward import Reward
+
+__all__ = ["A1111", "A1111Host", "Txt2imgForm", "payload_of"]
+
+LITTLE_MEMORY = 1 << 30
+"""Free video memory (bytes) below which a run is likely to fail."""
+_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)")
+
+
+class A1111Host:
+    """Implements `app.ports.Host` and `app.ports.Catalogue` with the WebUI in this process."""
+
+    generator_name = "a1111"
+
+    def __init__(self) -> None:
+        self.name = f"AUTOMATIC1111 WebUI {launch_utils.git_tag()}"
+        self.data = Path(paths.data_path) / "automerge"
+
+    @property
+    def wildcards(self) -> tuple[Path, ...]:
+        """The user's own folder, and those of the extensions that people keep theirs in."""
+        folders = [self.data / "wildcards"]
+        folders += [
+            Path(extension.path) / "wildcards"
+            for extension in extensions.extensions
+            if extension.enabled and "wildcards" in extension.name.lower()
+        ]
+        folders += [
+            Path(extension.path) / "wildcards"
+            for extension in extensions.extensions
+            if extension.enabled and "dynamic-prompts" in extension.name.lower()
+        ]
+        return tuple(folders)
+
+    def generator(self, config: GeneratorConfig) -> Generator:
+        """The WebUI itself; see `app.ports.Host`."""
+        if config.name != self.generator_name:
+            raise ConfigError(unknown_name("generator", config.name, [self.generator_name]))
+        for field in ("device", "dtype"):
+            value = getattr(config, field)
+            if value is not None:
+                raise ConfigError(
+                    f"generator.{field} is {value!r}, but in the WebUI its command line decides. "
+                    "Leave it out."
+                )
+        return WebUIGenerator(A1111(), config.threads)
+
+    def check_payload(self, payload: Payload) -> None:
+        """Check every name that the payload takes from the WebUI; see `app.ports.Host`."""
+        known = self.choices()
+        samplers = set(sd_samplers.all_samplers_map)
+        named: list[tuple[str, str | None, set[str]]] = [
+            ("sampler", payload.sampler, samplers),
+            ("scheduler", payload.scheduler, set(known.schedulers)),
+            *(("style", style, set(known.styles)) for style in payload.styles),
+            *(("option", key, set(shared.opts.data_labels)) for key in payload.override_settings),
+        ]
+        if payload.hires is not None:
+            named += [
+                ("sampler", payload.hires.sampler, samplers),
+                ("scheduler", payload.hires.scheduler, set(known.schedulers)),
+                ("upscaler", payload.hires.upscaler, set(known.upscalers)),
+            ]
+        available = loras()
+        if available is not None:
+            prompts = [payload.prompt, payload.hires.prompt or "" if payload.hires else ""]
+            named += [("LoRA", name, available) for text in prompts for name in _LORA.findall(text)]
+        for kind, name, names in named:
+            if name is not None and name not in names:
+                raise ConfigError(f"payload {payload.name!r}: {unknown_name(kind, name, names)}")
+        for key in payload.override_settings:
+            if shared.opts.data_labels[key].restrict_api:
+                raise ConfigError(
+                    f"payload {payload.name!r}: the option {key!r} cannot be set for single images."
+                    " Remove it from override_settings."
+                )
+
+    def reward(self, config: RewardConfig) -> Reward:
+        """A registered reward; see `app.ports.Host`."""
+        return reward.create(config.name, **config.options)
+
+    def models(self) -> list[ModelChoice]:
+        """The checkpoints; read afresh unless the WebUI is working, which needs the list to last.
+
+        See `app.ports.Catalogue`.
+        """
+        if call_queue.queue_lock.acquire(blocking=False):
+            try:
+                shared.refresh_checkpoints()
+            finally:
+                call_queue.queue_lock.release()
+        return [
+            ModelChoice(info.title, str(Path(info.filename).absolute()))
+            for info in list(sd_models.checkpoints_list.values())
+        ]
+
+    def loaded_model(self) -> str | None:
+        """The title of the checkpoint that is loaded, or will be; see `app.ports.Catalogue`."""
+        model = sd_models.model_data.sd_model
+        if model is not None:
+            title: str = model.sd_checkpoint_info.title
+            return title
+        chosen = sd_models.checkpoint_aliases.get(shared.opts.data.get("sd_model_checkpoint"))
+        return None if chosen is None else chosen.title
+
+    def choices(self) -> Choices:
+        """See `app.ports.Catalogue`."""
+        return Choices(
+            samplers=tuple(sd_samplers.visible_sampler_names()),
+            schedulers=tuple(scheduler.label for scheduler in sd_schedulers.schedulers),
+            upscalers=(
+                *shared.latent_upscale_modes,
+                *(upscaler.name for upscaler in shared.sd_upscalers),
+            ),
+            styles=tuple(shared.prompt_styles.styles),
+        )
+
+    def notices(self) -> list[str]:
+        """See `app.ports.Catalogue`."""
+        found = []
+        if shared.state.job:
+            found.append("The WebUI is working: the run begins when that is done.")
+        memory = self.resources()
+        free = memory.get("vram_total", 0) - memory.get("vram_used", 0)
+        if "vram_total" in memory and free < LITTLE_MEMORY:
+            found.append(
+                f"Only {free / 1e9:.1f} GB of video memory are free. Close other programs that use "
+                "the graphics card."
+            )
+        return found
+
+    def resources(self) -> dict[str, int]:
+        """Memory in bytes: `vram_used`, `vram_total`, `ram_used`, `ram_total`, as far as known."""
+        found: dict[str, int] = {}
+        if torch.device(devices.device).type == "cuda":
+            free, total = torch.cuda.mem_get_info(devices.device)
+            found |= {"vram_used": total - free, "vram_total": total}
+        if find_spec("psutil") is not None:
+            import psutil
+
+            memory: Any = psutil.virtual_memory()
+            found |= {"ram_used": memory.total - memory.available, "ram_total": memory.total}
+        return found

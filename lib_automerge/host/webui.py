@@ -1,0 +1,409 @@
+"""Images from inside a WebUI: the policy that keeps a run and the WebUI from harming each other.
+
+Hides when the queue is held, how candidates get into the live model, how the user's model comes
+back, and what happens when somebody skips, interrupts, reloads or swaps the model in between. What
+is special to one WebUI is behind `host.ports.WebUI`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from lib_automerge.domain import architectures
+from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.errors import ConfigError, GenerationError, HostError
+from lib_automerge.generate.base import PauseRequested, StopFlag
+from lib_automerge.host.ports import Ending, LiveModel, Placement, WebUI
+from lib_automerge.host.self_check import self_check
+from lib_automerge.merge.engine import Merger, changed_blocks
+from lib_automerge.merge.readers import Checkpoint
+
+log = logging.getLogger(__name__)
+
+BREATH_S = 0.05
+"""How long a shared WebUI is left to the others: its lock is fair to those who wait this long."""
+ATTEMPTS = 5
+"""How often a batch is made again because somebody else changed the model meanwhile."""
+
+
+def _never() -> bool:
+    return False
+
+
+class WebUIGenerator:
+    """Makes images with the WebUI's own code and model; implements `generate.base.Generator`.
+
+    Args:
+        host: the WebUI in whose process we are.
+        threads: CPU threads for torch while a session is open; None leaves its setting.
+    """
+
+    def __init__(self, host: WebUI, threads: int | None = None) -> None:
+        self._host = host
+        self._threads = threads
+        self._placement = Placement()
+
+    def fingerprint(self) -> dict[str, str]:
+        """What besides the recipe decides the images' bits."""
+        facts = self._host.fingerprint()
+        if self._threads is not None and "threads" in facts:
+            facts["threads"] = str(self._threads)
+        return facts
+
+    def check(self, model: Checkpoint) -> None:
+        """Refuse what the WebUI makes no images from; see `generate.base.Generator.check`."""
+        self._host.check(model)
+
+    @contextmanager
+    def open(
+        self, models: Mapping[str, Checkpoint], stop: StopFlag = _never
+    ) -> Iterator[WebUISession]:
+        """Hold the WebUI with model A loaded; see `generate.base.Generator.open`.
+
+        A checkpoint alone is a merge of an earlier session's models, or any other file: it is
+        loaded by the WebUI's own loader, with the configuration and VAE of that session's A.
+
+        Raises:
+            PauseRequested: `stop` said so while others had the WebUI.
+            HostError: the WebUI does not load A, or does not do as it is told (`self_check`).
+        """
+        if not self._host.reserve(stop):
+            raise PauseRequested("You stopped the run while it waited for the WebUI's queue.")
+        threads = torch.get_num_threads()
+        session = WebUISession(self._host, models, self._placement)
+        try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            session.begin()
+            if len(models) > 1:
+                self._placement = self._host.placement(models["a"])
+            yield session
+        finally:
+            session.close()
+            torch.set_num_threads(threads)
+
+
+class WebUISession:
+    """The WebUI's model while it is ours; made by `WebUIGenerator.open`."""
+
+    def __init__(self, host: WebUI, models: Mapping[str, Checkpoint], placement: Placement) -> None:
+        self._host = host
+        self._models = dict(models)
+        self._a = models["a"]
+        self._placement = placement
+        self._architecture = architectures.get(self._a.detection.architecture)
+        self._held = True
+        self._live: LiveModel | None = None
+        # what the live model holds: A for no weights, unknown for None
+        self._weights: dict[str, float] | None = {}
+        self._pulse: list[Tensor] = []
+        self._merger: tuple[str, Merger] | None = None
+        self._recipe: Recipe | None = None
+        self._limit: int | None = None
+        self._stop: StopFlag = _never
+        self._news: list[str] = []
+
+    def begin(self) -> None:
+        """Load A and see that the WebUI obeys.
+
+        Raises:
+            HostError: it does not.
+        """
+        self._take_over()
+        foreign = self._host.foreign_vae()
+        if foreign is not None:
+            self._news.append(
+                f"The WebUI uses the VAE {foreign} for all images; the models' own VAEs play no "
+                "part in this run."
+            )
+        self._news += self_check(self, self._a, self._models.get("b"))
+
+    def apply(self, recipe: Recipe) -> None:
+        """Merge the recipe into the live model: only blocks whose weight differs from theirs.
+
+        Raises:
+            ConfigError: the recipe names an unknown method, block or role.
+            ModelError: the models do not hold what the recipe asks for.
+            HostError: it searches the VAE while the WebUI uses another one.
+        """
+        missing = sorted(set(recipe.models) - set(self._models))
+        if missing:
+            raise ConfigError(
+                f"the recipe needs model {missing[0]!r}, but only {sorted(self._models)} are open. "
+                "Open it with the others."
+            )
+        self._keep_hold()
+        self._merge(recipe)
+        self._recipe = recipe
+
+    def images(self, jobs: Sequence[ImageJob], stop: StopFlag) -> Iterator[tuple[ImageJob, Image]]:
+        """See `generate.base.Session.images`."""
+        self._stop = stop
+        for batch in batches_of(jobs):
+            done = 0
+            while done < len(batch):
+                if stop():
+                    return
+                part = batch[done : done + (self._limit or len(batch))]
+                pictures = self._attempt(part)
+                if pictures is not None:
+                    yield from zip(part, pictures, strict=True)
+                    done += len(part)
+
+    def rest(self) -> None:
+        """Let those in who wait for the WebUI, on the user's own model, if the user shares it."""
+        if not self._held or not self._host.visitors():
+            return
+        self._restore()
+        self._host.release()
+        self._held = False
+        self._live = None
+        time.sleep(BREATH_S)
+        if self._host.reserve(self._stop):
+            self._held = True
+            self._take_over()
+
+    def warnings(self) -> list[str]:
+        """See `generate.base.Session.warnings`."""
+        news, self._news = self._news + (self._host.wishes() if self._held else []), []
+        return news
+
+    def close(self) -> None:
+        """Put A's weights back, then the user's model, then open the queue; never raises."""
+        if not self._held:
+            return
+        try:
+            self._restore()
+        finally:
+            self._held = False
+            self._live = None
+            self._host.release()
+
+    # --- what the self-check uses -------------------------------------------------------------
+
+    def picture(self, job: ImageJob) -> Image:
+        """One image of the model as it is.
+
+        Raises:
+            HostError: the WebUI could not make it.
+        """
+        for picture in self._attempt_until_made([job]):
+            return picture
+        raise HostError("the WebUI made no test image. Look at its console.")
+
+    def reload(self) -> None:
+        """Have the WebUI read A's file again."""
+        self._take_over(afresh=True)
+
+    def difference(self) -> str | None:
+        """The first key of A that the live model does not hold."""
+        return self._model().difference(self._a, vae=self._host.foreign_vae() is None)
+
+    # --- the model ----------------------------------------------------------------------------
+
+    def _take_over(self, *, afresh: bool = False) -> None:
+        """Make A the live model, as its file has it."""
+        self._host.load(self._a, self._placement, afresh=afresh)
+        self._live = self._host.live(self._a)
+        self._weights = {}
+        self._watch()
+
+    def _model(self) -> LiveModel:
+        assert self._live is not None
+        return self._live
+
+    def _merge(self, recipe: Recipe) -> None:
+        if self._merger is None or self._merger[0] != recipe.method:
+            self._merger = (recipe.method, Merger(self._models, recipe.method))
+            previous: dict[str, float] | None = None
+        else:
+            previous = self._weights
+        merger = self._merger[1]
+        merger.check(recipe.weights)
+        wanted = {name: weight for name, weight in recipe.weights.items() if weight}
+        self._leave_out_vae(wanted, recipe)
+        blocks = changed_blocks(previous, wanted)
+        if blocks is None:
+            # Weight 0 is model A for every method; any other weight means something else.
+            held = self._mergeable() if self._weights is None else set(self._weights)
+            blocks = held | set(wanted)
+        self._write(merger, wanted, blocks)
+
+    def _write(self, merger: Merger, wanted: dict[str, float], blocks: set[str]) -> None:
+        live = self._model()
+        self._weights = None
+        live.begin(blocks)
+        merger.merge(wanted, live, blocks=blocks)
+        live.finish()
+        self._weights = wanted
+        if not blocks.isdisjoint(self._architecture.text_encoders):
+            self._host.text_encoder_changed()
+        self._watch()
+
+    def _watch(self) -> None:
+        self._pulse = self._model().pulse(self._architecture.blocks)
+
+    def _mergeable(self) -> set[str]:
+        """The blocks that are ours to write."""
+        blocks = set(self._architecture.blocks)
+        if self._host.foreign_vae() is not None:
+            blocks -= set(self._architecture.vae)
+        return blocks
+
+    def _leave_out_vae(self, wanted: dict[str, float], recipe: Recipe) -> None:
+        """Never write to a VAE that is not A's: it is in no image, and it is not ours.
+
+        Raises:
+            HostError: the recipe gives the VAE a weight of its own, which would not show.
+        """
+        foreign = self._host.foreign_vae()
+        if foreign is None:
+            return
+        for block in self._architecture.vae:
+            weight = wanted.pop(block, 0.0)
+            if weight and set(recipe.weights.values()) - {0.0, weight}:
+                raise HostError(
+                    f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
+                    "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
+                )
+
+    def _restore(self) -> None:
+        """Make the live model A again; never raises.
+
+        A's weights come from its file. If they cannot be written, the WebUI reads the file again;
+        if it cannot, it forgets the model: A's name must not stay on merged weights.
+        """
+        try:
+            # The WebUI may have put it aside, from where it would bring it back as A.
+            if self._live is None or not self._host.named(self._live, self._a):
+                return
+            if self._weights != {}:
+                blocks = self._mergeable() if self._weights is None else set(self._weights)
+                merger = self._merger[1] if self._merger else Merger(self._models, "weighted_sum")
+                self._write(merger, {}, blocks)
+            key = self.difference()
+            if key is None:
+                return
+            log.error("the weight %s was not restored; the WebUI reads model A again", key)
+        except Exception:
+            # whatever it was, the next step heals it, and the run's own error matters more
+            log.exception("the model could not be restored; the WebUI reads model A again")
+        try:
+            self._take_over(afresh=True)
+        except Exception:
+            log.exception("model A could not be loaded again; the WebUI forgets it")
+            self._host.disown()
+
+    def _keep_hold(self) -> None:
+        """See that the live model is ours, with what we merged; else put both back.
+
+        Raises:
+            HostError: A cannot be loaded again.
+        """
+        if self._intact():
+            return
+        self._news.append(
+            "Somebody else changed the WebUI's model during the run. Model A was loaded again, and "
+            "the images in the making were discarded."
+        )
+        self._take_over(afresh=True)
+        if self._recipe is not None:
+            self._merge(self._recipe)
+
+    def _intact(self) -> bool:
+        live = self._live
+        if live is None or not self._host.holds(live, self._a):
+            return False
+        now = live.pulse(self._architecture.blocks)
+        return all(torch.equal(a, b) for a, b in zip(now, self._pulse, strict=True))
+
+    # --- the images ---------------------------------------------------------------------------
+
+    def _attempt_until_made(self, jobs: Sequence[ImageJob]) -> Sequence[Image]:
+        for _ in range(ATTEMPTS):
+            pictures = self._attempt(jobs)
+            if pictures is not None:
+                return pictures
+        return ()
+
+    def _attempt(self, jobs: Sequence[ImageJob]) -> Sequence[Image] | None:
+        """Return the jobs' images, or None if they are to be made again, perhaps in smaller parts.
+
+        Raises:
+            PauseRequested: the user interrupted.
+            GenerationError: the WebUI cannot make them.
+        """
+        for _ in range(ATTEMPTS):
+            self._heed(self._host.asked())
+            self._keep_hold()
+            shot = self._host.generate(jobs, self._labels())
+            self._news += shot.notes
+            if shot.ending in (Ending.SKIPPED, Ending.INTERRUPTED, Ending.RELOADING):
+                self._heed(shot.ending)
+                return None
+            if shot.ending is Ending.OUT_OF_MEMORY:
+                self._halve(jobs)
+                return None
+            if self._intact():
+                if shot.ending is Ending.FAILED:
+                    raise GenerationError(
+                        f"the WebUI failed on payload {jobs[0].payload.name!r}: {shot.reason} "
+                        "Change its settings, or look at the WebUI's console."
+                    )
+                return shot.images
+        raise HostError(
+            f"the WebUI's model was changed {ATTEMPTS} times while one image was made. Switch off "
+            "what does that: another extension, or a program that uses the WebUI's API."
+        )
+
+    def _heed(self, ending: Ending | None) -> None:
+        if ending is Ending.INTERRUPTED:
+            raise PauseRequested("You interrupted the WebUI.")
+        if ending is Ending.RELOADING:
+            self._host.wait_for_reload(self._stop)
+
+    def _halve(self, jobs: Sequence[ImageJob]) -> None:
+        self._host.free_memory()
+        payload = jobs[0].payload
+        size = f"{payload.width}x{payload.height}"
+        if len(jobs) == 1:
+            raise GenerationError(
+                f"out of memory with a single image of {size}. Use smaller images, start the WebUI "
+                "with --medvram, or close other programs that use the graphics card."
+            )
+        self._limit = len(jobs) // 2
+        self._news.append(
+            f"Out of memory with {len(jobs)} images of {size} at once; going on with "
+            f"{self._limit}. Set batch_size to {self._limit} to avoid the lost time."
+        )
+
+    def _labels(self) -> dict[str, str]:
+        """What the infotext says about where an image is from."""
+        if self._recipe is None:
+            return {"Automerge candidate": "A"}
+        known = self._recipe.provenance
+        labels = {"Automerge run": str(known["run"])} if "run" in known else {}
+        return labels | {"Automerge candidate": candidate_name(self._recipe)}
+
+
+def candidate_name(recipe: Recipe) -> str:
+    """The number of the evaluation if the recipe knows it, and eight digits of its weights' hash.
+
+    Model A is "A".
+    """
+    if not any(recipe.weights.values()):
+        return "A"
+    content = json.dumps([recipe.method, sorted(recipe.weights.items())])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    number = recipe.provenance.get("evaluation")
+    return digest if number is None else f"{number} {digest}"
