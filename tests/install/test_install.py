@@ -52,7 +52,7 @@ def run_pip(command, desc=None):
     done = subprocess.run(f'"{sys.executable}" -m pip {command} --prefer-binary', shell=True,
                           capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"Couldn't install {desc}.\\nstdout: {done.stdout}\\nstderr: {done.stderr}")
+        raise RuntimeError(f"Couldn't install {desc}.\\n{done.stdout}\\n{done.stderr}")
 """
 
 
