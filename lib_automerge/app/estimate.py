@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 
@@ -77,6 +78,33 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
         seconds=_limited(left * statistics.median(paces), limit) + proof,
         low=_limited(left * paces[len(paces) // 4], limit) + proof if known else None,
         high=_limited(left * paces[-1 - len(paces) // 4], limit) + proof if known else None,
+    )
+
+
+def planned_evaluations(config: RunConfig, state: RunState) -> int:
+    """How many evaluations the search has if nothing but its limits ends it."""
+    done = len(state.history)
+    if state.search_ended is not None:
+        return done
+    timed = [e.seconds["total"] for e in state.history if e.seconds.get("total") and e.images]
+    if config.search.hours is None or not timed:
+        return config.search.evaluations
+    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
+    left = max(0.0, config.search.hours * 3600 - spent)
+    allowed = done + math.ceil(left / statistics.median(timed[-RECENT:]))
+    return min(config.search.evaluations, allowed)
+
+
+def images_in_stage(config: RunConfig, stage: Stage) -> int:
+    """How many images one candidate is scored by in a stage."""
+    if stage is Stage.SEARCH:
+        return images_per_evaluation(config)
+    if stage is Stage.FINALISTS:
+        return len(_searched(config)) * config.verdict.finalist_seeds
+    held_out = [p for p in config.payloads if p.held_out]
+    return sum(
+        [len(p.seeds) or config.verdict.seeds for p in held_out]
+        or [config.verdict.seeds for _ in _searched(config)]
     )
 
 

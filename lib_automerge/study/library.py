@@ -6,6 +6,7 @@ never become part of a path.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import shutil
 import time
@@ -72,7 +73,13 @@ class Library:
         states = known or {}
         folders = [f for f in list_runs(self.root) if f.path != self.root]
         found = [self._entry(folder, states.get(folder.path)) for folder in folders]
-        return sorted(found, key=lambda entry: entry.id, reverse=True)
+        return sorted(found, key=_begun, reverse=True)
+
+    def stamp(self, but: Path | None = None) -> str:
+        """Changes with every run that is added, removed, renamed or written to, except `but`."""
+        folders = list_runs(self.root) if self.root.is_dir() else []
+        stamps = [(f.path.name, f.path != but and f.stamp(), _label(f)) for f in folders]
+        return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
 
     def find(self, run: str, state: RunState | None = None) -> Entry:
         """The run with this id; with its state given, its journal is not read again.
@@ -180,6 +187,13 @@ def _read(folder: RunFolder, state: RunState | None) -> Entry:
         )
     name = label or manifest.config.name or folder.path.name
     return Entry(id=folder.path.name, name=name, folder=folder, manifest=manifest, state=state)
+
+
+def _begun(entry: Entry) -> tuple[float, str]:
+    started = entry.state.started if entry.state is not None else None
+    if started is not None:
+        return started.time, entry.id
+    return entry.folder.created(), entry.id
 
 
 def _label(folder: RunFolder) -> str:

@@ -136,6 +136,13 @@ class RunFolder:
             return 0, 0
         return found.st_size, found.st_mtime_ns
 
+    def created(self) -> float:
+        """When `run.json` was written, in seconds since the epoch; 0 if that is unknown."""
+        try:
+            return self._manifest.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def running(self) -> bool:
         """Whether some process works on the run now."""
         lock = filelock.FileLock(self.path / "run.lock", timeout=0)

@@ -1,0 +1,199 @@
+"""The status strip: what happens now, in one line, with the buttons that change it."""
+
+from __future__ import annotations
+
+from lib_automerge.app.standing import RESUMABLE, RunStanding, Standing
+from lib_automerge.app.worker import Phase
+from lib_automerge.domain.run import Stage
+from lib_automerge.study.formats import number, plural, signed
+from lib_automerge.study.markup import EMPTY, Markup, element, join
+from lib_automerge.ui.views.parts import button, clock_time
+
+WORDS = {
+    Phase.IDLE: "No run",
+    Phase.STARTING: "Starting",
+    Phase.RUNNING: "Running",
+    Phase.PAUSING: "Pausing",
+    Phase.STOPPING: "Stopping",
+    Phase.FINISHING: "Finishing",
+}
+MEANINGS = {
+    Phase.PAUSING: "after this evaluation; then the WebUI is free again.",
+    Phase.STOPPING: "after the images in the air.",
+    Phase.FINISHING: "the search ends after this evaluation, then the best is proved.",
+}
+STOP_QUESTION = (
+    "Stop the run now? Images that are not scored yet are made again when you resume it; "
+    "everything else is kept."
+)
+
+
+def strip(now: Standing, clock: float) -> Markup:
+    """Draw the strip; `clock` is the time in seconds since the epoch."""
+    if now.busy:
+        kind, words, actions = now.phase.value, _busy(now, clock), _busy_actions(now)
+    else:
+        kind, words, actions = _idle(now)
+    return element(
+        "div",
+        words,
+        # the host's shortcuts look for buttons of these ids in every tab, also when idle
+        element("div", *actions, _interrupt(now), _skip(), class_="automerge-actions"),
+        class_=f"automerge-strip is-{kind}",
+    )
+
+
+def announcement(now: Standing) -> str:
+    """What a screen reader says when it changes: the state, without numbers that tick."""
+    if now.busy:
+        name = now.run.name if now.run else now.name
+        return f"{WORDS[now.phase]}: {name}."
+    if now.failure:
+        return f"The run did not start: {now.failure}"
+    if now.run is None:
+        return "No run."
+    return f"{_capital(now.run.state)}: {now.run.name}. {now.run.sentence}"
+
+
+def _busy(now: Standing, clock: float) -> Markup:
+    run = now.run
+    state = [
+        element("span", class_="automerge-dot", aria_hidden="true"),
+        element("strong", WORDS[now.phase]),
+        " ",
+        element("span", run.name if run else now.name, class_="automerge-name"),
+    ]
+    head = element("p", *state, class_="automerge-state")
+    meaning = MEANINGS.get(now.phase)
+    note = element("p", meaning, class_="hint") if meaning else EMPTY
+    if run is None:
+        doing = "Checking models and reward. This takes minutes for large files."
+        return join([head, note or element("p", doing, class_="hint")])
+    return join([head, note, element("ul", *_numbers(run, clock), class_="automerge-numbers")])
+
+
+def _numbers(run: RunStanding, clock: float) -> list[Markup]:
+    items = [_number(_where(run), "", "")]
+    if run.best is not None:
+        items.append(_number("best", number(run.best, run.decimals), "best"))
+    if run.difference is not None:
+        shown = signed(run.difference, run.decimals)
+        items.append(_number("over the better parent", shown, "difference"))
+    parents = [("A", run.parent_a), ("B", run.parent_b), ("50:50", run.half)]
+    items += [
+        _number(name, number(value, run.decimals), "parent")
+        for name, value in parents
+        if value is not None
+    ]
+    if run.per_hour is not None:
+        items.append(_number("evaluations per hour", f"{run.per_hour:.0f}", "pace"))
+    if run.remaining is not None:
+        items.append(
+            element("li", "done about ", element("b", clock_time(run.remaining.seconds, clock)))
+        )
+    elif run.finished_evaluations == 0:
+        items.append(element("li", "measuring the pace"))
+    if run.warnings:
+        items.append(element("li", f"⚠ {plural(run.warnings, 'warning')}"))
+    return items
+
+
+def _where(run: RunStanding) -> str:
+    if run.stage is Stage.SEARCH:
+        return f"evaluation {run.evaluation:,} of {run.planned:,}"
+    return "scoring the finalists again" if run.stage is Stage.FINALISTS else "proving the best"
+
+
+def _number(label: str, value: str, kind: str) -> Markup:
+    if not value:
+        return element("li", element("b", label))
+    return element("li", element("span", label), " ", element("b", value), class_=kind)
+
+
+def _busy_actions(now: Standing) -> list[Markup]:
+    actions = []
+    run = now.run
+    searching = run is not None and run.stage is Stage.SEARCH and run.best is not None
+    if now.phase is Phase.RUNNING and searching:
+        actions.append(
+            button(
+                "Finish",
+                "finish",
+                hint="Stop searching after this evaluation and prove the best so far",
+            )
+        )
+    if now.phase is not Phase.STOPPING:
+        actions.append(button("Stop now", "stop", confirm=STOP_QUESTION))
+    return actions
+
+
+def _interrupt(now: Standing) -> Markup:
+    usable = now.phase in (Phase.RUNNING, Phase.STARTING, Phase.FINISHING)
+    return button(
+        "Pause",
+        "pause",
+        primary=True,
+        hint="After this evaluation: your model is restored and the WebUI is free",
+        id="automerge_interrupt",
+        style=f"display: {'block' if usable else 'none'}",
+    )
+
+
+def _skip() -> Markup:
+    # without it the host's Alt+Enter raises an error in this tab; a run has nothing to skip
+    return element(
+        "button", type="button", id="automerge_skip", style="display: none", tabindex="-1"
+    )
+
+
+def _idle(now: Standing) -> tuple[str, Markup, list[Markup]]:
+    run = now.run
+    if now.failure:
+        words = _said("The run did not start", "", now.failure)
+        return "failed", words, []
+    if run is None:
+        words = _said("No run yet", "", "Choose model B and press Start.")
+        return "idle", words, []
+    actions = [button("Open results", "open", run.id)]
+    if run.state in RESUMABLE:
+        actions.insert(0, button("Resume", "resume", run.id, primary=True))
+    words = _said(_capital(run.state), run.name, _ended(run), _others(now))
+    return run.state.replace(" ", "-"), words, actions
+
+
+def _ended(run: RunStanding) -> str:
+    at = f"{plural(run.finished_evaluations, 'evaluation')} done."
+    match run.state:
+        case "finished":
+            return run.sentence
+        case "failed":
+            return f"{run.reason} {at} Everything scored is kept."
+        case "paused":
+            return f"{run.reason} {at} {run.sentence}".strip()
+        case "interrupted":
+            return f"{at} The program ended while it ran; nothing that was scored is lost."
+        case "stopped":
+            return f"{at} {run.sentence}"
+    return f"Another process works on it. {at}"
+
+
+def _others(now: Standing) -> str:
+    if not now.unfinished:
+        return ""
+    return f"{plural(len(now.unfinished), 'other run')} can be resumed: see Runs."
+
+
+def _said(state: str, name: str, *sentences: str) -> Markup:
+    head = element(
+        "p",
+        element("span", class_="automerge-dot", aria_hidden="true"),
+        element("strong", state),
+        " ",
+        element("span", name, class_="automerge-name"),
+        class_="automerge-state",
+    )
+    return join([head, *(element("p", s, class_="hint") for s in sentences if s)])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
