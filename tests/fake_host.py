@@ -20,7 +20,7 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig, decode_config
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.generate.base import StopFlag
+from lib_automerge.generate.base import StopFlag, never
 from lib_automerge.generate.loading import check_complete
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
@@ -90,7 +90,9 @@ class FakeGenerator:
         check_complete(model)
 
     @contextlib.contextmanager
-    def open(self, models: Mapping[str, Checkpoint]) -> Iterator[FakeSession]:
+    def open(
+        self, models: Mapping[str, Checkpoint], stop: StopFlag = never
+    ) -> Iterator[FakeSession]:
         self._host.open_sessions += 1
         try:
             yield FakeSession(models, self._host)

@@ -11,13 +11,8 @@ import msgspec
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import Activity, AnyEvent, RunState
-from lib_automerge.generate.base import Generator, StopFlag
+from lib_automerge.generate.base import Generator, StopFlag, never
 from lib_automerge.reward.base import Reward
-
-
-def never() -> bool:
-    """A flag that is never set."""
-    return False
 
 
 class Controls(msgspec.Struct, frozen=True):
@@ -97,8 +92,10 @@ class Catalogue(Protocol):
     data: Path
     """The folder for runs, payload sets and the draft."""
 
-    wildcards: tuple[Path, ...]
-    """Folders of wildcard files, the user's first; may not exist."""
+    @property
+    def wildcards(self) -> tuple[Path, ...]:
+        """Folders of wildcard files, the user's first; may not exist."""
+        ...
 
     def models(self) -> list[ModelChoice]:
         """The checkpoints, read afresh from their folders."""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from lib_automerge.app import outcome, proof
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
@@ -112,7 +114,7 @@ class Runner:
         try:
             start = time.perf_counter()
             self._record.tell(Activity.LOADING)
-            with self._generator.open(self._models) as session:
+            with self._generator.open(self._models, self._controls.stop) as session:
                 self._loading_s = time.perf_counter() - start
                 folder = self._run.folder
                 scorer = Scorer(session, self._reward, folder, self._record, self._controls.stop)
@@ -223,7 +225,8 @@ class Runner:
         until_broken: bool = True,
     ) -> Scores:
         known = self.state.scores.get((stage, evaluation.number), {})
-        recipe = self._plan.recipe(evaluation)
+        origin = {"run": self._run.folder.path.name, "evaluation": evaluation.number}
+        recipe = msgspec.structs.replace(self._plan.recipe(evaluation), provenance=origin)
         return scorer.score(
             evaluation.number, stage, recipe, jobs, known, until_broken=until_broken
         )

@@ -16,6 +16,11 @@ StopFlag = Callable[[], bool]
 """Asked between batches; true means: finish what is in the air and return."""
 
 
+def never() -> bool:
+    """A flag that is never set."""
+    return False
+
+
 class PauseRequested(Exception):  # noqa: N818 - a request, not an error
     """The user interrupted the backend itself; the text says how. Nothing finished is lost."""
 
@@ -64,9 +69,15 @@ class Generator(Protocol):
         """Raise ModelError if this checkpoint cannot be model A here; loads nothing."""
         ...
 
-    def open(self, models: Mapping[str, Checkpoint]) -> AbstractContextManager[Session]:
+    def open(
+        self, models: Mapping[str, Checkpoint], stop: StopFlag = never
+    ) -> AbstractContextManager[Session]:
         """Hold a model of these parents (roles "a", "b", ...), starting as A itself.
 
-        Everything that was changed outside is restored when the context closes.
+        Everything that was changed outside is restored when the context closes. `stop` is asked
+        while others have the device.
+
+        Raises:
+            PauseRequested: `stop` said so.
         """
         ...

@@ -22,7 +22,7 @@ from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import AutomergeError, ConfigError, GenerationError
 from lib_automerge.generate import samplers
-from lib_automerge.generate.base import StopFlag
+from lib_automerge.generate.base import StopFlag, never
 from lib_automerge.generate.conditioning import Conditioner
 from lib_automerge.generate.devices import (
     choose_device,
@@ -95,7 +95,11 @@ class DiffusersGenerator:
         check_complete(model)
 
     @contextmanager
-    def open(self, models: Mapping[str, Checkpoint]) -> Iterator[DiffusersSession]:
+    def open(
+        self,
+        models: Mapping[str, Checkpoint],
+        stop: StopFlag = never,  # noqa: ARG002 - nobody else has this pipeline
+    ) -> Iterator[DiffusersSession]:
         """Load model A; see `generate.base.Generator.open`.
 
         Raises:
