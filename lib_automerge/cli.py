@@ -101,6 +101,25 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
     convert.add_argument("weights", nargs="?", default="-", help="the weights; - reads stdin")
 
+    ui = _command(commands, "ui", _ui, "serve the page: set up and watch runs in a browser")
+    ui.add_argument(
+        "--models",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="folders with checkpoints, searched with everything below them",
+    )
+    ui.add_argument(
+        "--data",
+        type=Path,
+        default=Path("automerge-data"),
+        help="folder for runs, prompts and settings (default: ./automerge-data)",
+    )
+    ui.add_argument("--port", type=int, default=7865, help="on 127.0.0.1; default: 7865")
+    ui.add_argument("--no-browser", action="store_true", help="do not open a browser")
+
     report = _command(commands, "report", _report, "write report.html of a run again")
     report.add_argument("run_dir", type=Path)
     return parser
@@ -292,6 +311,13 @@ def _report(options: argparse.Namespace) -> int:
     from lib_automerge.host.detect import build_service
 
     print(build_service().report(options.run_dir))
+    return DONE
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from lib_automerge import page
+
+    page.serve(options.models, options.data, options.port, browser=not options.no_browser)
     return DONE
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 from lib_automerge import reward
+from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, unknown_name
@@ -11,14 +17,17 @@ from lib_automerge.generate.base import Generator
 from lib_automerge.generate.diffusers_ import DiffusersGenerator
 from lib_automerge.reward import Reward
 
+GENERATOR = "diffusers"
+CHECKPOINT_ENDINGS = (".safetensors", ".ckpt")
+
 
 class StandaloneHost:
     """Implements `app.ports.Host` with what this Python environment holds."""
 
     def generator(self, config: GeneratorConfig) -> Generator:
         """The diffusers generator; see `app.ports.Host`."""
-        if config.name != "diffusers":
-            raise ConfigError(unknown_name("generator", config.name, ["diffusers"]))
+        if config.name != GENERATOR:
+            raise ConfigError(unknown_name("generator", config.name, [GENERATOR]))
         return DiffusersGenerator(config.device, config.dtype, config.threads)
 
     def check_payload(self, payload: Payload) -> None:
@@ -34,3 +43,74 @@ class StandaloneHost:
     def reward(self, config: RewardConfig) -> Reward:
         """A registered reward; see `app.ports.Host`."""
         return reward.create(config.name, **config.options)
+
+
+class StandaloneCatalogue:
+    """Implements `app.ports.Catalogue` with folders of checkpoints.
+
+    Args:
+        data: for runs, payload sets and the draft.
+        folders: searched for checkpoints with everything below them.
+        extra: title -> checkpoint that is offered besides; comes last.
+
+    Raises:
+        ConfigError: a folder does not exist.
+    """
+
+    name = "stand-alone (diffusers)"
+    generator_name = GENERATOR
+
+    def __init__(
+        self, data: Path, folders: Sequence[Path] = (), extra: Mapping[str, Path] | None = None
+    ) -> None:
+        for folder in folders:
+            if not folder.is_dir():
+                raise ConfigError(f"no folder of models: {folder}. Give one that exists.")
+        self.data = data.absolute()
+        self._folders = [folder.absolute() for folder in folders]
+        self._extra = dict(extra or {})
+
+    @property
+    def wildcards(self) -> tuple[Path, ...]:
+        """See `app.ports.Catalogue`."""
+        return (self.data / "wildcards",)
+
+    def models(self) -> list[ModelChoice]:
+        """The checkpoints by their path below their folder, with the folder where that is taken."""
+        found: dict[Path, str] = {}
+        for folder in self._folders:
+            for path in _checkpoints(folder):
+                found.setdefault(path, path.relative_to(folder).as_posix())
+        taken = Counter([*found.values(), *self._extra])
+        choices = [
+            ModelChoice(title if taken[title] == 1 else str(path), str(path))
+            for path, title in found.items()
+        ]
+        choices.sort(key=lambda choice: choice.title.lower())
+        return choices + [ModelChoice(title, str(path)) for title, path in self._extra.items()]
+
+    def loaded_model(self) -> str | None:
+        """None: models are loaded for runs only; see `app.ports.Catalogue`."""
+        return None
+
+    def choices(self) -> Choices:
+        """What diffusers has under the WebUI's names."""
+        return Choices(samplers=tuple(samplers.SAMPLERS), schedulers=samplers.SCHEDULES)
+
+    def notices(self) -> list[str]:
+        """Nothing but a run uses this process; see `app.ports.Catalogue`."""
+        return []
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Files by their ending, below links to folders too, each link followed once."""
+    found = []
+    seen = set[str]()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(parent, name) for name in files if name.lower().endswith(CHECKPOINT_ENDINGS)]
+    return found

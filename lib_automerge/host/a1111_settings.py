@@ -1,0 +1,79 @@
+"""The "Automerge" section of the WebUI's settings. Import it only inside that WebUI.
+
+Only what holds for the machine and works at once or says what it needs. No secrets: the WebUI shows
+its settings to everybody who may call its API.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modules import paths, shared
+
+from lib_automerge.host.a1111_webui import SHARE_OPTION
+
+SECTION = ("automerge", "Automerge")
+DATA_OPTION = "automerge_data"
+AWAKE_OPTION = "automerge_awake"
+POLL_OPTION = "automerge_poll"
+
+POLL_S = 2
+POLL_RANGE_S = (1, 30)
+
+
+def register() -> None:
+    """Add the section; the callback of `on_ui_settings`."""
+    import gradio
+
+    low, high = POLL_RANGE_S
+    slider = {"minimum": low, "maximum": high, "step": 1}
+    options = {
+        DATA_OPTION: shared.OptionInfo("", "Folder for runs, payload sets and wildcards")
+        .info(f"empty: {_default_folder()}; what is there is not moved")
+        .needs_restart(),
+        SHARE_OPTION: shared.OptionInfo(False, "Let other jobs in between evaluations").info(
+            "otherwise the WebUI is reserved until the run ends or is paused; each visit costs the "
+            "time of restoring your model and merging again"
+        ),
+        AWAKE_OPTION: shared.OptionInfo(
+            True, "Keep the machine awake while a run is in progress"
+        ).info("takes effect with the next run"),
+        POLL_OPTION: shared.OptionInfo(
+            POLL_S, "Seconds between updates of the live view", gradio.Slider, slider
+        ),
+    }
+    # a folder is not for everybody who may call the WebUI's API to choose
+    options[DATA_OPTION].restrict_api = True
+    for key, option in options.items():
+        option.section = SECTION
+        shared.opts.add_option(key, option)
+
+
+def data_folder() -> Path:
+    """Where the user wants the runs."""
+    chosen = str(_value(DATA_OPTION, "") or "").strip()
+    return Path(chosen).expanduser().absolute() if chosen else _default_folder()
+
+
+def keep_awake() -> bool:
+    """Whether the machine must not go to sleep during a run."""
+    return bool(_value(AWAKE_OPTION, True))
+
+
+def poll_s() -> float:
+    """Seconds between two questions of the page, within `POLL_RANGE_S`."""
+    low, high = POLL_RANGE_S
+    try:
+        return min(max(float(_value(POLL_OPTION, POLL_S)), low), high)
+    except (TypeError, ValueError):
+        return POLL_S
+
+
+def _value(key: str, default: Any) -> Any:
+    """The setting now; the WebUI builds its API before its settings, so there may be none yet."""
+    return shared.opts.data.get(key, default)
+
+
+def _default_folder() -> Path:
+    return Path(paths.data_path).absolute() / "automerge"
