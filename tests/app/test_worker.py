@@ -48,8 +48,9 @@ def worker(host: FakeHost) -> Iterator[Worker]:
 
 
 def test_a_run_goes_on_without_anybody_watching(
-    worker: Worker, models: Mapping[str, str], folder: Path
+    host: FakeHost, worker: Worker, models: Mapping[str, str], folder: Path
 ) -> None:
+    host.news = [[f"news {number}"] for number in range(12)]
     worker.start(tiny_config(models), folder)
     assert worker.wait(LONG_S)
     snapshot = worker.snapshot()
@@ -57,7 +58,10 @@ def test_a_run_goes_on_without_anybody_watching(
     assert snapshot.folder == folder
     assert snapshot.state is not None
     assert snapshot.state.status is Status.FINISHED
-    assert RunFolder(folder).state().status is Status.FINISHED
+    folded = RunFolder(folder).state()
+    assert folded.status is Status.FINISHED
+    assert snapshot.state.warnings == folded.warnings
+    assert len(folded.warnings) >= 10
 
 
 def test_snapshots_show_a_run_in_progress_and_are_the_callers_own(

@@ -58,6 +58,9 @@ def test_frozen_blocks_have_no_effect_and_weights_are_in_their_units() -> None:
     effects = importance(space, history_of(space, 30, 0.0))
     assert {effect.name for effect in effects} == {"IN04", "OUT03"}
     assert [weight for weight, _ in effects[0].curve] == [-1.0, -0.25, 0.5, 1.25, 2.0]
+    by_name = {effect.name: effect for effect in effects}
+    assert by_name["IN04"].best == 0.5
+    assert by_name["OUT03"].best == 2.0
 
 
 def test_too_little_is_known_to_say_anything() -> None:
