@@ -20,7 +20,7 @@ COOKIES = ("access-token", "access-token-unsecure")
 
 
 class Guard:
-    """Tells whether a request may pass.
+    """Tells whether a request may pass; implements `api.http.Guard`.
 
     Args:
         credentials: password by name, of those who may come without a login page.
@@ -29,7 +29,7 @@ class Guard:
     def __init__(self, credentials: Mapping[str, str]) -> None:
         self._credentials = dict(credentials)
 
-    def admits(self, request: Request) -> bool:
+    def __call__(self, request: Request) -> bool:
         """Whether the request comes from somebody who may use the WebUI."""
         app = request.app
         login = getattr(app, "auth", None) is not None

@@ -25,7 +25,7 @@ def basic(name: str, password: str) -> str:
 
 @pytest.mark.parametrize("app", [OPEN, SimpleNamespace(auth=None, tokens={})])
 def test_without_credentials_everybody_may(app: Any) -> None:
-    assert Guard({}).admits(request(app))
+    assert Guard({})(request(app))
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,15 @@ def test_without_credentials_everybody_may(app: Any) -> None:
     ],
 )
 def test_gradios_login_counts(app: Any, cookie: str, admitted: bool) -> None:
-    assert Guard({}).admits(request(app, cookie=cookie)) is admitted
-    assert not Guard({}).admits(request(app))
+    assert Guard({})(request(app, cookie=cookie)) is admitted
+    assert not Guard({})(request(app))
 
 
 @pytest.mark.parametrize("app", [OPEN, GRADIO3, GRADIO4])
 def test_name_and_password_count_where_they_are_set(app: Any) -> None:
     guard = Guard({"bob": "secret:with ü", "eve": ""})
-    assert guard.admits(request(app, authorization=basic("bob", "secret:with ü")))
-    assert guard.admits(request(app, authorization=basic("eve", "")))
+    assert guard(request(app, authorization=basic("bob", "secret:with ü")))
+    assert guard(request(app, authorization=basic("eve", "")))
     for header in (
         basic("bob", "secret"),
         basic("ann", "pw"),
@@ -60,8 +60,8 @@ def test_name_and_password_count_where_they_are_set(app: Any) -> None:
         "Bearer " + basic("bob", "secret:with ü").split()[1],
         "",
     ):
-        assert not guard.admits(request(app, authorization=header)), header
+        assert not guard(request(app, authorization=header)), header
 
 
 def test_credentials_of_the_api_do_not_open_what_only_has_a_login_page() -> None:
-    assert not Guard({}).admits(request(GRADIO3, authorization=basic("ann", "pw")))
+    assert not Guard({})(request(GRADIO3, authorization=basic("ann", "pw")))
