@@ -1,21 +1,18 @@
-"""The fields of the set-up form: their names, labels, help and defaults, in one place.
+"""What fields of the form are: their kinds, labels, defaults, and how their values are read.
 
 A field's name is the key of its value in drafts and the end of its element id. Values are what
-plain components hold: texts, numbers, truth values and labels.
+plain components hold: texts, numbers, truth values, labels and lists of names.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from lib_automerge.domain import weights
-from lib_automerge.merge import methods
-from lib_automerge.reward import registry
-from lib_automerge.search import proposers
+from lib_automerge.errors import ConfigError
 
 
 class Kind(enum.Enum):
@@ -29,6 +26,7 @@ class Kind(enum.Enum):
     RADIO = "one of few labels"
     CHOICE = "one of many labels"
     OFFERED = "one of the names that the host offers, or an empty text"
+    NAMES = "a list of names that the host offers"
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +35,15 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: Kind
     label: str
-    default: str | float | bool | None
-    info: str
+    default: str | float | bool | tuple[str, ...] | None
+    info: str = ""
     choices: tuple[str, ...] = ()
     placeholder: str = ""
+
+    @property
+    def empty(self) -> object:
+        """The default as a component takes it."""
+        return list(self.default) if isinstance(self.default, tuple) else self.default
 
 
 class Labels:
@@ -64,283 +67,90 @@ class Labels:
         return self._names.get(label, label)
 
 
-METHODS = Labels({name: method.label for name, method in methods.METHODS.items()})
-REWARDS = Labels({name: registry.describe(name).label for name in reversed(registry.names())})
-OPTIMIZERS = Labels(
-    {
-        name: {
-            "bayes": "Bayesian optimization",
-            "random": "Random",
-            "sobol": "Evenly spread (Sobol)",
-        }.get(name, name)
-        for name in proposers.names()
-    }
-)
-CHECKPOINTS = Labels(
-    {"gain": "If it is proved better than both parents", "always": "Always", "never": "Never"}
-)
-DTYPES = Labels({"": "As in model A", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"})
+class Reader:
+    """Values of a form, read as what they must be.
 
-QUICK = "Quick: 40 evaluations"
-OVERNIGHT = "Overnight: up to 150 evaluations or 8 hours"
-CUSTOM = "Custom"
+    Args:
+        fields: the fields of the form.
+        values: by field name; a missing one counts as empty.
+    """
 
-BUDGETS: Mapping[str, tuple[int, float | None]] = {QUICK: (40, None), OVERNIGHT: (150, 8.0)}
-"""Evaluations and hours of the budgets that have fixed ones."""
+    def __init__(self, fields: Iterable[Field], values: Mapping[str, object]) -> None:
+        self._fields = {field.name: field for field in fields}
+        self._values = values
 
-PATIENCE = 40
+    def text(self, name: str) -> str:
+        """The text without white space around it; empty if there is none."""
+        value = self._values.get(name)
+        return "" if value is None else str(value).strip()
 
-FIELDS: tuple[Field, ...] = (
-    Field(
-        name="model_a",
-        kind=Kind.OFFERED,
-        label="Model A",
-        default="",
-        info="Weight 0 keeps it. The checkpoint in use is filled in.",
-    ),
-    Field(
-        name="model_b",
-        kind=Kind.OFFERED,
-        label="Model B",
-        default="",
-        info="Weight 1 takes it. Choose one of the same family.",
-    ),
-    Field(
-        name="method",
-        kind=Kind.RADIO,
-        label="Merge method",
-        default=METHODS.label("weighted_sum"),
-        info="How the models are combined in every block.",
-        choices=METHODS.labels,
-    ),
-    Field(
-        name="model_c",
-        kind=Kind.OFFERED,
-        label="Model C",
-        default="",
-        info="What is subtracted from B: usually the model that B was trained from.",
-    ),
-    Field(
-        name="payload_set",
-        kind=Kind.OFFERED,
-        label="Payload set",
-        default="",
-        info="The prompts that every candidate is judged on. Choosing one replaces your edits.",
-    ),
-    Field(
-        name="seeds_per_payload",
-        kind=Kind.WHOLE,
-        label="Seeds per prompt",
-        default=1,
-        info="For prompts without seeds of their own. The same ones for every candidate.",
-    ),
-    Field(
-        name="payloads",
-        kind=Kind.LINES,
-        label="Prompts as text",
-        default="[]",
-        info="The edited set in JSON: a list of payloads.",
-    ),
-    Field(
-        name="reward",
-        kind=Kind.CHOICE,
-        label="Reward",
-        default=REWARDS.label("image_reward"),
-        info="The judge: it gives every image a score. Higher is better, any sign is normal.",
-        choices=REWARDS.labels,
-    ),
-    Field(
-        name="reward_weights",
-        kind=Kind.TEXT,
-        label="Weights file",
-        default="",
-        info="Where the judge's own weights are. Empty: where Automerge looks for them.",
-    ),
-    Field(
-        name="reward_device",
-        kind=Kind.TEXT,
-        label="Device",
-        default="",
-        info="cpu, cuda, cuda:1 or mps. Empty: chosen for you.",
-    ),
-    Field(
-        name="reward_options",
-        kind=Kind.LINES,
-        label="Further options as text",
-        default="{}",
-        info='In JSON, for example {"batch_size": 4}.',
-    ),
-    Field(
-        name="budget",
-        kind=Kind.RADIO,
-        label="How long",
-        default=OVERNIGHT,
-        info="An evaluation is one merge, its images and their scores.",
-        choices=(QUICK, OVERNIGHT, CUSTOM),
-    ),
-    Field(
-        name="evaluations",
-        kind=Kind.WHOLE,
-        label="Evaluations",
-        default=150,
-        info="At most, both parents and the 50:50 merge included.",
-    ),
-    Field(
-        name="hours",
-        kind=Kind.NUMBER,
-        label="Hours",
-        default=8,
-        info="At most, for the search. Empty: no limit.",
-    ),
-    Field(
-        name="target",
-        kind=Kind.NUMBER,
-        label="Target score",
-        default=None,
-        info="Stop as soon as a candidate reaches it. Empty: none.",
-    ),
-    Field(
-        name="stop_early",
-        kind=Kind.CHECK,
-        label="Stop early when it stops improving",
-        default=True,
-        info="The best so far is then proved and kept.",
-    ),
-    Field(
-        name="patience",
-        kind=Kind.WHOLE,
-        label="Patience",
-        default=PATIENCE,
-        info="Evaluations without a better score before it stops early.",
-    ),
-    Field(
-        name="optimizer",
-        kind=Kind.CHOICE,
-        label="Optimizer",
-        default=OPTIMIZERS.label("bayes"),
-        info="Who proposes the next candidate.",
-        choices=OPTIMIZERS.labels,
-    ),
-    Field(
-        name="seed",
-        kind=Kind.WHOLE,
-        label="Seed of the run",
-        default=0,
-        info="Same settings, seed and device: same run. It also draws image seeds and wildcards.",
-    ),
-    Field(
-        name="low",
-        kind=Kind.NUMBER,
-        label="Lowest weight",
-        default=0,
-        info="Of every searched block; -1 at least.",
-    ),
-    Field(
-        name="high",
-        kind=Kind.NUMBER,
-        label="Highest weight",
-        default=1,
-        info="Of every searched block; 2 at most.",
-    ),
-    Field(
-        name="text_encoder",
-        kind=Kind.CHECK,
-        label="Search the text encoder too",
-        default=False,
-        info="Off: it is kept from A.",
-    ),
-    Field(
-        name="vae",
-        kind=Kind.CHECK,
-        label="Search the VAE too",
-        default=False,
-        info="Off: it is kept from A.",
-    ),
-    Field(
-        name="rules",
-        kind=Kind.LINES,
-        label="Rules as text",
-        default="{}",
-        info='In JSON: {"IN00": {"low": 0, "high": 0.5}, "M00": {"fixed": 1}, '
-        '"OUT11": {"tied_to": "OUT10"}}.',
-    ),
-    Field(
-        name="start",
-        kind=Kind.LINES,
-        label="Start points",
-        default="",
-        info="Weights to try first, one list a line: IN00:0.5,M00:1 or the bare numbers of "
-        "another tool.",
-    ),
-    Field(
-        name="start_order",
-        kind=Kind.CHOICE,
-        label="Order of bare numbers",
-        default=weights.NAMED,
-        info="Which tool the numbers come from; tools do not agree on it.",
-        choices=tuple(weights.orders()),
-    ),
-    Field(
-        name="name",
-        kind=Kind.TEXT,
-        label="Name of the run",
-        default="",
-        info="Empty: the day and four letters.",
-    ),
-    Field(
-        name="checkpoint",
-        kind=Kind.RADIO,
-        label="Save the best merge as a checkpoint",
-        default=CHECKPOINTS.label("gain"),
-        info="You can still save any candidate afterwards, under Results.",
-        choices=CHECKPOINTS.labels,
-    ),
-    Field(
-        name="dtype",
-        kind=Kind.CHOICE,
-        label="Precision of the saved checkpoint",
-        default=DTYPES.label(""),
-        info="As in model A gives exactly the images that were scored.",
-        choices=DTYPES.labels,
-    ),
-    Field(
-        name="finalists",
-        kind=Kind.WHOLE,
-        label="Finalists",
-        default=3,
-        info="How many of the best are scored again on fresh seeds.",
-    ),
-    Field(
-        name="finalist_seeds",
-        kind=Kind.WHOLE,
-        label="Seeds for finalists",
-        default=2,
-        info="Fresh seeds per prompt for each finalist.",
-    ),
-    Field(
-        name="verdict_seeds",
-        kind=Kind.WHOLE,
-        label="Seeds for the verdict",
-        default=4,
-        info="Fresh seeds per held-out prompt for the winner and each baseline.",
-    ),
-)
+    def names(self, name: str) -> tuple[str, ...]:
+        """The list of names."""
+        value = self._values.get(name)
+        return tuple(str(one) for one in value) if isinstance(value, list | tuple) else ()
 
-BY_NAME: Mapping[str, Field] = {field.name: field for field in FIELDS}
+    def check(self, name: str) -> bool:
+        """Whether the box is ticked."""
+        return bool(self._values.get(name))
+
+    def number_or_none(self, name: str) -> float | None:
+        """The number; None if the field is empty.
+
+        Raises:
+            ConfigError: it is not a finite number.
+        """
+        value = self._values.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            found = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ConfigError(
+                f'"{self._fields[name].label}" is not a number: {value!r}. Enter a number.'
+            )
+        return found
+
+    def number(self, name: str) -> float:
+        """The number.
+
+        Raises:
+            ConfigError: the field is empty, or it is not a finite number.
+        """
+        found = self.number_or_none(name)
+        if found is None:
+            field = self._fields[name]
+            raise ConfigError(f'"{field.label}" is empty. Enter a number, like {field.default}.')
+        return found
+
+    def whole(self, name: str) -> int:
+        """The whole number.
+
+        Raises:
+            ConfigError: the field is empty, or it is not a whole number.
+        """
+        found = self.number(name)
+        if found != int(found):
+            raise ConfigError(
+                f'"{self._fields[name].label}" is {found:g}. Enter a whole number, like '
+                f"{int(found)}."
+            )
+        return int(found)
 
 
-def defaults() -> dict[str, object]:
+def defaults(fields: Iterable[Field]) -> dict[str, object]:
     """The values of an untouched form."""
-    return {field.name: field.default for field in FIELDS}
+    return {field.name: field.empty for field in fields}
 
 
-def clean(raw: Mapping[str, object]) -> dict[str, object]:
+def clean(fields: Iterable[Field], raw: Mapping[str, object]) -> dict[str, object]:
     """The values of a draft that still mean something; defaults stand in for the others."""
     return {
         field.name: raw[field.name]
         if field.name in raw and _fits(field, raw[field.name])
-        else field.default
-        for field in FIELDS
+        else field.empty
+        for field in fields
     }
 
 
@@ -350,6 +160,8 @@ def _fits(field: Field, value: object) -> bool:
     if field.kind in (Kind.NUMBER, Kind.WHOLE):
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         return value is None or (numeric and math.isfinite(float(value)))  # type: ignore[arg-type]
+    if field.kind is Kind.NAMES:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if field.choices:
         return value in field.choices
     return isinstance(value, str)

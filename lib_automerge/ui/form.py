@@ -6,7 +6,6 @@ configuration, so a run can be duplicated and its best candidate used as a start
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,20 +22,27 @@ from lib_automerge.domain.config import (
     SearchConfig,
     VerdictConfig,
 )
-from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge import methods
 from lib_automerge.reward import registry
-from lib_automerge.ui.fields import (
+from lib_automerge.ui.fields import Reader, defaults
+from lib_automerge.ui.form_fields import (
     BUDGETS,
-    BY_NAME,
     CHECKPOINTS,
     CUSTOM,
     DTYPES,
+    FIELDS,
     METHODS,
     OPTIMIZERS,
     REWARDS,
-    defaults,
+)
+from lib_automerge.ui.texts import (
+    payloads_of,
+    payloads_text,
+    reason,
+    rules_of,
+    rules_text,
+    start_points,
 )
 
 DEFAULT_WEIGHTS: Mapping[str, str] = {"image_reward": "ImageReward.pt"}
@@ -63,21 +69,15 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
         ConfigError: a value is missing or cannot be read; the text names the field as the form
             does.
     """
-    form = _Form(values)
+    form = Reader(FIELDS, values)
     method = METHODS.name(form.text("method"))
     roles = methods.get(method).roles
-    architecture = architectures.get(place.architecture) if place.architecture else None
     evaluations, hours = BUDGETS.get(form.text("budget"), (0, None))
     target = None
     if form.text("budget") not in BUDGETS:
         evaluations = form.whole("evaluations")
         hours = form.number_or_none("hours")
         target = form.number_or_none("target")
-    rules = rules_of(form.text("rules"))
-    if architecture is not None:
-        opted = architecture.text_encoders if form.check("text_encoder") else ()
-        opted += architecture.vae if form.check("vae") else ()
-        rules |= {block: BlockRule() for block in opted if block not in rules}
     return RunConfig(
         models={role: path_of(form.text(f"model_{role}"), role, place.models) for role in roles},
         payloads=payloads_of(form.text("payloads")),
@@ -92,7 +92,7 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
             patience=form.whole("patience") if form.check("stop_early") else None,
             low=form.number("low"),
             high=form.number("high"),
-            blocks=rules,
+            blocks=block_rules(form, place.architecture),
             seed=form.whole("seed"),
             seeds_per_payload=form.whole("seeds_per_payload"),
             start=start_points(form.text("start"), form.text("start_order"), place.architecture),
@@ -115,7 +115,7 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
 
     The image backend is the place's own. A model that is not offered here leaves its field empty.
     """
-    search, values = config.search, defaults()
+    search, values = config.search, defaults(FIELDS)
     for role, path in config.models.items():
         values[f"model_{role}"] = _title(path, place.models)
     budget = next(
@@ -190,66 +190,19 @@ def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:
     )
 
 
-def payloads_of(text: str) -> tuple[Payload, ...]:
-    """The payloads of a JSON text.
+def block_rules(form: Reader, architecture: str | None) -> dict[str, BlockRule]:
+    """The rules of the form, with those that its boxes for text encoder and VAE stand for.
 
     Raises:
-        ConfigError: it is not a list of payloads; the text names the place.
+        ConfigError: the rules' text cannot be read.
     """
-    try:
-        return msgspec.json.decode(text or "[]", type=tuple[Payload, ...])
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"the prompts as text cannot be read: {_lowered(error)}. Correct the text, or choose "
-            "a set again."
-        ) from error
-
-
-def payloads_text(payloads: Sequence[Payload]) -> str:
-    """Payloads as a JSON text, one after the other; fields at their defaults are left out."""
-    lines = [msgspec.json.encode(_told(payload)).decode() for payload in payloads]
-    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
-
-
-def rules_of(text: str) -> dict[str, BlockRule]:
-    """The rules for blocks of a JSON text.
-
-    Raises:
-        ConfigError: it does not hold rules by block; the text names the place.
-    """
-    try:
-        return msgspec.json.decode(text or "{}", type=dict[str, BlockRule])
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"the rules as text cannot be read: {_lowered(error)}. Correct the text, or press "
-            '"All free".'
-        ) from error
-
-
-def rules_text(rules: Mapping[str, BlockRule]) -> str:
-    """Rules as a JSON text, a block a line."""
-    lines = [
-        f"{msgspec.json.encode(block).decode()}: {msgspec.json.encode(_told(rule)).decode()}"
-        for block, rule in rules.items()
-    ]
-    return "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
-
-
-def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[str, float], ...]:
-    """The start points of a text: one JSON value, or one list of weights a line.
-
-    Raises:
-        ConfigError: a list cannot be read, or does not say which order it has.
-    """
-    stripped = text.strip()
-    if not stripped:
-        return ()
-    try:
-        msgspec.json.decode(stripped)
-        lists = [stripped]
-    except msgspec.DecodeError:
-        lists = [line for line in stripped.splitlines() if line.strip()]
-    return tuple(weights.parse(one, order, architecture) for one in lists)
+    rules = rules_of(form.text("rules"))
+    if architecture is not None:
+        found = architectures.get(architecture)
+        opted = found.text_encoders if form.check("text_encoder") else ()
+        opted += found.vae if form.check("vae") else ()
+        rules |= {block: BlockRule() for block in opted if block not in rules}
+    return rules
 
 
 def default_weights(reward: str, data: Path) -> Path | None:
@@ -258,49 +211,7 @@ def default_weights(reward: str, data: Path) -> Path | None:
     return data / "rewards" / name if name else None
 
 
-class _Form:
-    """Values of the form, read as what they must be."""
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self._values = values
-
-    def text(self, name: str) -> str:
-        value = self._values.get(name)
-        return "" if value is None else str(value).strip()
-
-    def check(self, name: str) -> bool:
-        return bool(self._values.get(name))
-
-    def number_or_none(self, name: str) -> float | None:
-        value = self._values.get(name)
-        label = BY_NAME[name].label
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        try:
-            found = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            found = math.nan
-        if not math.isfinite(found):
-            raise ConfigError(f'"{label}" is not a number: {value!r}. Enter a number.')
-        return found
-
-    def number(self, name: str) -> float:
-        found = self.number_or_none(name)
-        if found is None:
-            default = BY_NAME[name].default
-            raise ConfigError(f'"{BY_NAME[name].label}" is empty. Enter a number, like {default}.')
-        return found
-
-    def whole(self, name: str) -> int:
-        found = self.number(name)
-        if found != int(found):
-            raise ConfigError(
-                f'"{BY_NAME[name].label}" is {found:g}. Enter a whole number, like {int(found)}.'
-            )
-        return int(found)
-
-
-def _reward(form: _Form, place: Place) -> RewardConfig:
+def _reward(form: Reader, place: Place) -> RewardConfig:
     name = REWARDS.name(form.text("reward"))
     known = {option.name for option in registry.describe(name).options}
     text = form.text("reward_options") or "{}"
@@ -308,7 +219,7 @@ def _reward(form: _Form, place: Place) -> RewardConfig:
         options = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"the further options of the reward cannot be read: {_lowered(error)}. Correct the "
+            f"the further options of the reward cannot be read: {reason(error)}. Correct the "
             "text, or empty it."
         ) from error
     file = form.text("reward_weights") or default_weights(name, place.data)
@@ -338,21 +249,3 @@ def _take_opted(rules: dict[str, BlockRule], blocks: Sequence[str]) -> bool:
         for block in blocks:
             del rules[block]
     return opted
-
-
-def _told(value: msgspec.Struct) -> dict[str, object]:
-    """The fields that differ from their defaults, nested ones too."""
-    raw: dict[str, object] = {}
-    for field in msgspec.structs.fields(value):
-        held = getattr(value, field.name)
-        if not field.required and held == field.default:
-            continue
-        if field.default_factory is not msgspec.NODEFAULT and held == field.default_factory():
-            continue
-        raw[field.name] = _told(held) if isinstance(held, msgspec.Struct) else held
-    return raw
-
-
-def _lowered(error: Exception) -> str:
-    text = str(error)
-    return text[:1].lower() + text[1:]

@@ -1,0 +1,122 @@
+"""What the form tells: checks, forecasts, messages. Pure functions to HTML."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from lib_automerge.app.checks import Check, Level, Preflight
+from lib_automerge.app.estimate import Forecast
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.errors import AutomergeError
+from lib_automerge.reward import registry
+from lib_automerge.study.formats import plural
+from lib_automerge.study.markup import EMPTY, Markup, element, join
+
+WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "to do"}
+MARKS = {Level.OK: "\N{CHECK MARK}", Level.WARNING: "!", Level.ERROR: "\N{MULTIPLICATION SIGN}"}
+ORDER = (Level.ERROR, Level.WARNING, Level.OK)
+
+METHOD_SENTENCES = {
+    "weighted_sum": "A x (1 - w) + B x w in every block: 0 is all A, 1 is all B.",
+    "add_difference": "A + w x (B - C) in every block: 0 is all A, 1 adds all that B learned "
+    "since C.",
+}
+"""What a merge method computes, by its name."""
+
+
+def checks(found: Preflight, told: Markup = EMPTY) -> Markup:
+    """The findings, what must be done first on top, and a sentence that follows them."""
+    items = [_check(check) for level in ORDER for check in found.checks if check.level is level]
+    return element("div", element("ul", *items), told, class_="automerge-checks")
+
+
+def not_yet(text: str) -> Markup:
+    """The checks of a form that does not describe a run yet: what is missing."""
+    return checks(Preflight(checks=(Check(Level.ERROR, "Form", text),), architecture=None))
+
+
+def forecast(expected: Forecast, config: RunConfig, now: datetime) -> Markup:
+    """How much a run does, how long that takes, and when it is over.
+
+    Args:
+        expected: what the limits of the run allow.
+        config: the run.
+        now: with the zone of the user's clock.
+    """
+    amount = (
+        f"Up to {plural(expected.evaluations, 'evaluation')}, "
+        f"{plural(expected.images, 'image')} in all"
+    )
+    if expected.seconds is not None:
+        end = now + timedelta(seconds=expected.seconds)
+        time = f"about {rough(expected.seconds)}, done around {clock(end, now)} at the latest"
+    elif config.search.hours is not None:
+        time = f"at most {config.search.hours:g} h of search; more is known after the first one"
+    else:
+        time = "the time is known after the first one"
+    return element("p", f"{amount}: {time}.", class_="automerge-forecast")
+
+
+def rough(seconds: float) -> str:
+    """A duration as precise as a forecast can be: "40 s", "25 min", "6 h 10 min"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    minutes = round(minutes, -1)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def clock(time: datetime, now: datetime) -> str:
+    """A time of the day, with the day if it is not today: "06:40 tomorrow"."""
+    days = (time.date() - now.date()).days
+    day = {0: "", 1: " tomorrow"}.get(days, f" on {time:%Y-%m-%d}")
+    return f"{time:%H:%M}{day}"
+
+
+def method_sentence(name: str) -> Markup:
+    """What a merge method does with a weight."""
+    return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-quiet")
+
+
+def reward_help(name: str, weights: Path | None) -> Markup:
+    """What a reward judges, and where its weights are looked for."""
+    told = registry.describe(name).help
+    if weights is not None:
+        told += f" Looked for in {weights}."
+    return element("p", told, class_="automerge-quiet")
+
+
+def done(text: str) -> Markup:
+    """A message that something worked."""
+    return element("p", text, class_="automerge-note", role="status")
+
+
+def trouble(error: Exception) -> Markup:
+    """An error as a sentence; one that nobody expected comes with its trace, folded."""
+    if isinstance(error, AutomergeError):
+        text = str(error)
+        told = text[:1].upper() + text[1:]
+        return element("p", told, class_="automerge-error", role="alert")
+    trace = "".join(traceback.format_exception(error))
+    return element(
+        "div",
+        element("p", f"Something unexpected went wrong: {type(error).__name__}. Nothing was lost."),
+        element("details", element("summary", "Details"), element("pre", trace)),
+        class_="automerge-error",
+        role="alert",
+    )
+
+
+def _check(check: Check) -> Markup:
+    mark = element("span", MARKS[check.level], class_="automerge-mark", aria_hidden="true")
+    text = check.text[:1].upper() + check.text[1:]
+    return element(
+        "li",
+        mark,
+        join([element("b", check.subject), f" ({WORDS[check.level]}): {text}"]),
+        class_=f"automerge-check automerge-check-{check.level.value}",
+    )

@@ -1,0 +1,283 @@
+"""What the set-up form does, without its widgets: fill, check, start.
+
+Hides where a form's words get their meaning: the host's catalogue, the payload sets and the headers
+of the chosen checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from lib_automerge.app.desk import Desk
+from lib_automerge.app.ports import ModelChoice
+from lib_automerge.domain import architectures
+from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.config import (
+    OutputConfig,
+    RunConfig,
+    SearchConfig,
+    VerdictConfig,
+)
+from lib_automerge.domain.payload import Payload, named
+from lib_automerge.errors import AutomergeError, ConfigError
+from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.study.markup import EMPTY, Markup, element
+from lib_automerge.ui import messages, payload_list, space_rules
+from lib_automerge.ui.fields import Reader, clean
+from lib_automerge.ui.form import Place, block_rules, config_of, default_weights
+from lib_automerge.ui.form_fields import BUDGETS, FIELDS, METHODS, REWARDS
+from lib_automerge.ui.texts import payloads_of, payloads_text
+
+Values = Mapping[str, object]
+
+STARTERS: Mapping[str, str] = {
+    "sd1": "Starter (SD1, 512)",
+    "sd2": "Starter (SD2, 768)",
+    "sdxl": "Starter (SDXL, 1024)",
+    "sdxl_refiner": "Starter (SDXL, 1024)",
+}
+"""Architecture -> the payload set that comes with Automerge for it."""
+
+TRIAL_PROMPTS = 2
+TRIAL_EVALUATIONS = 4
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page shows beside the fields themselves."""
+
+    checks: Markup
+    ready: bool
+    method: Markup
+    needs_c: bool
+    custom: bool
+    count: Markup
+    table: Markup
+    names: tuple[str, ...]
+    space: Markup
+    reward: Markup
+
+
+class Setup:
+    """The set-up form over a desk.
+
+    Args:
+        desk: whose runs, sets and draft it is about.
+        now: the time, with the zone of the user's clock.
+    """
+
+    def __init__(self, desk: Desk, now: Callable[[], datetime] = datetime.now) -> None:
+        self.desk = desk
+        self._now = now
+        self._known: dict[str, tuple[tuple[int, int], str | None]] = {}
+
+    # --- what the words mean ----------------------------------------------------------------------
+
+    def titles(self) -> list[str]:
+        """The checkpoints that can be chosen, read afresh."""
+        return [model.title for model in self.desk.catalogue.models()]
+
+    def architecture(self, values: Values) -> Architecture | None:
+        """That of model A; None while no readable checkpoint is chosen."""
+        name = self._place(values).architecture
+        return architectures.get(name) if name else None
+
+    def payloads(self, values: Values) -> tuple[Payload, ...]:
+        """The edited payloads, each with a name.
+
+        Raises:
+            ConfigError: their text cannot be read, or a value is out of range.
+        """
+        return named(payloads_of(str(values.get("payloads") or "")))
+
+    def config(self, values: Values) -> RunConfig:
+        """The run that the form describes.
+
+        Raises:
+            ConfigError: see `form.config_of`.
+        """
+        return config_of(values, self._place(values))
+
+    def _place(self, values: Values) -> Place:
+        models = tuple(self.desk.catalogue.models())
+        return Place(
+            models=models,
+            generator=self.desk.catalogue.generator_name,
+            data=self.desk.catalogue.data,
+            architecture=self._architecture_of(str(values.get("model_a") or ""), models),
+        )
+
+    def _architecture_of(self, title: str, models: tuple[ModelChoice, ...]) -> str | None:
+        path = next((model.path for model in models if model.title == title), None)
+        if path is None:
+            return None
+        try:
+            found = Path(path).stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if self._known.get(path, ((0, 0), None))[0] != stamp:
+                with open_checkpoint(Path(path)) as checkpoint:
+                    self._known[path] = (stamp, checkpoint.detection.architecture)
+            return self._known[path][1]
+        except (OSError, AutomergeError):
+            # the checks tell why it cannot be read
+            return None
+
+    # --- filling ----------------------------------------------------------------------------------
+
+    def fill(self) -> dict[str, object]:
+        """The form as it was left; what is gone since is filled in afresh."""
+        values = clean(FIELDS, self.desk.draft())
+        titles = self.titles()
+        for role in "abc":
+            if values[f"model_{role}"] not in titles:
+                values[f"model_{role}"] = ""
+        if not values["model_a"]:
+            loaded = self.desk.catalogue.loaded_model()
+            values["model_a"] = loaded if loaded in titles else ""
+        if values["payload_set"] not in self.desk.sets.names():
+            values["payload_set"] = ""
+        if values["payloads"] == "[]":
+            values |= self._set_values(self._starter(values))
+        return values
+
+    def keep(self, values: Values) -> None:
+        """Save the form for the next visit.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        self.desk.save_draft({field.name: values.get(field.name) for field in FIELDS})
+
+    def model_a_changed(self, values: Values) -> dict[str, object]:
+        """Values to change with model A: an untouched starter set gives way to the fitting one."""
+        current = str(values.get("payload_set") or "")
+        starter = self._starter(values)
+        if current in STARTERS.values() and current != starter:
+            shipped = payloads_text(self.desk.sets.get(current).payloads)
+            if values.get("payloads") == shipped:
+                return self._set_values(starter)
+        return {}
+
+    def choose_set(self, values: Values) -> dict[str, object]:
+        """Values to change when a payload set is chosen.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return self._set_values(str(values.get("payload_set") or ""))
+
+    def _set_values(self, name: str) -> dict[str, object]:
+        found = self.desk.sets.get(name)
+        return {"payload_set": name, "payloads": payloads_text(named(found.payloads))}
+
+    def _starter(self, values: Values) -> str:
+        return STARTERS.get(self._place(values).architecture or "sd1", STARTERS["sd1"])
+
+    # --- showing ----------------------------------------------------------------------------------
+
+    def view(self, values: Values, selected: str = "") -> View:
+        """What the page shows for these values; troubles are part of it."""
+        checks, ready = self._checks(values)
+        form = Reader(FIELDS, values)
+        method = METHODS.name(form.text("method"))
+        names: tuple[str, ...] = ()
+        try:
+            payloads = self.payloads(values)
+            names = tuple(payload.name for payload in payloads)
+            table = payload_list.table(payloads, selected)
+            count = payload_list.count_sentence(payloads, form.whole("seeds_per_payload"))
+        except ConfigError as error:
+            table, count = messages.trouble(error), ""
+        return View(
+            checks=checks,
+            ready=ready,
+            method=messages.method_sentence(method),
+            needs_c=form.text("method") == METHODS.label("add_difference"),
+            custom=form.text("budget") not in BUDGETS,
+            count=element("p", count, class_="automerge-count") if count else EMPTY,
+            table=table,
+            names=names,
+            space=self._space(values),
+            reward=messages.reward_help(
+                REWARDS.name(form.text("reward")),
+                default_weights(REWARDS.name(form.text("reward")), self.desk.catalogue.data),
+            ),
+        )
+
+    def _checks(self, values: Values) -> tuple[Markup, bool]:
+        try:
+            config = self.config(values)
+            found = self.desk.preflight(config)
+            told = EMPTY
+            if any(not payload.held_out for payload in config.payloads):
+                told = messages.forecast(self.desk.forecast(config), config, self._now())
+        except ConfigError as error:
+            return messages.not_yet(str(error)), False
+        return messages.checks(found, told), found.ready
+
+    def _space(self, values: Values) -> Markup:
+        architecture = self.architecture(values)
+        if architecture is None:
+            return element("p", "Choose model A to see its blocks.", class_="automerge-quiet")
+        form = Reader(FIELDS, values)
+        try:
+            search = SearchConfig(
+                low=form.number("low"),
+                high=form.number("high"),
+                blocks=block_rules(form, architecture.name),
+            )
+        except ConfigError as error:
+            return messages.trouble(error)
+        return space_rules.picture(search, architecture)
+
+    # --- acting -----------------------------------------------------------------------------------
+
+    def start(self, values: Values) -> str:
+        """Begin the run; returns a sentence.
+
+        Raises:
+            AutomergeError: it cannot begin; nothing has changed.
+        """
+        run = self.desk.start(self.config(values))
+        return f"Run {run} has started. It goes on when you close this page."
+
+    def trial(self, values: Values) -> str:
+        """Begin a run that is as short as can be, to measure the pace; returns a sentence.
+
+        Raises:
+            AutomergeError: it cannot begin; nothing has changed.
+        """
+        config = trial_of(self.config(values))
+        run = self.desk.start(config)
+        return (
+            f"The trial {run} has started: {TRIAL_EVALUATIONS} evaluations of "
+            f"{TRIAL_PROMPTS} prompts at most. Its pace then tells how long your run takes."
+        )
+
+
+def trial_of(config: RunConfig) -> RunConfig:
+    """The shortest run with the settings of another one: it saves nothing, and proves little."""
+    searched = [payload for payload in config.payloads if not payload.held_out][:TRIAL_PROMPTS]
+    held_out = [payload for payload in config.payloads if payload.held_out][:1]
+    return msgspec.structs.replace(
+        config,
+        name="trial",
+        payloads=(
+            *(msgspec.structs.replace(payload, seeds=payload.seeds[:1]) for payload in searched),
+            *(msgspec.structs.replace(payload, seeds=()) for payload in held_out),
+        ),
+        search=msgspec.structs.replace(
+            config.search,
+            evaluations=TRIAL_EVALUATIONS,
+            hours=None,
+            target=None,
+            patience=None,
+            seeds_per_payload=1,
+            start=(),
+        ),
+        verdict=VerdictConfig(finalists=1, finalist_seeds=1, seeds=2),
+        output=OutputConfig(),
+    )

@@ -1,0 +1,230 @@
+"""The tab: its skeleton and the set-up form. All that moves in it is filled in by our script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from lib_automerge.app.desk import Desk
+from lib_automerge.study.markup import Markup, element
+from lib_automerge.ui import space_rules
+from lib_automerge.ui.components import HIDDEN, button, control, html, kept_out
+from lib_automerge.ui.form_fields import BY_NAME, FIELDS
+from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
+from lib_automerge.ui.setup import Setup
+from lib_automerge.ui.space_editor import SpaceEditor
+from lib_automerge.ui.wiring import MESSAGE, SELECTED, Offer, Shown, Wiring
+
+BindPaste = Callable[[Any, Any], None]
+"""Registers a button and a text box with the host: a click sends the text's settings to txt2img."""
+
+MODELS = ("model_a", "model_b", "model_c")
+
+
+def build(
+    desk: Desk, *, host_form: HostForm | None = None, bind_paste: BindPaste | None = None
+) -> Any:
+    """Return the tab as `gr.Blocks`, to be rendered inside the host's or launched alone.
+
+    Args:
+        desk: what it works on.
+        host_form: the host's txt2img form, to take prompts from.
+        bind_paste: how to send settings back to it.
+    """
+    with gr.Blocks(analytics_enabled=False, title="Automerge") as blocks:
+        with gr.Column(elem_id="automerge_root"):
+            html("strip", _shell("strip"))
+            with gr.Tabs(elem_id="automerge_tabs"):
+                with (
+                    gr.Tab("Search", elem_id="automerge_tab_search"),
+                    gr.Row(elem_id="automerge_search"),
+                ):
+                    with gr.Column(elem_id="automerge_form", scale=1, min_width=320):
+                        form = _Form(desk, host_form)
+                    with gr.Column(elem_id="automerge_live_column", scale=1, min_width=320):
+                        html("live", _shell("live"))
+                with gr.Tab("Results", elem_id="automerge_tab_results"):
+                    html("results_view", _shell("results"))
+                with gr.Tab("Runs", elem_id="automerge_tab_runs"):
+                    html("runs_view", _shell("runs"))
+            load_draft = button("load_draft", "Load the draft", elem_classes=[HIDDEN])
+            if bind_paste is not None:
+                infotext = kept_out(
+                    gr.Textbox(
+                        label="Settings to send",
+                        elem_id="automerge_infotext",
+                        elem_classes=[HIDDEN],
+                    )
+                )
+                send = button("send_txt2img", "Send to txt2img", elem_classes=[HIDDEN])
+                bind_paste(send, infotext)
+        form.wire(blocks, load_draft)
+    return blocks
+
+
+def _shell(view: str) -> Markup:
+    return element("div", "Loading ...", class_=f"automerge-{view}", data_automerge=view)
+
+
+def _heading(number: int, text: str) -> None:
+    kept_out(gr.HTML(element("h3", f"{number}. {text}", class_="automerge-heading")))
+
+
+class _Form:
+    """The left column of Search: built where it is made."""
+
+    def __init__(self, desk: Desk, host_form: HostForm | None) -> None:
+        self._setup = Setup(desk)
+        self._editor = PayloadEditor(desk.catalogue.choices(), host_form)
+        self._space = SpaceEditor()
+        self._controls: dict[str, Any] = {}
+        self._models()
+        self._payloads()
+        self._reward()
+        self._search()
+        self._finish()
+        self._controls |= self._editor.controls | self._space.controls
+        self._controls["payload_file"] = self._editor.file
+
+    def _add(self, name: str, **options: Any) -> None:
+        self._controls[name] = control(BY_NAME[name], **options)
+
+    def _models(self) -> None:
+        titles = self._setup.titles()
+        with gr.Column(variant="panel", elem_id="automerge_models"):
+            _heading(1, "Models")
+            with gr.Row():
+                self._add("model_a", choices=titles, scale=4)
+                self.refresh = button("models_refresh", "Refresh", scale=1, min_width=80)
+            self._add("model_b", choices=titles)
+            with gr.Column(visible=False, elem_id="automerge_model_c_row") as self.only_c:
+                self._add("model_c", choices=titles)
+            self.method = html("method_sentence")
+            with gr.Accordion("Method and precision", open=False, elem_id="automerge_method_fold"):
+                self._add("method")
+                self._add("dtype")
+
+    def _payloads(self) -> None:
+        with gr.Column(variant="panel", elem_id="automerge_payloads_section"):
+            _heading(2, "Payloads")
+            self._editor.build_source(self._setup.desk.sets.names())
+            with gr.Accordion("Edit the prompts", open=False, elem_id="automerge_payload_fold"):
+                self._editor.build_editor()
+
+    def _reward(self) -> None:
+        with gr.Column(variant="panel", elem_id="automerge_reward_section"):
+            _heading(3, "Reward")
+            self._add("reward")
+            self.reward = html("reward_help")
+            with gr.Accordion("Weights and device", open=False, elem_id="automerge_reward_fold"):
+                self._add("reward_weights")
+                self._add("reward_device")
+                self._add("reward_options")
+
+    def _search(self) -> None:
+        with gr.Column(variant="panel", elem_id="automerge_search_section"):
+            _heading(4, "Search")
+            self._add("budget")
+            with gr.Row(visible=False, elem_id="automerge_custom_row") as self.only_custom:
+                for name in ("evaluations", "hours", "target"):
+                    self._add(name, min_width=100)
+            self._add("stop_early")
+            with gr.Accordion("Search space", open=False, elem_id="automerge_space_fold"):
+                with gr.Row():
+                    self._add("low", min_width=100)
+                    self._add("high", min_width=100)
+                with gr.Row():
+                    self._add("text_encoder", min_width=140)
+                    self._add("vae", min_width=140)
+                self._space.build()
+            with gr.Accordion(
+                "Optimizer, seeds, start points", open=False, elem_id="automerge_optimizer_fold"
+            ):
+                self._add("optimizer")
+                with gr.Row():
+                    for name in ("seed", "seeds_per_payload", "patience"):
+                        self._add(name, min_width=100)
+                self._add("start", lines=3)
+                self._add("start_order")
+
+    def _finish(self) -> None:
+        with gr.Column(variant="panel", elem_id="automerge_finish_section"):
+            self.checks = html("checks")
+            self.message = html("message")
+            with gr.Row():
+                self.trial = button("trial", "Try 4 evaluations", interactive=False)
+                self.start = button("generate", "Start run", variant="primary", interactive=False)
+            with gr.Accordion("When finished", open=False, elem_id="automerge_finish_fold"):
+                self._add("checkpoint")
+                self._add("name")
+                with gr.Row():
+                    for name in ("finalists", "finalist_seeds", "verdict_seeds"):
+                        self._add(name, min_width=100)
+
+    def wire(self, blocks: Any, load_draft: Any) -> None:
+        """Connect everything; called when all components exist."""
+        setup = self._setup
+        shown = Shown(
+            checks=self.checks,
+            start=self.start,
+            trial=self.trial,
+            method=self.method,
+            only_c=self.only_c,
+            only_custom=self.only_custom,
+            count=self._editor.count,
+            table=self._editor.table,
+            selected=self._controls[SELECTED],
+            space=self._space.picture,
+            reward=self.reward,
+        )
+        wiring = Wiring(setup, self._controls, shown, self.message)
+        own = {"model_a", "reward", "payload_set", "payloads", "rules"}
+        for field in FIELDS:
+            if field.name not in own:
+                wiring.on(self._controls[field.name].input, latest=True)
+        self._editor.wire(wiring)
+        self._space.wire(wiring)
+
+        def blocks_of(values: dict[str, object]) -> Offer:
+            architecture = setup.architecture(values)
+            return Offer(space_rules.choices(architecture) if architecture else [], [])
+
+        def filled(_values: dict[str, object]) -> dict[str, object]:
+            new = setup.fill()
+            titles = setup.titles()
+            offered = {name: Offer(titles, new[name]) for name in MODELS}
+            sets = Offer(setup.desk.sets.names(), new["payload_set"])
+            return {**new, **offered, "payload_set": sets, "space_blocks": blocks_of(new)}
+
+        def refreshed(values: dict[str, object]) -> dict[str, object]:
+            titles = setup.titles()
+            return {name: Offer(titles, values[name]) for name in MODELS}
+
+        def other_a(values: dict[str, object]) -> dict[str, object]:
+            return {**setup.model_a_changed(values), "space_blocks": blocks_of(values)}
+
+        def started(values: dict[str, object]) -> dict[str, object]:
+            return {MESSAGE: setup.start(values)}
+
+        def tried(values: dict[str, object]) -> dict[str, object]:
+            return {MESSAGE: setup.trial(values)}
+
+        everything = (*(field.name for field in FIELDS), "space_blocks")
+        wiring.on(blocks.load, filled, everything, keep=False)
+        wiring.on(load_draft.click, filled, everything, keep=False)
+        wiring.on(self.refresh.click, refreshed, MODELS)
+        wiring.on(
+            self._controls["model_a"].input,
+            other_a,
+            ("payload_set", "payloads", "space_blocks"),
+            latest=True,
+        )
+        wiring.on(
+            self._controls["reward"].input,
+            lambda _values: {"reward_weights": "", "reward_options": "{}"},
+            ("reward_weights", "reward_options"),
+        )
+        wiring.on(self.start.click, started)
+        wiring.on(self.trial.click, tried)

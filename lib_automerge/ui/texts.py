@@ -1,0 +1,93 @@
+"""The parts of the form that power users edit as text: payloads, rules and start points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from lib_automerge.domain import weights
+from lib_automerge.domain.config import BlockRule
+from lib_automerge.domain.payload import Payload
+from lib_automerge.errors import ConfigError
+
+
+def payloads_of(text: str) -> tuple[Payload, ...]:
+    """The payloads of a JSON text.
+
+    Raises:
+        ConfigError: it is not a list of payloads; the text names the place.
+    """
+    try:
+        return msgspec.json.decode(text or "[]", type=tuple[Payload, ...])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"the prompts as text cannot be read: {reason(error)}. Correct the text, or choose "
+            "a set again."
+        ) from error
+
+
+def payloads_text(payloads: Sequence[Payload]) -> str:
+    """Payloads as a JSON text, one after the other; fields at their defaults are left out."""
+    lines = [msgspec.json.encode(_told(payload)).decode() for payload in payloads]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+
+
+def rules_of(text: str) -> dict[str, BlockRule]:
+    """The rules for blocks of a JSON text.
+
+    Raises:
+        ConfigError: it does not hold rules by block; the text names the place.
+    """
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, BlockRule])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"the rules as text cannot be read: {reason(error)}. Correct the text, or press "
+            '"All free".'
+        ) from error
+
+
+def rules_text(rules: Mapping[str, BlockRule]) -> str:
+    """Rules as a JSON text, a block a line."""
+    lines = [
+        f"{msgspec.json.encode(block).decode()}: {msgspec.json.encode(_told(rule)).decode()}"
+        for block, rule in rules.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
+
+
+def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[str, float], ...]:
+    """The start points of a text: one JSON value, or one list of weights a line.
+
+    Raises:
+        ConfigError: a list cannot be read, or does not say which order it has.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return ()
+    try:
+        msgspec.json.decode(stripped)
+        lists = [stripped]
+    except msgspec.DecodeError:
+        lists = [line for line in stripped.splitlines() if line.strip()]
+    return tuple(weights.parse(one, order, architecture) for one in lists)
+
+
+def _told(value: msgspec.Struct) -> dict[str, object]:
+    """The fields that differ from their defaults, nested ones too."""
+    raw: dict[str, object] = {}
+    for field in msgspec.structs.fields(value):
+        held = getattr(value, field.name)
+        if not field.required and held == field.default:
+            continue
+        if field.default_factory is not msgspec.NODEFAULT and held == field.default_factory():
+            continue
+        raw[field.name] = _told(held) if isinstance(held, msgspec.Struct) else held
+    return raw
+
+
+def reason(error: Exception) -> str:
+    """An error's text as the middle of a sentence."""
+    text = str(error)
+    return text[:1].lower() + text[1:]
