@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import checks
+from lib_automerge.app import checks, outcome
 from lib_automerge.app.checks import Level, Preflight
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.service import Service
-from lib_automerge.app.worker import Worker
+from lib_automerge.app.worker import Phase, Snapshot, Worker
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import RunState, Status
+from lib_automerge.domain.run import RunState, Stage, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
 from lib_automerge.merge.files import merge_files
 from lib_automerge.study.library import Entry, Library
@@ -157,54 +156,59 @@ class Desk:
         Raises:
             StorageError: there is no such run, or it is damaged.
         """
-        entry = self.library.find(run)
-        if entry.manifest is None:
+        busy = self.worker.busy_with()
+        live = busy is not None and busy.name == run
+        entry = self.library.find(run, self.worker.snapshot().state if live else None)
+        if entry.manifest is None or entry.state is None:
             raise StorageError(entry.problem)
-        live = self.worker.busy_with() == entry.folder.path
-        state = self.worker.snapshot().state if live else None
-        if state is None:
-            assert entry.state is not None
-            state = entry.state.copy()
         return Opened(
             id=entry.id,
             name=entry.name,
             path=entry.folder.path,
             manifest=entry.manifest,
-            state=state,
+            state=entry.state.copy(),
             live=live,
         )
 
+    def entries(self, snapshot: Snapshot | None = None) -> list[Entry]:
+        """All runs, the newest first; the one in hand as the worker (or its snapshot) knows it."""
+        seen = snapshot or self.worker.snapshot()
+        if seen.phase is Phase.IDLE or seen.folder is None or seen.state is None:
+            return self.library.entries()
+        return self.library.entries({seen.folder: seen.state})
+
     def latest(self) -> Entry | None:
         """The newest run that can be shown."""
-        return next((e for e in self.library.entries() if e.manifest is not None), None)
+        return next((e for e in self.entries() if e.manifest is not None), None)
 
     def interrupted(self) -> list[Entry]:
         """Runs that were neither finished nor ended by the user, and that nobody works on."""
         busy = self.worker.busy_with()
         return [
             entry
-            for entry in self.library.entries()
+            for entry in self.entries()
             if entry.state is not None
             and entry.state.status in (Status.STARTING, Status.UNFINISHED)
             and entry.folder.path != busy
             and not entry.folder.running()
         ]
 
-    def image(self, run: str, name: str) -> Path:
+    def image(self, run: str, evaluation: int, stage: Stage, job: int) -> Path:
         """The file of an image that the run's journal names.
 
         Raises:
-            StorageError: it names none like this, or the file is gone.
+            StorageError: it names none for this job, or one that is gone or outside the folder.
         """
         opened = self.open(run)
-        for images in opened.state.scores.values():
-            for scored in images.values():
-                if scored.file == name:
-                    path = opened.path / scored.file
-                    if path.is_file():
-                        return path
-                    break
-        raise StorageError(f"the run {run} has no image {name!r}.")
+        scored = opened.state.scores.get((stage, evaluation), {}).get(job)
+        if scored is not None:
+            # a journal may come from somebody else: what it names must lie in its own folder
+            path = (opened.path / scored.file).resolve()
+            if path.is_relative_to(opened.path.resolve()) and path.is_file():
+                return path
+        raise StorageError(
+            f"the run {run} has no image {job} of evaluation {evaluation} ({stage.value})."
+        )
 
     def recipe(self, run: str, evaluation: int | None = None) -> Recipe:
         """The recipe of an evaluation; None: the proved winner, or the best so far.
@@ -263,9 +267,7 @@ class Desk:
             )
         model_a = Path(recipe.models["a"].path)
         path = merge_files(recipe, model_a.parent / f"{name}.safetensors", dtype=dtype)
-        yaml = model_a.with_suffix(".yaml")
-        if yaml.is_file() and not path.with_suffix(".yaml").exists():
-            shutil.copyfile(yaml, path.with_suffix(".yaml"))
+        outcome.copy_host_config(model_a, path)
         return path
 
     def checkpoint_name(self, run: str, recipe: Recipe) -> str:

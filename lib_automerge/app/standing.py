@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app.desk import Desk
 from lib_automerge.app.estimate import (
     RECENT,
     Remaining,
@@ -82,20 +81,24 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return self.phase is not Phase.IDLE
 
 
-def standing(desk: Desk, now: float | None = None) -> Standing:
-    """How things stand; `now` is in seconds since the epoch."""
-    snapshot = desk.worker.snapshot()
+def standing(snapshot: Snapshot, entries: Sequence[Entry], now: float) -> Standing:
+    """How things stand.
+
+    Args:
+        snapshot: of the worker.
+        entries: all runs, the newest first.
+        now: seconds since the epoch.
+    """
     busy = snapshot.phase is not Phase.IDLE
-    now = time.time() if now is None else now
-    entries = [e for e in desk.entries() if e.state is not None]
-    shown = _shown(entries, snapshot)
+    sound = [e for e in entries if e.state is not None]
+    shown = _shown(sound, snapshot)
     return Standing(
         phase=snapshot.phase,
         activity=snapshot.activity.value if snapshot.activity is not None else "",
         name=snapshot.folder.name if busy and snapshot.folder is not None else "",
         run=None if shown is None else run_standing(shown, snapshot, now),
         unfinished=tuple(
-            e.id for e in entries if e is not shown and state_word(e, snapshot) in RESUMABLE
+            e.id for e in sound if e is not shown and state_word(e, snapshot) in RESUMABLE
         ),
         failure=snapshot.failure,
     )

@@ -57,6 +57,12 @@ def orders() -> dict[str, str]:
     return {NAMED: "block:number pairs or a JSON object, in any order"} | listed
 
 
+def fitting(architecture: Architecture | str) -> list[str]:
+    """Return the orders that a list for this architecture can have, `named` first."""
+    target = _architecture(architecture)
+    return [NAMED, *(n for n, o in _orders().items() if target.name in o.architectures)]
+
+
 def from_list(
     values: Sequence[float], order: str, architecture: Architecture | str | None = None
 ) -> dict[str, float]:

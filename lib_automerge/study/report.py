@@ -130,16 +130,17 @@ def _hero(found: Findings, top: Headline) -> Markup:
         element(
             "div",
             element("div", *words, class_="words"),
-            _intervals(found),
+            intervals(found),
             class_="verdict",
         ),
-        _scoreboard(found),
-        tables.facts(_facts(found)),
+        scoreboard(found),
+        tables.facts(run_facts(found)),
         class_=f"hero {top.kind}",
     )
 
 
-def _intervals(found: Findings) -> Markup:
+def intervals(found: Findings) -> Markup:
+    """The verdict's differences from the baselines with their intervals, drawn."""
     verdict = found.state.verdict
     if verdict is None or not verdict.comparisons:
         return EMPTY
@@ -168,7 +169,8 @@ def _intervals(found: Findings) -> Markup:
     )
 
 
-def _scoreboard(found: Findings) -> Markup:
+def scoreboard(found: Findings) -> Markup:
+    """A tile with the mean score of every entrant."""
     contest = found.contest
     top = max(contest.means.values(), default=None)
     tiles = []
@@ -199,7 +201,8 @@ def _scoreboard(found: Findings) -> Markup:
     )
 
 
-def _facts(found: Findings) -> list[tuple[str, str]]:
+def run_facts(found: Findings) -> list[tuple[str, str]]:
+    """Names and values that sum a run up."""
     state, config = found.state, found.manifest.config
     rejected = len([e for e in state.history if e.rejected is not None])
     count = f"{len(state.history):,} of {config.search.evaluations:,}"

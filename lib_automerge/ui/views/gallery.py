@@ -19,7 +19,7 @@ GRID_ROWS = 40
 
 
 def pairs(found: Findings, run: str) -> Markup:
-    """The best merge beside the better parent; beside each other the parents before there is one."""
+    """The best merge beside the better parent; the parents alone before there is a merge."""
     columns = _pair(found)
     rows = representative(found.rows, PAIRS)
     if not columns or not rows:

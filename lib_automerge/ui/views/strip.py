@@ -119,11 +119,12 @@ def _busy_actions(now: Standing) -> list[Markup]:
             button(
                 "Finish",
                 "finish",
+                now.name,
                 hint="Stop searching after this evaluation and prove the best so far",
             )
         )
     if now.phase is not Phase.STOPPING:
-        actions.append(button("Stop now", "stop", confirm=STOP_QUESTION))
+        actions.append(button("Stop now", "stop", now.name, confirm=STOP_QUESTION))
     return actions
 
 
@@ -132,6 +133,7 @@ def _interrupt(now: Standing) -> Markup:
     return button(
         "Pause",
         "pause",
+        now.name,
         primary=True,
         hint="After this evaluation: your model is restored and the WebUI is free",
         id="automerge_interrupt",

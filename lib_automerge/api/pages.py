@@ -1,0 +1,136 @@
+"""The views as HTML fragments, which the page's script puts into its places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lib_automerge.api.http import Call, Refused
+from lib_automerge.app.desk import Desk, Opened
+from lib_automerge.app.standing import state_word
+from lib_automerge.domain import architectures
+from lib_automerge.domain.run import BASELINES
+from lib_automerge.errors import AutomergeError
+from lib_automerge.search.importance import Effect, importance
+from lib_automerge.search.space import Space
+from lib_automerge.study.findings import Findings, summarize
+from lib_automerge.study.library import Entry
+from lib_automerge.study.markup import Markup
+from lib_automerge.ui.views.leaderboard import importance_chart
+from lib_automerge.ui.views.live import live, nothing_yet
+from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
+from lib_automerge.ui.views.parts import address
+from lib_automerge.ui.views.results import no_results, results
+from lib_automerge.ui.views.runs import Row, runs
+
+
+class Pages:
+    """Draws views of the desk's runs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._sizes: dict[str, tuple[tuple[int, int], int]] = {}
+        self._effects: dict[str, tuple[int, tuple[Effect, ...]]] = {}
+        self._views: Mapping[str, Callable[[Opened], Markup]] = {
+            "live": self._live,
+            "results": self._results,
+            "importance": self._importance,
+            "log": self._log,
+            "resources": self._resources,
+        }
+
+    def general(self, call: Call) -> Markup:
+        """A view that belongs to no run: `live` and `results` while there is none, `runs`."""
+        match call.path["view"]:
+            case "live":
+                return nothing_yet()
+            case "results":
+                return no_results()
+            case "runs":
+                return self._runs()
+        raise Refused(404, "there is no such view. Known: live, results, runs.")
+
+    def of_run(self, call: Call) -> Markup:
+        """A view of one run."""
+        draw = self._views.get(call.path["view"])
+        if draw is None:
+            raise Refused(404, f"there is no such view. Known: {', '.join(self._views)}.")
+        return draw(self.opened(call))
+
+    def opened(self, call: Call) -> Opened:
+        """The run of a request.
+
+        Raises:
+            Refused: there is none, or it is damaged.
+        """
+        try:
+            return self._desk.open(call.run)
+        except AutomergeError as error:
+            raise Refused(404, str(error)) from error
+
+    def _live(self, opened: Opened) -> Markup:
+        return live(opened, _found(opened))
+
+    def _results(self, opened: Opened) -> Markup:
+        return results(opened, _found(opened))
+
+    def _log(self, opened: Opened) -> Markup:
+        return log_tail(opened.path / "log.txt", address("runs", opened.id, "log"))
+
+    def _resources(self, opened: Opened) -> Markup:
+        tell = getattr(self._desk.catalogue, "device_memory", None)
+        usage = Usage(
+            memory=process_memory(),
+            device=tell() if tell is not None else None,
+            disk_free=self._desk.library.free_space(),
+        )
+        return resources(_found(opened), usage)
+
+    def _runs(self) -> Markup:
+        snapshot = self._desk.worker.snapshot()
+        busy = self._desk.worker.busy_with()
+        rows = []
+        for entry in self._desk.entries(snapshot):
+            found = None
+            if entry.manifest is not None and entry.state is not None:
+                found = summarize(entry.folder.path, entry.manifest, entry.state)
+            rows.append(
+                Row(
+                    id=entry.id,
+                    name=entry.name,
+                    state=state_word(entry, snapshot),
+                    found=found,
+                    size=None if entry.folder.path == busy else self._size(entry),
+                    problem=entry.problem,
+                )
+            )
+        return runs(rows)
+
+    def _size(self, entry: Entry) -> int:
+        """Bytes of a run's folder; counted again only when its journal has grown."""
+        stamp = entry.folder.stamp()
+        known = self._sizes.get(entry.id)
+        if known is None or known[0] != stamp:
+            known = (stamp, self._desk.library.size(entry))
+            self._sizes[entry.id] = known
+        return known[1]
+
+    def _importance(self, opened: Opened) -> Markup:
+        """Which blocks mattered; fitted again only when there are more evaluations."""
+        history = opened.state.history
+        # while a run goes on the model would be fitted for every evaluation: it is not worth that
+        if opened.live or len(history) <= len(BASELINES):
+            return importance_chart((), 0)
+        known = self._effects.get(opened.id)
+        if known is None or known[0] != len(history):
+            search = opened.manifest.config.search
+            space = Space.of(search, architectures.get(opened.manifest.architecture))
+            known = (len(history), importance(space, history, seed=search.seed))
+            self._effects[opened.id] = known
+        return importance_chart(
+            [(e.name, e.difference, e.standard_error, e.best) for e in known[1]],
+            _found(opened).decimals,
+        )
+
+
+def _found(opened: Opened) -> Findings:
+    return summarize(opened.path, opened.manifest, opened.state)
