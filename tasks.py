@@ -22,12 +22,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 TORCH = "torch==2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-EXTRAS = {"demo": "standalone", "test": "standalone,dev", "check": "standalone,dev"}
+EXTRAS = {"demo": "standalone", "test": "standalone,ui,dev", "check": "standalone,ui,dev"}
+GRADIO_PINS = ROOT / "tests" / "ui"
+"""`gradio-VERSION.txt`: the versions of a WebUI that has an older gradio than `.venv`."""
 
 
-def python() -> Path:
-    """The interpreter of the virtual environment."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def python(environment: Path = VENV) -> Path:
+    """The interpreter of a virtual environment."""
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def run(*command: str | Path, folder: Path = ROOT) -> int:
@@ -40,10 +42,10 @@ def run(*command: str | Path, folder: Path = ROOT) -> int:
         signal.signal(signal.SIGINT, previous)
 
 
-def pip(*arguments: str) -> int:
-    """Install into the virtual environment."""
+def pip(*arguments: str | Path, environment: Path = VENV) -> int:
+    """Install into a virtual environment."""
     quiet = ("--quiet", "--disable-pip-version-check")
-    return run(python(), "-m", "pip", "install", *quiet, *arguments)
+    return run(python(environment), "-m", "pip", "install", *quiet, *arguments)
 
 
 def install_torch() -> int:
@@ -80,6 +82,39 @@ def prepare(task: str) -> None:
     stamp.write_text(wanted)
 
 
+def gradio_environments() -> list[Path]:
+    """Interpreters with each gradio that the tab must work with; made when they are missing.
+
+    Each has a WebUI's packages of its own and sees those of `.venv` behind them, so that PyTorch is
+    there once. One that cannot be made is left out with a message; its tests are skipped then.
+    """
+    found = [python()]
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    for pins in sorted(GRADIO_PINS.glob("gradio-*.txt")):
+        environment = ROOT / ".venvs" / pins.stem
+        stamp = environment / "installed"
+        if not stamp.is_file() or stamp.read_bytes() != pins.read_bytes():
+            print(f"Preparing {environment.relative_to(ROOT)} ...", flush=True)
+            venv.create(environment, with_pip=True, clear=True)
+            if pip("--no-compile", "--requirement", pins, environment=environment):
+                print(f"{pins.stem} cannot be installed here: the tab is not tested with it.")
+                continue
+            paths = [
+                subprocess.check_output([interpreter, "-c", code], text=True).strip()
+                for interpreter in (python(environment), python())
+            ]
+            Path(paths[0], "behind.pth").write_text(f"{paths[1]}\n")
+            stamp.write_bytes(pins.read_bytes())
+        found.append(python(environment))
+    return found
+
+
+def test(arguments: list[str]) -> int:
+    """The tests, with what those of the tab need."""
+    os.environ["AUTOMERGE_GRADIO_ENVS"] = os.pathsep.join(map(str, gradio_environments()))
+    return run(python(), "-m", "pytest", *arguments)
+
+
 def check() -> int:
     """Static checks; all run, the first failure decides."""
     commands = (
@@ -105,7 +140,7 @@ def main() -> int:
         # where the user stands: that is where relative paths and the run folder belong
         return run(python(), "-m", "lib_automerge", "demo", *arguments, folder=Path.cwd())
     if task == "test":
-        return run(python(), "-m", "pytest", *arguments)
+        return test(arguments)
     return check()
 
 
