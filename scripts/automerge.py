@@ -49,7 +49,7 @@ def bind_paste(button, textbox):
 
 script_callbacks.on_ui_tabs(page)
 if not sentence:
-    form = txt2img_form.Txt2imgForm()
+    form = txt2img_form.Txt2imgForm(a1111_settings.clip_skip)
     script_callbacks.on_after_component(form.see)
     script_callbacks.on_ui_settings(a1111_settings.register)
     script_callbacks.on_app_started(

@@ -70,6 +70,11 @@ def poll_s() -> float:
         return POLL_S
 
 
+def clip_skip() -> int:
+    """The WebUI's own setting, which belongs to a prompt taken from txt2img."""
+    return int(_value("CLIP_stop_at_last_layers", 1) or 1)
+
+
 def _value(key: str, default: Any) -> Any:
     """The setting now; the WebUI builds its API before its settings, so there may be none yet."""
     return shared.opts.data.get(key, default)

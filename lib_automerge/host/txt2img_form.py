@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lib_automerge.domain.payload import MAX_SEED, Hires, Payload
@@ -42,18 +42,30 @@ class Txt2imgForm:
     Register `see` with the WebUI's `on_after_component`. A page that is built again (Reload UI)
     replaces the components of the old one.
 
+    Args:
+        clip_skip: asks for the WebUI's setting, which is not part of the form.
+
     Attributes:
         components: the component of each payload field that has been seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clip_skip: Callable[[], int] = lambda: 1) -> None:
         self.components: dict[str, Any] = {}
+        self._clip_skip = clip_skip
 
     def see(self, component: Any, **arguments: Any) -> None:
         """Keep the component if it is one of ours."""
         field = ELEMENTS.get(arguments.get("elem_id") or getattr(component, "elem_id", "") or "")
         if field is not None:
             self.components[field] = component
+
+    def payload(self, values: Mapping[str, Any]) -> Payload:
+        """The payload that values of the components describe; see `payload_of`.
+
+        Raises:
+            ConfigError: they describe none.
+        """
+        return payload_of(values, self._clip_skip())
 
 
 def payload_of(values: Mapping[str, Any], clip_skip: int = 1) -> Payload:
