@@ -51,9 +51,7 @@ def control(field: Field, choices: Sequence[str] = (), **options: Any) -> Any:
     elif kind is Kind.CHOICE:
         made = gr.Dropdown(choices=list(field.choices), **common)
     elif kind is Kind.NAMES:
-        made = gr.Dropdown(
-            choices=list(choices), multiselect=True, allow_custom_value=True, **common
-        )
+        made = gr.Dropdown(choices=list(choices), multiselect=True, **common)
     else:
         # Names change while the page is open, and Gradio refuses what it did not list itself.
         common["value"] = common["value"] or None
