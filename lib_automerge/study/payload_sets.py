@@ -7,6 +7,7 @@ name among the files that exist, so no name from outside becomes a path.
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,9 @@ import msgspec
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError, StorageError
+
+DEMO = "Demo (64)"
+"""The set of the built-in demo's prompts, which are small pictures of 64 pixels."""
 
 MAX_BYTES = 4 << 20
 MAX_NAME = 60
@@ -148,7 +152,12 @@ def read_set(path: Path) -> PayloadSet:
         ) from error
 
 
+@cache
 def _shipped() -> dict[str, PayloadSet]:
     files = sorted((DATA / "payload_sets").glob("*.json"))
     found = [msgspec.json.decode(path.read_bytes(), type=PayloadSet) for path in files]
+    demo = (DATA / "demo" / "payloads.json").read_bytes()
+    payloads = msgspec.json.decode(demo, type=tuple[Payload, ...])
+    note = "What the models of the demo can draw; judge it with the demo's reward."
+    found.append(PayloadSet(name=DEMO, payloads=payloads, note=note))
     return {one.name: one for one in found}
