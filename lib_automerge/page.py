@@ -21,7 +21,6 @@ from lib_automerge.errors import ConfigError
 from lib_automerge.host.detect import standalone_desk
 from lib_automerge.host.guard import Guard
 from lib_automerge.host.standalone import StandaloneCatalogue
-from lib_automerge.study.payload_sets import PayloadSet
 
 HOST = "127.0.0.1"
 """Nobody but this machine's users: the page has no login."""
@@ -29,7 +28,6 @@ NEEDED = ("gradio", "fastapi", "uvicorn", "diffusers", "transformers", "accelera
 SCRIPT, STYLE = "automerge.js", "style.css"
 SHARED = "share/lib_automerge"
 """Where an installed distribution has script and style."""
-DEMO_SET = "Demo"
 GRACE_S = 2
 """How long open connections may delay the end."""
 
@@ -45,7 +43,6 @@ def serve(models: Sequence[Path], data: Path, port: int, *, browser: bool) -> No
 
     Raises:
         ConfigError: a folder does not exist, the port is taken, or a package is missing.
-        StorageError: the data folder cannot be written.
         KeyboardInterrupt: Ctrl+C or SIGTERM, when all is cleaned up.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
@@ -60,20 +57,12 @@ def serve(models: Sequence[Path], data: Path, port: int, *, browser: bool) -> No
     catalogue = StandaloneCatalogue(data, models, pair)
     with _listen(port) as listening:
         desk = standalone_desk(catalogue)
-        _offer_demo(desk)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             _run(desk, listening, browser=browser)
         finally:
             signal.signal(signal.SIGTERM, previous)
             _end(desk)
-
-
-def _offer_demo(desk: Desk) -> None:
-    """The demo's prompts among the payload sets: its models draw nothing else well."""
-    if DEMO_SET not in desk.sets.names():
-        note = "What the demo's models can draw; score it with the demo's reward."
-        desk.sets.save(PayloadSet(name=DEMO_SET, payloads=demo.load_payloads(), note=note))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

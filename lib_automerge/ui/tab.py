@@ -36,7 +36,7 @@ def build(
     with gr.Blocks(analytics_enabled=False, title="Automerge") as blocks:
         with gr.Column(elem_id="automerge_root"):
             html("strip", _shell("strip"))
-            with gr.Tabs(elem_id="automerge_tabs"):
+            with kept_out(gr.Tabs(elem_id="automerge_tabs")):
                 with (
                     gr.Tab("Search", elem_id="automerge_tab_search"),
                     gr.Row(elem_id="automerge_search"),
