@@ -166,11 +166,17 @@ async def _body(request: Request) -> Mapping[str, Any]:
 def json_response(content: object, status: int = 200) -> Response:
     """An answer in JSON that no cache keeps."""
     return Response(
-        msgspec.json.encode(content),
+        msgspec.json.encode(content, enc_hook=_plain),
         status_code=status,
         media_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Markup):
+        return str(value)
+    raise NotImplementedError(type(value))
 
 
 def _problem(status: int, sentence: str) -> Response:
