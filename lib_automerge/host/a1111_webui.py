@@ -144,7 +144,11 @@ class A1111:
         if model is not None and devices.dtype_vae != self._dtype_vae:
             devices.dtype_vae = self._dtype_vae
             model.first_stage_model.to(self._dtype_vae)
+        options = shared.opts.data
+        absent = {"sd_model_checkpoint", "sd_checkpoint_hash"} - set(options)
         sd_models.reload_model_weights()
+        for key in absent:  # loading writes them
+            options.pop(key, None)
         self._forget_conditions()
         model, prompt = self._empty_prompt
         if model is not None and model is sd_models.model_data.sd_model and prompt is not None:
@@ -329,7 +333,7 @@ class A1111:
         self._bring_back_to_device()
         history = shared.cmd_opts.no_prompt_history
         shared.cmd_opts.no_prompt_history = True  # params.txt is the user's last image
-        shared.state.begin(job="Automerge: " + ", ".join(f"{k} {v}" for k, v in labels.items()))
+        shared.state.begin(job=" ".join(["Automerge", *labels.values()]))
         processing_ = None
         try:
             processing_ = self._processing(jobs, labels)
@@ -384,7 +388,7 @@ class A1111:
             height=payload.height,
             do_not_save_samples=True,
             do_not_save_grid=True,
-            extra_generation_params=dict(labels),
+            extra_generation_params={k: v.replace(",", " ") for k, v in labels.items()},
             **hires,
         )
 

@@ -22,7 +22,7 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import ConfigError, GenerationError, HostError
-from lib_automerge.generate.base import PauseRequested, StopFlag
+from lib_automerge.generate.base import PauseRequested, StopFlag, never
 from lib_automerge.host.ports import Ending, LiveModel, Placement, WebUI
 from lib_automerge.host.self_check import self_check
 from lib_automerge.merge.engine import Merger, changed_blocks
@@ -34,10 +34,6 @@ BREATH_S = 0.05
 """How long a shared WebUI is left to the others: its lock is fair to those who wait this long."""
 ATTEMPTS = 5
 """How often a batch is made again because somebody else changed the model meanwhile."""
-
-
-def _never() -> bool:
-    return False
 
 
 class WebUIGenerator:
@@ -66,7 +62,7 @@ class WebUIGenerator:
 
     @contextmanager
     def open(
-        self, models: Mapping[str, Checkpoint], stop: StopFlag = _never
+        self, models: Mapping[str, Checkpoint], stop: StopFlag = never
     ) -> Iterator[WebUISession]:
         """Hold the WebUI with model A loaded; see `generate.base.Generator.open`.
 
@@ -110,7 +106,7 @@ class WebUISession:
         self._merger: tuple[str, Merger] | None = None
         self._recipe: Recipe | None = None
         self._limit: int | None = None
-        self._stop: StopFlag = _never
+        self._stop: StopFlag = never
         self._news: list[str] = []
 
     def begin(self) -> None:
@@ -343,6 +339,7 @@ class WebUISession:
             PauseRequested: the user interrupted.
             GenerationError: the WebUI cannot make them.
         """
+        failures = 0
         for _ in range(ATTEMPTS):
             self._heed(self._host.asked())
             self._keep_hold()
@@ -354,13 +351,16 @@ class WebUISession:
             if shot.ending is Ending.OUT_OF_MEMORY:
                 self._halve(jobs)
                 return None
-            if self._intact():
-                if shot.ending is Ending.FAILED:
+            if shot.ending is Ending.DONE and self._intact():
+                return shot.images
+            if shot.ending is Ending.FAILED:
+                failures += 1
+                self._host.free_memory()
+                if failures > 1 and self._intact():
                     raise GenerationError(
                         f"the WebUI failed on payload {jobs[0].payload.name!r}: {shot.reason} "
                         "Change its settings, or look at the WebUI's console."
                     )
-                return shot.images
         raise HostError(
             f"the WebUI's model was changed {ATTEMPTS} times while one image was made. Switch off "
             "what does that: another extension, or a program that uses the WebUI's API."
@@ -388,22 +388,18 @@ class WebUISession:
         )
 
     def _labels(self) -> dict[str, str]:
-        """What the infotext says about where an image is from."""
+        """What the infotext says about where an image is from: the run, and the candidate."""
         if self._recipe is None:
-            return {"Automerge candidate": "A"}
+            return {}
         known = self._recipe.provenance
-        labels = {"Automerge run": str(known["run"])} if "run" in known else {}
-        return labels | {"Automerge candidate": candidate_name(self._recipe)}
+        run = {"Automerge run": str(known["run"])} if "run" in known else {}
+        return run | {"Automerge candidate": candidate_name(self._recipe)}
 
 
 def candidate_name(recipe: Recipe) -> str:
-    """The number of the evaluation if the recipe knows it, and eight digits of its weights' hash.
-
-    Model A is "A".
-    """
-    if not any(recipe.weights.values()):
-        return "A"
-    content = json.dumps([recipe.method, sorted(recipe.weights.items())])
-    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    """The number of the evaluation if the recipe knows it, else eight digits of a hash of it."""
     number = recipe.provenance.get("evaluation")
-    return digest if number is None else f"{number} {digest}"
+    if number is not None:
+        return str(number)
+    content = json.dumps([recipe.method, sorted(recipe.weights.items())])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
