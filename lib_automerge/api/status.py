@@ -14,7 +14,6 @@ from lib_automerge.app.desk import Desk
 from lib_automerge.app.standing import RunStanding, Standing, standing, state_word, version_of
 from lib_automerge.app.worker import Snapshot
 from lib_automerge.study.library import Entry
-from lib_automerge.study.markup import Markup
 from lib_automerge.ui.views.progress import progress
 from lib_automerge.ui.views.strip import announcement, strip
 
@@ -102,8 +101,8 @@ def _size(path: Path | None) -> int:
         return 0
 
 
-def _fragments(found: Standing, now: float) -> dict[str, Markup]:
-    return {"strip": strip(found, now), "progress": progress(found, now)}
+def _fragments(found: Standing, now: float) -> dict[str, str]:
+    return {"strip": str(strip(found, now)), "progress": str(progress(found, now))}
 
 
 def _selected(entries: list[Entry], selected: str, run: RunStanding | None) -> Entry | None:

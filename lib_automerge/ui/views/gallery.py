@@ -9,7 +9,7 @@ from lib_automerge.domain.run import Evaluation, Scored
 from lib_automerge.study.findings import Findings, PayloadRow, label_of, representative
 from lib_automerge.study.formats import number, plural, shortened, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join
-from lib_automerge.ui.views.parts import image_address
+from lib_automerge.ui.views.parts import button, image_address
 
 PAIRS = 6
 """How many prompts the live view shows."""
@@ -143,6 +143,18 @@ def _grid_row(found: Findings, run: str, row: PayloadRow, columns: Sequence[Eval
     if row.difference is not None:
         mean = signed(row.difference, found.decimals)
         about.append(element("span", f"gain {mean} ({plural(row.images, 'image')})", class_="id"))
+    seed = next((s.seed for s in shots if s is not None), None)
+    if seed is not None:
+        about.append(
+            button(
+                "Send to txt2img",
+                "send",
+                run,
+                data_payload=row.payload.name,
+                data_seed=str(seed),
+                hint="Prompt, seed and settings",
+            )
+        )
     return element(
         "tr",
         element("th", *about, scope="row", class_="text"),

@@ -39,7 +39,7 @@ def strip(now: Standing, clock: float) -> Markup:
         words,
         # the host's shortcuts look for buttons of these ids in every tab, also when idle
         element("div", *actions, _interrupt(now), _skip(), class_="automerge-actions"),
-        class_=f"automerge-strip is-{kind}",
+        class_=f"automerge-strip-body is-{kind}",
     )
 
 
