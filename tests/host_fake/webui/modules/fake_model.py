@@ -101,6 +101,7 @@ class LatentDiffusion(nn.Module):
         self.first_stage_model = AutoencoderKL()
         for number, name in enumerate(SCHEDULE_BUFFERS):
             self.register_buffer(name, torch.linspace(0.9991, 0.0047, 1000) ** (number + 1))
+        self.register_buffer("lvlb_weights", torch.ones(1000), persistent=False)
         build(_part(state_dict, "model.diffusion_model."), self.model.diffusion_model)
         build(_part(state_dict, "first_stage_model."), self.first_stage_model)
         self.first_stage_model.requires_grad_(False)

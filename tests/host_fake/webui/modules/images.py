@@ -1,10 +1,8 @@
 """Writing pictures, and laying them out in a grid."""
 
-import os
+from pathlib import Path
 
 from PIL import Image
-
-from modules import shared
 
 saved: list[str] = []
 """Files written so far: of the fake alone."""
@@ -19,9 +17,9 @@ def image_grid(imgs, batch_size=1, rows=None):
 
 
 def save_image(image, path, basename, seed=None, prompt=None, extension="png", info=None, **kwargs):
-    folder = path if os.path.isabs(path) else os.path.join(shared.data_path, path)
-    os.makedirs(folder, exist_ok=True)
-    name = os.path.join(folder, f"{len(os.listdir(folder)):05d}-{seed}.{extension}")
+    folder = Path(path)  # a TypeError for None, as with the real one
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder / f"{len(list(folder.iterdir())):05d}-{seed}.{extension}"
     image.save(name)
-    saved.append(name)
-    return name, None
+    saved.append(str(name))
+    return str(name), None

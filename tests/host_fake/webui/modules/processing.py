@@ -1,11 +1,9 @@
 """From settings to pictures: `process_images` and what it is told."""
 
-import json
 import os
 import random
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -24,6 +22,7 @@ from modules import (
     sd_vae,
     shared,
 )
+from modules.fake_results import Processed, add_grid, create_infotext, pictures
 from modules.shared import cmd_opts, opts, state
 
 opt_C = 4
@@ -282,43 +281,6 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         )
 
 
-class Processed:
-    def __init__(
-        self,
-        p,
-        images_list,
-        seed=-1,
-        info="",
-        all_prompts=None,
-        all_seeds=None,
-        index_of_first_image=0,
-        infotexts=None,
-    ):
-        self.images = images_list
-        self.prompt = p.prompt
-        self.negative_prompt = p.negative_prompt
-        self.seed = seed
-        self.info = info
-        self.comments = "".join(f"{comment}\n" for comment in p.comments)
-        self.width, self.height = p.width, p.height
-        self.sampler_name = p.sampler_name
-        self.steps, self.cfg_scale, self.batch_size = p.steps, p.cfg_scale, p.batch_size
-        self.sd_model_name = p.sd_model_name
-        self.sd_model_hash = p.sd_model_hash
-        self.extra_generation_params = p.extra_generation_params
-        self.index_of_first_image = index_of_first_image
-        self.all_prompts = all_prompts or p.all_prompts
-        self.all_negative_prompts = p.all_negative_prompts
-        self.all_seeds = all_seeds or p.all_seeds
-        self.all_subseeds = p.all_subseeds
-        self.infotexts = infotexts or [info] * len(images_list)
-
-    def js(self):
-        return json.dumps(
-            {"seed": self.seed, "all_seeds": self.all_seeds, "infotexts": self.infotexts}
-        )
-
-
 def get_fixed_seed(seed):
     return random.randrange(4294967294) if seed in ("", None, -1) else seed
 
@@ -333,28 +295,6 @@ def decode_latent_batch(model, batch):
     for image in decoded:
         devices.test_for_nans(image, "vae")
     return torch.stack(decoded)
-
-
-def create_infotext(p, index):
-    first = [p.all_prompts[index]]
-    if p.all_negative_prompts[index]:
-        first.append(f"Negative prompt: {p.all_negative_prompts[index]}")
-    skip = opts.CLIP_stop_at_last_layers
-    fields = {
-        "Steps": p.steps,
-        "Sampler": p.sampler_name,
-        "Schedule type": p.scheduler,
-        "CFG scale": p.cfg_scale,
-        "Seed": p.all_seeds[index],
-        "Size": f"{p.width}x{p.height}",
-        "Model hash": p.sd_model_hash if opts.add_model_hash_to_info else None,
-        "Model": p.sd_model_name if opts.add_model_name_to_info else None,
-        "Clip skip": skip if skip > 1 else None,
-        **p.extra_generation_params,
-        "Version": "v1.10.1" if opts.add_version_to_infotext else None,
-    }
-    line = ", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None)
-    return "\n".join([*first, line])
 
 
 def process_images(p):
@@ -430,44 +370,20 @@ def process_images_inner(p):
         if lowvram.is_enabled(shared.sd_model):
             lowvram.send_everything_to_cpu()
         state.nextjob()
-        for place, image in enumerate(_pictures(decoded)):
+        for place, image in enumerate(pictures(decoded)):
             text = create_infotext(p, rows.start + place)
             infotexts.append(text)
             if opts.enable_pnginfo:
                 image.info["parameters"] = text
             if p.save_samples():
-                folder = p.outpath_samples or opts.outdir_txt2img_samples
+                folder = p.outpath_samples
                 images.save_image(image, folder, "", p.seeds[place])
             output.append(image)
     if not infotexts:
         infotexts.append(create_infotext(p, 0))
-    first = _add_grid(p, output, infotexts)
+    first = add_grid(p, output, infotexts)
     if not p.disable_extra_networks and getattr(p, "extra_network_data", None):
         extra_networks.deactivate(p, p.extra_network_data)
     return Processed(
         p, output, p.all_seeds[0], infotexts[0], index_of_first_image=first, infotexts=infotexts
     )
-
-
-def _pictures(decoded):
-    """RGB images; in a batch of several a real host computes in another order: last bits differ."""
-    scaled = (torch.clamp((decoded + 1) / 2, 0, 1) * 255).numpy()
-    pixels = np.moveaxis(scaled, 1, 3).astype(np.uint8)
-    if len(pixels) > 1:
-        pixels[:, 0, 0, 0] ^= 1
-    return [Image.fromarray(x) for x in pixels]
-
-
-def _add_grid(p, output, infotexts):
-    wanted = (opts.return_grid or opts.grid_save) and not p.do_not_save_grid
-    if not wanted or (len(output) < 2 and opts.grid_only_if_multiple):
-        return 0
-    grid = images.image_grid(output, p.batch_size)
-    if opts.grid_save:
-        folder = p.outpath_grids or opts.outdir_txt2img_grids
-        images.save_image(grid, folder, "grid", p.all_seeds[0])
-    if not opts.return_grid:
-        return 0
-    infotexts.insert(0, infotexts[0])
-    output.insert(0, grid)
-    return 1

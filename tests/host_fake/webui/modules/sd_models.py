@@ -192,7 +192,7 @@ def load_model(checkpoint_info=None, already_loaded_state_dict=None):
     sd_hijack.model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
     script_callbacks.model_loaded_callback(model)
     with torch.no_grad():
-        model.cond_stage_model_empty_prompt = model.get_learned_conditioning([""])
+        model.cond_stage_model_empty_prompt = get_empty_cond(model)
     return model
 
 
@@ -278,3 +278,14 @@ def unload_model_weights(sd_model=None, info=None):
 
 def apply_token_merging(sd_model, token_merging_ratio):
     sd_model.applied_token_merged_ratio = token_merging_ratio
+
+
+def get_empty_cond(sd_model):
+    from modules import extra_networks, processing
+
+    extra_networks.activate(processing.StableDiffusionProcessingTxt2Img(), {})
+    return sd_model.get_learned_conditioning([""])
+
+
+def send_model_to_device(m):
+    m.to(devices.device)

@@ -1,0 +1,9 @@
+"""What a WebUI does, as functions that run alike inside a real one and on the fake.
+
+Nothing here imports anything but the WebUI's own modules, torch and the standard library.
+"""
+
+from . import changes, generation, models, networks, options, trouble, waiting  # noqa: F401
+from .bench import ALL, Bench, Behaviour
+
+__all__ = ["ALL", "Behaviour", "Bench"]
