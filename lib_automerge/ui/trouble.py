@@ -21,6 +21,6 @@ def build(sentence: str, details: str = "") -> gr.Blocks:
         gr.HTML(
             f'<div class="automerge-trouble" role="alert"><p>{html.escape(sentence)}</p>{folded}'
             "</div>",
-            elem_id="automerge_root",
+            elem_id="automerge_trouble",
         )
     return blocks
