@@ -15,9 +15,8 @@ import torch
 from modules import (
     call_queue,
     devices,
-    extensions,
-    launch_utils,
     paths,
+    paths_internal,
     sd_models,
     sd_samplers,
     sd_schedulers,
@@ -30,7 +29,7 @@ from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.generate.base import Generator
-from lib_automerge.host.a1111_facts import loras
+from lib_automerge.host.a1111_facts import loras, version
 from lib_automerge.host.a1111_webui import A1111
 from lib_automerge.host.txt2img_form import Txt2imgForm, payload_of
 from lib_automerge.host.webui import WebUIGenerator
@@ -49,24 +48,19 @@ class A1111Host:
     generator_name = "a1111"
 
     def __init__(self) -> None:
-        self.name = f"AUTOMATIC1111 WebUI {launch_utils.git_tag()}"
+        self.name = f"AUTOMATIC1111 WebUI {version()}"
         self.data = Path(paths.data_path) / "automerge"
 
     @property
     def wildcards(self) -> tuple[Path, ...]:
         """The user's own folder, and those of the extensions that people keep theirs in."""
-        folders = [self.data / "wildcards"]
-        folders += [
-            Path(extension.path) / "wildcards"
-            for extension in extensions.extensions
-            if extension.enabled and "wildcards" in extension.name.lower()
+        folders = Path(paths_internal.extensions_dir).glob("*/wildcards")
+        theirs = [
+            folder
+            for folder in sorted(folders)
+            if "dynamic-prompts" in folder.parent.name or "wildcards" in folder.parent.name
         ]
-        folders += [
-            Path(extension.path) / "wildcards"
-            for extension in extensions.extensions
-            if extension.enabled and "dynamic-prompts" in extension.name.lower()
-        ]
-        return tuple(folders)
+        return (self.data / "wildcards", *theirs)
 
     def generator(self, config: GeneratorConfig) -> Generator:
         """The WebUI itself; see `app.ports.Host`."""

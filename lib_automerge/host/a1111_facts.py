@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import launch
 import torch
-from modules import devices, launch_utils, sd_hijack, shared
+from modules import devices, shared
 
 from lib_automerge.generate.devices import device_name
 
@@ -78,12 +79,17 @@ FLAGS = (
 """The command line's, likewise."""
 
 
+def version() -> str:
+    """The WebUI's version as git tells it: "v1.10.1", "v1.10.1-5-g0123abc", or "<none>"."""
+    return str(launch.git_tag())
+
+
 def fingerprint() -> dict[str, str]:
     """Versions, device, number types, flags and options, each as text. Loads no model."""
     device = torch.device(devices.device)
     facts = {
         "backend": "a1111",
-        "webui": f"{launch_utils.git_tag()} {launch_utils.commit_hash()}",
+        "webui": version(),
         "torch": torch.__version__,
         "device": device_name(device),
         "dtype": str(devices.dtype).removeprefix("torch."),
@@ -91,8 +97,6 @@ def fingerprint() -> dict[str, str]:
     }
     if device.type == "cpu":
         facts["threads"] = str(torch.get_num_threads())
-    optimizer = sd_hijack.model_hijack.optimization_method
-    facts["attention"] = str(optimizer)
     for flag in FLAGS:
         if hasattr(shared.cmd_opts, flag):
             facts[f"flag {flag}"] = str(getattr(shared.cmd_opts, flag))
