@@ -73,9 +73,9 @@
             const answer = await (await request("status?" + query)).json();
             failures = 0;
             contact("");
-            if (!answer.unchanged) show(answer);
+            if (!answer.unchanged) receive(answer);
             token = answer.token;
-            await refresh();
+            await render();
         } catch (error) {
             failures += 1;
             if (error.answered) contact(error.message + " Retrying.");
@@ -116,23 +116,30 @@
         if (sentence && !bad) tell.timer = setTimeout(() => tell(""), 6000);
     }
 
-    function show(answer) {
+    function receive(answer) {
         const before = status;
         status = answer;
+        ring(answer);
+        if (root() && (!before || before.announcement !== answer.announcement)) {
+            own("automerge-announcement", "status").textContent = answer.announcement;
+        }
+    }
+
+    // Brings everything that is in the page to what is known. Places come and go (gradio makes the
+    // content of a tab when it is first opened), so this is done again and again, and must be cheap.
+    async function render() {
+        if (!status || !root()) return;
         for (const shell of all("[data-automerge]")) {
-            const fragment = answer.fragments[shell.dataset.automerge];
+            const fragment = status.fragments[shell.dataset.automerge];
             if (fragment !== undefined) fillIfNew(shell, fragment);
             else furnish(shell);
         }
         for (const place of all("[data-automerge-fragment]")) {
-            fillIfNew(place, answer.fragments[place.dataset.automergeFragment]);
-        }
-        if (!before || before.announcement !== answer.announcement) {
-            own("automerge-announcement", "status").textContent = answer.announcement;
+            fillIfNew(place, status.fragments[place.dataset.automergeFragment]);
         }
         for (const place of all("[data-automerge-saving]")) showSaving(place);
-        lockForm(answer);
-        ring(before, answer);
+        lockForm(status);
+        await refresh();
     }
 
     // A shell of the page gets a place for each of its views.
@@ -192,7 +199,7 @@
     }
 
     // Once, when a run that this page saw running has ended by itself.
-    function ring(before, answer) {
+    function ring(answer) {
         if (answer.busy) {
             seenRunning = true;
             return;
@@ -232,7 +239,6 @@
     }
 
     async function refresh() {
-        if (!status || !root()) return;
         for (const place of all("[data-automerge-view]")) {
             const version = versionOf(place);
             if (place.dataset.version === version || !visible(place)) continue;
@@ -571,7 +577,7 @@
         // before the host's own listeners
         window.addEventListener("keydown", onKey, true);
         document.addEventListener("toggle", (event) => {
-            if (event.target.open && root() && root().contains(event.target)) refresh();
+            if (event.target.open && root() && root().contains(event.target)) render();
         }, true);
         document.addEventListener("input", (event) => {
             if (event.target.matches && event.target.matches("[data-filter]")) filterRows(event.target);
@@ -582,7 +588,8 @@
             if (entries.some((entry) => entry.isIntersecting)) pollNow();
         }).observe(root());
         root().addEventListener("click", (event) => {
-            if (event.target.closest("[role=tab], .tab-nav button")) setTimeout(refresh, 50);
+            if (!event.target.closest("[role=tab], .tab-nav button")) return;
+            for (const delay of [30, 300]) setTimeout(render, delay);
         });
         pollNow();
     }

@@ -159,7 +159,7 @@ def _grid_row(found: Findings, run: str, row: PayloadRow, columns: Sequence[Eval
         "tr",
         element("th", *about, scope="row", class_="text"),
         *(
-            element("td", _shot(found, run, e, shot, row.payload, top))
+            element("td", _shot(found, run, e, shot, row.payload, top), data_label=label_of(e))
             for e, shot in zip(columns, shots, strict=True)
         ),
     )

@@ -48,6 +48,7 @@ def live(opened: Opened, found: Findings) -> Markup:
             "p", "The first images are on their way: model A comes first.", class_="hint"
         )
     parts = [
+        EMPTY if opened.live else element("p", f"The last run: {opened.name}.", class_="hint"),
         warnings(found),
         _section("Scores", history(found), "history"),
         _section("Pictures", pairs(found, opened.id), "pictures"),

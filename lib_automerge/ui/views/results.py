@@ -35,7 +35,7 @@ def results(opened: Opened, found: Findings) -> Markup:
     parts = [_hero(opened, found)]
     if found.state.evaluations:
         parts += [
-            scoreboard(found),
+            element("div", scoreboard(found)),
             _part("Pictures", comparison(found, run)),
             _part("Keep the best", _keep(opened, found)),
             _part("Best evaluations", leaderboard(found, run)),

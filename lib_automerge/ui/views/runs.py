@@ -105,24 +105,29 @@ def _row(row: Row) -> Markup:
     cells = [
         element("td", shortened(" × ".join(models), 60), class_="text", title=" × ".join(models)),
         element("td", _state(row), class_="text"),
-        _cell(f"{len(state.history):,} of {found.manifest.config.search.evaluations:,}"),
-        _cell(number(found.contest.means[merge.number] if merge else None, found.decimals)),
+        _cell(
+            f"{len(state.history):,} of {found.manifest.config.search.evaluations:,}",
+            "evaluations",
+        ),
+        _cell(number(found.contest.means[merge.number] if merge else None, found.decimals), "best"),
         element(
             "td",
             element("span", "★ ", title="significant") if proved else EMPTY,
             signed(gain, found.decimals),
             class_="num",
+            data_label="over better parent",
         ),
-        _cell("" if started is None else _moment(started)),
-        _cell(duration(found.seconds) if found.seconds else ""),
-        _cell("in progress" if row.size is None else size(row.size)),
+        _cell("" if started is None else _moment(started), "started"),
+        _cell(duration(found.seconds) if found.seconds else "", "at work"),
+        _cell("in progress" if row.size is None else size(row.size), "size"),
     ]
     words += models
     return element("tr", name, *cells, _actions(row), data_search=" ".join(words).casefold())
 
 
-def _cell(text: str) -> Markup:
-    return element("td", text, class_="num")
+def _cell(text: str, label: str | None = None) -> Markup:
+    # on a phone, where columns have no heads, the style sheet puts the label before the text
+    return element("td", text, class_="num", data_label=label)
 
 
 def _state(row: Row) -> Markup:

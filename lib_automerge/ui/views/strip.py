@@ -78,7 +78,9 @@ def _numbers(run: RunStanding, clock: float) -> list[Markup]:
         items.append(_number("best", number(run.best, run.decimals), "best"))
     if run.difference is not None:
         shown = signed(run.difference, run.decimals)
-        items.append(_number("over the better parent", shown, "difference"))
+        items.append(
+            element("li", element("b", shown), " over the better parent", class_="difference")
+        )
     parents = [("A", run.parent_a), ("B", run.parent_b), ("50:50", run.half)]
     items += [
         _number(name, number(value, run.decimals), "parent")
@@ -86,7 +88,8 @@ def _numbers(run: RunStanding, clock: float) -> list[Markup]:
         if value is not None
     ]
     if run.per_hour is not None:
-        items.append(_number("evaluations per hour", f"{run.per_hour:.0f}", "pace"))
+        pace = element("b", f"{run.per_hour:.0f}")
+        items.append(element("li", pace, " per hour", title="evaluations per hour"))
     if run.remaining is not None:
         items.append(
             element("li", "done about ", element("b", clock_time(run.remaining.seconds, clock)))
