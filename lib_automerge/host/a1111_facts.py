@@ -90,7 +90,7 @@ def fingerprint() -> dict[str, str]:
     facts = {
         "backend": "a1111",
         "webui": version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": device_name(device),
         "dtype": str(devices.dtype).removeprefix("torch."),
         "dtype_vae": str(devices.dtype_vae).removeprefix("torch."),
