@@ -53,10 +53,16 @@
         timer = setTimeout(poll, delay);
     }
 
+    // the user's setting in the WebUI; its `opts` are empty until it has loaded them
+    function visibleMs() {
+        const seconds = typeof opts === "object" && opts ? Number(opts.automerge_poll) : NaN;
+        return seconds >= 1 ? seconds * 1000 : VISIBLE_MS;
+    }
+
     function rhythm() {
         if (failures) return Math.min(MAX_RETRY_MS, VISIBLE_MS * 2 ** failures);
         if (document.hidden) return HIDDEN_MS;
-        return root() && visible(root()) ? VISIBLE_MS : ELSEWHERE_MS;
+        return root() && visible(root()) ? visibleMs() : Math.max(ELSEWHERE_MS, visibleMs());
     }
 
     function pollNow() {

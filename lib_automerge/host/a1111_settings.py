@@ -20,6 +20,7 @@ POLL_OPTION = "automerge_poll"
 
 POLL_S = 2
 POLL_RANGE_S = (1, 30)
+"""Seconds; the page's script reads the option itself."""
 
 
 def register() -> None:
@@ -59,15 +60,6 @@ def data_folder() -> Path:
 def keep_awake() -> bool:
     """Whether the machine must not go to sleep during a run."""
     return bool(_value(AWAKE_OPTION, True))
-
-
-def poll_s() -> float:
-    """Seconds between two questions of the page, within `POLL_RANGE_S`."""
-    low, high = POLL_RANGE_S
-    try:
-        return min(max(float(_value(POLL_OPTION, POLL_S)), low), high)
-    except (TypeError, ValueError):
-        return POLL_S
 
 
 def clip_skip() -> int:
