@@ -138,14 +138,15 @@ def main() -> int:
     finally:
         process.kill()
         process.wait()
-    print(f"version {results['version']}, Python {results['python']}")
+    write = sys.stdout.write
+    write(f"version {results['version']}, Python {results['python']}\n")
     if "failed" in results:
         sys.exit(results["failed"])
     wrong = 0
     for entry in ALL:
         same, observed, seconds = results["behaviours"][entry.name]
         wrong += same == "no"
-        print(f"{same:3} {seconds:6.2f} s  {entry.name}  {observed}")
+        write(f"{same:3} {seconds:6.2f} s  {entry.name}  {observed}\n")
     if arguments.keep is None:
         shutil.rmtree(data)
     return min(wrong, 100)

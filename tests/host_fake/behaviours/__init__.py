@@ -4,6 +4,6 @@ Nothing here imports anything but the WebUI's own modules, torch and the standar
 """
 
 from . import changes, generation, models, networks, options, trouble, waiting  # noqa: F401
-from .bench import ALL, Bench, Behaviour
+from .bench import ALL, Behaviour, Bench
 
 __all__ = ["ALL", "Behaviour", "Bench"]

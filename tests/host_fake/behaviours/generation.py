@@ -122,7 +122,7 @@ def samplers_and_schedules_have_names(bench: Bench) -> None:
     assert {"Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC", "LCM"} <= set(names)
     labels = {x.label for x in sd_schedulers.schedulers}
     assert {"Automatic", "Karras", "Exponential", "SGM Uniform", "Uniform"} <= labels
-    assert [x.label for x in sd_schedulers.schedulers][0] == "Automatic"
+    assert sd_schedulers.schedulers[0].label == "Automatic"
 
 
 @behaviour

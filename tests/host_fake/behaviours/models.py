@@ -163,7 +163,8 @@ def twelve_schedule_buffers_come_on_top(bench: Bench) -> str:
 
 @behaviour
 def parameters_of_the_unet_need_gradients(bench: Bench) -> str:
-    """UNet parameters require gradients: `copy_` without `no_grad` raises, `data.copy_` does not."""
+    """UNet parameters require gradients: `copy_` without `no_grad` raises, `data.copy_` does
+    not."""
     weight = bench.weight(UNET)
     assert weight.requires_grad
     assert isinstance(raises(lambda: weight.copy_(weight * 2)), RuntimeError)

@@ -5,14 +5,14 @@ as long as the model is loaded: whenever the set of networks changes it starts f
 from the weights that it finds.
 """
 
-import os
+from pathlib import Path
 
 import torch
-
 from modules import extra_networks, script_callbacks, sd_models, shared
 
 loaded_networks = []
 available_networks = {}
+available_network_aliases = {}
 
 
 class Network:
@@ -64,10 +64,10 @@ class ExtraNetworkLora(extra_networks.ExtraNetwork):
 
 def list_available_networks():
     available_networks.clear()
-    folder = shared.cmd_opts.lora_dir
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if name.endswith(".safetensors"):
-            available_networks[name.removesuffix(".safetensors")] = os.path.join(folder, name)
+    for path in sorted(Path(shared.cmd_opts.lora_dir).glob("*.safetensors")):
+        available_networks[path.stem] = str(path)
+    available_network_aliases.clear()
+    available_network_aliases.update(available_networks)
 
 
 def assign_network_names_to_compvis_modules(sd_model):

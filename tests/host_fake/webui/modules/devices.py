@@ -43,7 +43,7 @@ def without_autocast(disable=False):
     return contextlib.nullcontext()
 
 
-class NansException(Exception):
+class NansException(Exception):  # noqa: N818 - the real name
     pass
 
 

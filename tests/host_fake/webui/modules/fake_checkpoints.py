@@ -1,6 +1,5 @@
 """Checkpoint files: their names, how they are found, and what is in them. Part of `sd_models`."""
 
-import os
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from safetensors.torch import load_file
 
 from modules import errors, hashes, paths, shared
 
-model_path = os.path.abspath(os.path.join(paths.models_path, "Stable-diffusion"))
+model_path = str(Path(paths.models_path).absolute() / "Stable-diffusion")
 checkpoints_list = {}
 checkpoint_aliases = {}
 loads: list[str] = []
@@ -20,11 +19,11 @@ class CheckpointInfo:
     def __init__(self, filename):
         self.filename = filename
         self.is_safetensors = filename.lower().endswith(".safetensors")
-        path = os.path.abspath(filename)
-        below = path.startswith(model_path + os.sep)
-        self.name = os.path.relpath(path, model_path) if below else os.path.basename(path)
+        path = Path(filename).absolute()
+        below = path.is_relative_to(model_path)
+        self.name = str(path.relative_to(model_path)) if below else path.name
         self.name_for_extra = Path(filename).stem
-        self.model_name = os.path.splitext(self.name.replace(os.sep, "_"))[0]
+        self.model_name = self.name.replace("/", "_").rpartition(".")[0]
         self.metadata = {}
         if self.is_safetensors:
             try:

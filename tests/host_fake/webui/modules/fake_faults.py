@@ -9,8 +9,8 @@ class Faults:
         """Sampling passes begun so far (a batch is one); the number that `at` refers to."""
         self.oom_above = None
         """Batches larger than this run out of memory."""
-        self.nan_passes = set()
-        """Passes whose latents are NaN."""
+        self.nan_prompts = set()
+        """Images whose prompt contains one of these texts are NaN."""
         self.error_passes = {}
         """Pass -> exception to raise."""
         self.ignore_weights = False
@@ -36,11 +36,14 @@ class Faults:
         if call is not None:
             call()
 
-    def end_pass(self, latents, model):
+    def end_pass(self, latents, model, prompts):
         if self.drift:
             with torch.no_grad():
                 next(model.model.parameters()).flatten()[:1].add_(0.01)
-        return torch.full_like(latents, torch.nan) if self.images in self.nan_passes else latents
+        for latent, prompt in zip(latents, prompts, strict=True):
+            if any(text in prompt for text in self.nan_prompts):
+                latent.fill_(torch.nan)
+        return latents
 
     def seen(self, part, digest):
         """Return what an image shows of a part's weights."""

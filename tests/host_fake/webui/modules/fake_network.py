@@ -14,6 +14,10 @@ from torch import nn
 _LAYER_NORM = re.compile(r"\.transformer_blocks\.\d+\.norm\d$|layer_norm|\.ln_|_layernorm")
 
 
+FEW = 64
+"""Numbers of each tensor that the tone is made of."""
+
+
 class Reading:
     """What a pass over some modules saw of their weights."""
 
@@ -26,9 +30,9 @@ class Reading:
         for tensor in module._parameters.values():
             if tensor is None:
                 continue
-            bits = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
-            self.checksum = zlib.crc32(bits.numpy(), self.checksum)
-            self.tone += self.sign * float(tensor.detach().float().mean())
+            flat = tensor.data.reshape(-1)
+            self.checksum = zlib.crc32(flat.view(torch.uint8).numpy(), self.checksum)
+            self.tone += self.sign * float(flat[:FEW].sum(dtype=torch.float32))
             self.sign = -self.sign
 
     @property
@@ -48,7 +52,7 @@ class _Leaf:
     def forward(self, reading):
         _lora(self)
         reading.take(self)
-        for child in self.children():
+        for child in self._modules.values():
             reading.take(child)
 
     def _load_from_state_dict(self, *args, **kwargs):
@@ -81,7 +85,7 @@ class Branch(nn.Module):
 
     def forward(self, reading):
         reading.take(self)
-        for child in self.children():
+        for child in self._modules.values():
             child(reading)
 
 
@@ -120,7 +124,7 @@ def _grow(module, tree, path):
 def _module(node, path):
     tensors = {name: shape for name, shape in node.items() if isinstance(shape, tuple)}
     if "in_proj_weight" in tensors:
-        leaf = _bare(Attention, {k: v for k, v in tensors.items()})
+        leaf = _bare(Attention, tensors)
         leaf.add_module("out_proj", _leaf(node["out_proj"], f"{path}.out_proj"))
         leaf.embed_dim = tensors["in_proj_weight"][1]
         leaf.num_heads = 1

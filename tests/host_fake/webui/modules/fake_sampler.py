@@ -40,7 +40,7 @@ def sample(p, start, cond, uncond, sampler, scheduler, steps, strength=1.0):
         latents = latents + (target - latents) / (steps - step)
         state.sampling_step = step
         shared.total_tqdm.update()
-    return faults.end_pass(latents.to(devices.dtype).float(), model)
+    return faults.end_pass(latents.to(devices.dtype).float(), model, p.prompts)
 
 
 def _key(cond, uncond):

@@ -8,7 +8,7 @@ class FIFOLock:
     def __init__(self):
         self._guard = threading.Condition()
         self._held = False
-        self._waiting = deque()
+        self._pending_threads = deque()
 
     def acquire(self, blocking=True):
         with self._guard:
@@ -18,10 +18,10 @@ class FIFOLock:
             if not blocking:
                 return False
             ticket = object()
-            self._waiting.append(ticket)
+            self._pending_threads.append(ticket)
             # a woken waiter may find the lock taken again: it is not handed over
-            self._guard.wait_for(lambda: not self._held and self._waiting[0] is ticket)
-            self._waiting.popleft()
+            self._guard.wait_for(lambda: not self._held and self._pending_threads[0] is ticket)
+            self._pending_threads.popleft()
             self._held = True
             return True
 

@@ -1,6 +1,7 @@
 """Settings: a dictionary of what was set, over a table of what can be set."""
 
 import json
+from pathlib import Path
 
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
@@ -125,11 +126,11 @@ class Options:
 
     def load(self, filename):
         try:
-            with open(filename, encoding="utf8") as file:
+            with Path(filename).open(encoding="utf8") as file:
                 self.data = json.load(file)
         except FileNotFoundError:
             self.data = {}
 
     def save(self, filename):
-        with open(filename, "w", encoding="utf8") as file:
+        with Path(filename).open("w", encoding="utf8") as file:
             json.dump(self.data, file, indent=4)

@@ -1,8 +1,8 @@
 """From settings to pictures: `process_images` and what it is told."""
 
-import os
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -25,7 +25,7 @@ from modules import (
 from modules.fake_results import Processed, add_grid, create_infotext, pictures
 from modules.shared import cmd_opts, opts, state
 
-opt_C = 4
+opt_C = 4  # noqa: N816 - the real name
 opt_f = 8
 
 
@@ -79,8 +79,8 @@ class StableDiffusionProcessing:
     token_merging_ratio = 0
     token_merging_ratio_hr = 0
     # kept between generations, whoever starts them
-    cached_uc = [None, None]
-    cached_c = [None, None]
+    cached_uc = [None, None]  # noqa: RUF012 - shared on purpose
+    cached_c = [None, None]  # noqa: RUF012 - shared on purpose
 
     scripts: object = field(default=None, init=False)
     script_args: list = field(default=None, init=False)
@@ -195,8 +195,8 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     hr_negative_prompt: str = ""
     force_task_id: str = None
 
-    cached_hr_uc = [None, None]
-    cached_hr_c = [None, None]
+    cached_hr_uc = [None, None]  # noqa: RUF012 - shared on purpose
+    cached_hr_c = [None, None]  # noqa: RUF012 - shared on purpose
 
     hr_checkpoint_info: object = field(default=None, init=False)
 
@@ -218,12 +218,12 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         if self.hr_checkpoint_name and self.hr_checkpoint_name != "Use same checkpoint":
             self.hr_checkpoint_info = sd_models.get_closet_checkpoint_match(self.hr_checkpoint_name)
             if self.hr_checkpoint_info is None:
-                raise Exception(f"Could not find checkpoint with name {self.hr_checkpoint_name}")
+                raise Exception(f"Could not find checkpoint with name {self.hr_checkpoint_name}")  # noqa: TRY002
         name = self.hr_upscaler or shared.latent_upscale_default_mode
         self.latent_scale_mode = shared.latent_upscale_modes.get(name)
         known = [upscaler.name for upscaler in shared.sd_upscalers]
         if self.latent_scale_mode is None and self.hr_upscaler not in known:
-            raise Exception(f"could not find upscaler named {self.hr_upscaler}")
+            raise Exception(f"could not find upscaler named {self.hr_upscaler}")  # noqa: TRY002
         if self.hr_resize_x == 0 and self.hr_resize_y == 0:
             self.hr_upscale_to_x = int(self.width * self.hr_scale)
             self.hr_upscale_to_y = int(self.height * self.hr_scale)
@@ -360,8 +360,8 @@ def process_images_inner(p):
             extra_networks.activate(p, p.extra_network_data)
         p.setup_conds()
         if number == 0 and not cmd_opts.no_prompt_history:
-            with open(os.path.join(paths.data_path, "params.txt"), "w", encoding="utf8") as file:
-                file.write(create_infotext(p, 0))
+            history = Path(paths.data_path) / "params.txt"
+            history.write_text(create_infotext(p, 0), encoding="utf8")
         if p.n_iter > 1:
             state.job = f"Batch {number + 1} out of {p.n_iter}"
         samples = p.sample()

@@ -169,8 +169,22 @@ def send_model_to_cpu(m):
         m.to(devices.cpu)
 
 
+def send_model_to_device(m):
+    lowvram.apply(m)
+    if not m.lowvram:
+        m.to(devices.device)
+
+
 def send_model_to_trash(m):
     m.to(device="meta")
+
+
+def get_empty_cond(sd_model):
+    """Switches all extra networks off on the way."""
+    from modules import extra_networks, processing
+
+    extra_networks.activate(processing.StableDiffusionProcessingTxt2Img(), {})
+    return sd_model.get_learned_conditioning([""])
 
 
 def load_model(checkpoint_info=None, already_loaded_state_dict=None):
@@ -184,7 +198,7 @@ def load_model(checkpoint_info=None, already_loaded_state_dict=None):
     model = fake_model.create(state)
     model.used_config = config
     load_model_weights(model, info, state)
-    lowvram.apply(model)
+    send_model_to_device(model)
     sd_hijack.model_hijack.hijack(model)
     model.eval()
     model_data.set_sd_model(model)
@@ -213,7 +227,7 @@ def reuse_model_from_already_loaded(sd_model, checkpoint_info, timer=None):
             loaded.remove(model)
             send_model_to_trash(model)
     if found is not None:
-        lowvram.apply(found)
+        send_model_to_device(found)
         model_data.set_sd_model(found, already_loaded=True)
         if not SkipWritingToConfig.skip:
             shared.opts.data["sd_model_checkpoint"] = found.sd_checkpoint_info.title
@@ -278,14 +292,3 @@ def unload_model_weights(sd_model=None, info=None):
 
 def apply_token_merging(sd_model, token_merging_ratio):
     sd_model.applied_token_merged_ratio = token_merging_ratio
-
-
-def get_empty_cond(sd_model):
-    from modules import extra_networks, processing
-
-    extra_networks.activate(processing.StableDiffusionProcessingTxt2Img(), {})
-    return sd_model.get_learned_conditioning([""])
-
-
-def send_model_to_device(m):
-    m.to(devices.device)

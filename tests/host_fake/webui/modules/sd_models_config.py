@@ -1,18 +1,18 @@
 """Which architecture file a checkpoint is built from: one of its own, or a guess by its keys."""
 
-import os
+from pathlib import Path
 
 from modules import shared
 
 config_default = shared.sd_default_config
-config_sd2 = os.path.join(os.path.dirname(config_default), "v2-inference.yaml")
-config_sdxl = os.path.join(os.path.dirname(config_default), "sd_xl_base.yaml")
-config_sdxl_refiner = os.path.join(os.path.dirname(config_default), "sd_xl_refiner.yaml")
+config_sd2 = str(Path(config_default).with_name("v2-inference.yaml"))
+config_sdxl = str(Path(config_default).with_name("sd_xl_base.yaml"))
+config_sdxl_refiner = str(Path(config_default).with_name("sd_xl_refiner.yaml"))
 
 
 def find_checkpoint_config_near_filename(info):
-    path = f"{os.path.splitext(info.filename)[0]}.yaml"
-    return path if os.path.exists(path) else None
+    path = Path(info.filename).with_suffix(".yaml")
+    return str(path) if path.exists() else None
 
 
 def find_checkpoint_config(state_dict, info):

@@ -1,12 +1,11 @@
 """The VAE: the checkpoint's own, or another file's in its place."""
 
 import copy
-import glob
-import os
+from pathlib import Path
 
 from modules import devices, paths, script_callbacks, shared
 
-vae_path = os.path.join(paths.models_path, "VAE")
+vae_path = str(Path(paths.models_path) / "VAE")
 vae_dict: dict[str, str] = {}
 base_vae = None
 loaded_vae_file = None
@@ -15,12 +14,12 @@ checkpoint_info = None
 
 def refresh_vae_list():
     vae_dict.clear()
-    for path in sorted(glob.glob(os.path.join(vae_path, "**", "*.safetensors"), recursive=True)):
-        vae_dict[os.path.basename(path)] = path
+    for path in sorted(Path(vae_path).rglob("*.safetensors")):
+        vae_dict[path.name] = str(path)
 
 
 def get_loaded_vae_name():
-    return os.path.basename(loaded_vae_file) if loaded_vae_file else None
+    return Path(loaded_vae_file).name if loaded_vae_file else None
 
 
 def delete_base_vae():

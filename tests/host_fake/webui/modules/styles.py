@@ -1,7 +1,7 @@
 """Prompt styles: name -> (name, prompt, negative prompt)."""
 
 import csv
-import os
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -28,8 +28,8 @@ class StyleDatabase:
     def reload(self):
         self.styles.clear()
         for path in self.paths:
-            if os.path.exists(path):
-                with open(path, encoding="utf-8-sig", newline="") as file:
+            if Path(path).exists():
+                with Path(path).open(encoding="utf-8-sig", newline="") as file:
                     for row in csv.DictReader(file):
                         style = PromptStyle(row["name"], row["prompt"], row["negative_prompt"])
                         self.styles[style.name] = style
