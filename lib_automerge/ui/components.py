@@ -19,6 +19,10 @@ HIDDEN = "automerge-hidden"
 """Class of what only scripts use: it is in the page, and style.css does not show it."""
 
 
+BESIDE = "automerge-beside"
+"""Class of a row of a sentence with a small button at its end."""
+
+
 def kept_out(component: Any) -> Any:
     """The component, never written to or read from the WebUI's ui-config.json."""
     component.do_not_save_to_config = True
@@ -67,6 +71,15 @@ def button(name: str, text: str, **options: Any) -> Any:
 def html(name: str, value: str = "", **options: Any) -> Any:
     """A piece of HTML; `name` is the end of its id."""
     return kept_out(gr.HTML(value, elem_id=PREFIX + name, **options))
+
+
+def edited(component: Any) -> Any:
+    """The listener for what a user does to a component.
+
+    For text it is `change`, which our own updates fire too: the `input` of Gradio 6 misses what is
+    pasted or deleted.
+    """
+    return component.change if isinstance(component, gr.Textbox) else component.input
 
 
 def listen(

@@ -42,14 +42,14 @@ FIELDS: tuple[Field, ...] = (
         kind=Kind.OFFERED,
         label="Model A",
         default="",
-        info="Weight 0 keeps it. The checkpoint in use is filled in.",
+        info="Weight 0 keeps it.",
     ),
     Field(
         name="model_b",
         kind=Kind.OFFERED,
         label="Model B",
         default="",
-        info="Weight 1 takes it. Choose one of the same family.",
+        info="Weight 1 takes it. Of the same family as A.",
     ),
     Field(
         name="method",
@@ -71,7 +71,7 @@ FIELDS: tuple[Field, ...] = (
         kind=Kind.OFFERED,
         label="Payload set",
         default="",
-        info="The prompts that every candidate is judged on. Choosing one replaces your edits.",
+        info="The prompts that every candidate is judged on.",
     ),
     Field(
         name="seeds_per_payload",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,18 @@ from lib_automerge.study.markup import EMPTY, Markup, element, join
 WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "to do"}
 MARKS = {Level.OK: "\N{CHECK MARK}", Level.WARNING: "!", Level.ERROR: "\N{MULTIPLICATION SIGN}"}
 ORDER = (Level.ERROR, Level.WARNING, Level.OK)
+
+FORM_WORDS = {
+    "search.evaluations": "Evaluations",
+    "search.hours": "Hours",
+    "search.patience": "Patience",
+    "search.seeds_per_payload": "Seeds per prompt",
+    "search.seed": "Seed of the run",
+    "verdict.finalists": "Finalists",
+    "verdict.finalist_seeds": "Seeds for finalists",
+    "verdict.seeds": "Seeds for the verdict",
+}
+"""Names of the configuration in sentences -> what the form calls them."""
 
 METHOD_SENTENCES = {
     "weighted_sum": "A x (1 - w) + B x w in every block: 0 is all A, 1 is all B.",
@@ -79,7 +92,7 @@ def clock(time: datetime, now: datetime) -> str:
 
 def method_sentence(name: str) -> Markup:
     """What a merge method does with a weight."""
-    return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-quiet")
+    return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-help")
 
 
 def reward_help(name: str, weights: Path | None) -> Markup:
@@ -87,7 +100,7 @@ def reward_help(name: str, weights: Path | None) -> Markup:
     told = registry.describe(name).help
     if weights is not None:
         told += f" Looked for in {weights}."
-    return element("p", told, class_="automerge-quiet")
+    return element("p", told, class_="automerge-help")
 
 
 def done(text: str) -> Markup:
@@ -113,7 +126,10 @@ def trouble(error: Exception) -> Markup:
 
 def _check(check: Check) -> Markup:
     mark = element("span", MARKS[check.level], class_="automerge-mark", aria_hidden="true")
-    text = check.text[:1].upper() + check.text[1:]
+    text = check.text
+    for name, label in FORM_WORDS.items():
+        text = re.sub(rf"\b{re.escape(name)}\b", f'"{label}"', text)
+    text = text[:1].upper() + text[1:]
     return element(
         "li",
         mark,

@@ -13,7 +13,7 @@ from lib_automerge.errors import ConfigError
 from lib_automerge.study.formats import plural
 from lib_automerge.study.payload_sets import PayloadSet
 from lib_automerge.ui import payload_list, payload_sources
-from lib_automerge.ui.components import HIDDEN, button, control, html, kept_out
+from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
 from lib_automerge.ui.fields import Field, Kind
 from lib_automerge.ui.form_fields import BY_NAME
 from lib_automerge.ui.payload_fields import (
@@ -71,10 +71,10 @@ class PayloadEditor:
 
     def build_source(self, sets: Sequence[str]) -> None:
         """The set picker and what stands beside it."""
-        with gr.Row():
-            self.controls["payload_set"] = control(BY_NAME["payload_set"], sets, scale=4)
-            self.refresh = button("payload_refresh", "Refresh", scale=1, min_width=80)
-        self.count = html("payload_count")
+        self.controls["payload_set"] = control(BY_NAME["payload_set"], sets)
+        with gr.Row(elem_classes=[BESIDE]):
+            self.count = html("payload_count")
+            self.refresh = button("payload_refresh", "Refresh the list", size="sm", scale=0)
         if self._host_form is not None:
             self.from_host = button("payload_from_txt2img", "Add prompt from txt2img")
 
@@ -221,17 +221,17 @@ class PayloadEditor:
             return {**after(payloads, name), MESSAGE: f"Added the prompt of txt2img as {name}."}
 
         everything = (*listed, *EDITED)
-        wiring.on(wiring.controls["payload_set"].input, chosen_set, ("payload_set", *everything))
+        wiring.on(edited(wiring.controls["payload_set"]), chosen_set, ("payload_set", *everything))
         wiring.on(self.refresh.click, refreshed, ("payload_set",))
         wiring.on(
-            wiring.controls["payload_pick"].input,
+            edited(wiring.controls["payload_pick"]),
             clicked,
             (SELECTED, "payload_pick", *EDITED),
             reads=("payload_pick",),
             latest=True,
         )
-        wiring.on(wiring.controls[SELECTED].input, selected, EDITED, latest=True)
-        wiring.on(wiring.controls["payloads"].input, latest=True)
+        wiring.on(edited(wiring.controls[SELECTED]), selected, EDITED, latest=True)
+        wiring.on(edited(wiring.controls["payloads"]), latest=True)
         wiring.on(self.update.click, updated, everything, reads=EDITED)
         wiring.on(self.add.click, added, everything, reads=EDITED)
         wiring.on(self.duplicate.click, duplicated, everything)

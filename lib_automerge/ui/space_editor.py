@@ -9,7 +9,7 @@ import gradio as gr
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.errors import ConfigError
 from lib_automerge.ui import space_rules
-from lib_automerge.ui.components import button, control, html
+from lib_automerge.ui.components import button, control, edited, html
 from lib_automerge.ui.fields import Field, Kind, Reader
 from lib_automerge.ui.form_fields import BY_NAME
 from lib_automerge.ui.setup import Setup
@@ -106,7 +106,7 @@ class SpaceEditor:
         wiring.on(self.apply.click, applied, ("rules",), reads=READS)
         wiring.on(self.by_group.click, by_group, ("rules",))
         wiring.on(self.all_free.click, all_free, ("rules",))
-        wiring.on(wiring.controls["rules"].input, latest=True)
+        wiring.on(edited(wiring.controls["rules"]), latest=True)
 
 
 def _architecture(setup: Setup, values: dict[str, object]) -> Architecture:

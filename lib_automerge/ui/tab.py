@@ -10,7 +10,7 @@ import gradio as gr
 from lib_automerge.app.desk import Desk
 from lib_automerge.study.markup import Markup, element
 from lib_automerge.ui import space_rules
-from lib_automerge.ui.components import HIDDEN, button, control, html, kept_out
+from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
 from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
 from lib_automerge.ui.setup import Setup
@@ -84,7 +84,7 @@ class _Form:
         self._payloads()
         self._reward()
         self._search()
-        self._finish()
+        self._begin()
         self._controls |= self._editor.controls | self._space.controls
         self._controls["payload_file"] = self._editor.file
 
@@ -95,13 +95,13 @@ class _Form:
         titles = self._setup.titles()
         with gr.Column(variant="panel", elem_id="automerge_models"):
             _heading(1, "Models")
-            with gr.Row():
-                self._add("model_a", choices=titles, scale=4)
-                self.refresh = button("models_refresh", "Refresh", scale=1, min_width=80)
+            self._add("model_a", choices=titles)
             self._add("model_b", choices=titles)
             with gr.Column(visible=False, elem_id="automerge_model_c_row") as self.only_c:
                 self._add("model_c", choices=titles)
-            self.method = html("method_sentence")
+            with gr.Row(elem_classes=[BESIDE]):
+                self.method = html("method_sentence")
+                self.refresh = button("models_refresh", "Refresh the list", size="sm", scale=0)
             with gr.Accordion("Method and precision", open=False, elem_id="automerge_method_fold"):
                 self._add("method")
                 self._add("dtype")
@@ -148,20 +148,20 @@ class _Form:
                         self._add(name, min_width=100)
                 self._add("start", lines=3)
                 self._add("start_order")
-
-    def _finish(self) -> None:
-        with gr.Column(variant="panel", elem_id="automerge_finish_section"):
-            self.checks = html("checks")
-            self.message = html("message")
-            with gr.Row():
-                self.trial = button("trial", "Try 4 evaluations", interactive=False)
-                self.start = button("generate", "Start run", variant="primary", interactive=False)
             with gr.Accordion("When finished", open=False, elem_id="automerge_finish_fold"):
                 self._add("checkpoint")
                 self._add("name")
                 with gr.Row():
                     for name in ("finalists", "finalist_seeds", "verdict_seeds"):
                         self._add(name, min_width=100)
+
+    def _begin(self) -> None:
+        with gr.Column(variant="panel", elem_id="automerge_begin"):
+            self.checks = html("checks")
+            self.message = html("message")
+            with gr.Row():
+                self.trial = button("trial", "Try 4 evaluations", interactive=False)
+                self.start = button("generate", "Start run", variant="primary", interactive=False)
 
     def wire(self, blocks: Any, load_draft: Any) -> None:
         """Connect everything; called when all components exist."""
@@ -183,7 +183,7 @@ class _Form:
         own = {"model_a", "reward", "payload_set", "payloads", "rules"}
         for field in FIELDS:
             if field.name not in own:
-                wiring.on(self._controls[field.name].input, latest=True)
+                wiring.on(edited(self._controls[field.name]), latest=True)
         self._editor.wire(wiring)
         self._space.wire(wiring)
 
@@ -216,13 +216,13 @@ class _Form:
         wiring.on(load_draft.click, filled, everything, keep=False)
         wiring.on(self.refresh.click, refreshed, MODELS)
         wiring.on(
-            self._controls["model_a"].input,
+            edited(self._controls["model_a"]),
             other_a,
             ("payload_set", "payloads", "space_blocks"),
             latest=True,
         )
         wiring.on(
-            self._controls["reward"].input,
+            edited(self._controls["reward"]),
             lambda _values: {"reward_weights": "", "reward_options": "{}"},
             ("reward_weights", "reward_options"),
         )

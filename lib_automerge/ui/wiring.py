@@ -1,8 +1,8 @@
 """Events of the form: read all values, do one thing, show what follows from it.
 
 Every handler has the same shape, so that an action and an edit leave the page in the same state,
-and every error ends as a sentence in the message area. Only user input fires handlers, never a
-value that a handler has set: nothing can go in circles.
+and every error ends as a sentence in the message area. A handler that an update could fire does
+nothing but redraw, so nothing goes in circles.
 """
 
 from __future__ import annotations
@@ -143,10 +143,13 @@ class Wiring:
         listen(event, handle, [*sources.values()], [*outputs, self._message], latest=latest)
 
 
-def _tried(work: Work | None, values: dict[str, object]) -> tuple[dict[str, object], Markup]:
-    """The values that `work` changes and its message; none and the reason if it fails."""
+def _tried(work: Work | None, values: dict[str, object]) -> tuple[dict[str, object], Any]:
+    """The values that `work` changes and its message; none and the reason if it fails.
+
+    Mere edits leave the message of the action before them in its place.
+    """
     if work is None:
-        return {}, EMPTY
+        return {}, gr.update()
     try:
         changed = dict(work(dict(values)))
     except Exception as error:
