@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,6 +128,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder to use and to keep")
     parser.epilog = "Other options are passed on to the WebUI; without any: --no-half."
     arguments, flags = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     webui = Path(os.environ["AUTOMERGE_WEBUI_DIR"])
     python = os.environ.get("AUTOMERGE_WEBUI_PYTHON", str(webui / "venv" / "bin" / "python"))
     data = arguments.keep or Path(tempfile.mkdtemp(prefix="automerge-behaviours-"))

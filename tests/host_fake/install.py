@@ -30,6 +30,12 @@ FORGET = ("lib_automerge.host.a1111",)
 """Prefixes of modules that may hold on to the host's: imported anew after each installation."""
 
 
+class Page:
+    """What `shared.demo` is: the page that is served, anew after each "Reload UI"."""
+
+    is_running = True
+
+
 class FakeHost:
     """The installed fake: its folders, its modules, and what users do to it meanwhile."""
 
@@ -102,7 +108,8 @@ class FakeHost:
         self.shared.state.wait_for_server_command(0)
         self.script_callbacks.app_reload_callback()
         self.script_callbacks.script_unloaded_callback()
-        self.script_callbacks.app_started_callback(None, app)
+        self.shared.demo = Page()
+        self.script_callbacks.app_started_callback(self.shared.demo, app)
 
 
 @contextlib.contextmanager
@@ -146,6 +153,7 @@ def fake_webui(
                 raise AttributeError(f"the fake WebUI has no flag {name!r}")
             setattr(options, name, value)
         importlib.import_module("modules.initialize").initialize()
+        host.shared.demo = Page()
         yield host
     finally:
         sys.path.remove(os.fspath(WEBUI))

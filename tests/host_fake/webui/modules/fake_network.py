@@ -89,12 +89,17 @@ class Branch(nn.Module):
             child(reading)
 
 
-class Blocks(nn.ModuleList):
-    """Children that are counted."""
+class Blocks(Branch):
+    """Children that are counted, some numbers perhaps without weights."""
 
-    def forward(self, reading):
-        for child in self:
-            child(reading)
+    def __getitem__(self, number):
+        return self._modules[str(number)]
+
+    def __iter__(self):
+        return iter(self._modules.values())
+
+    def __len__(self):
+        return len(self._modules)
 
 
 def build(shapes, into):

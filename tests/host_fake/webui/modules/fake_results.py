@@ -74,7 +74,7 @@ def pictures(decoded):
     scaled = (torch.clamp((decoded + 1) / 2, 0, 1) * 255).nan_to_num(0).numpy()
     pixels = np.moveaxis(scaled, 1, 3).astype(np.uint8)
     if len(pixels) > 1:
-        pixels[:, 0, 0, 0] ^= 1
+        pixels[:, 0, 0, 0] ^= (pixels[:, 0, 0, 0] > 1).astype(np.uint8)
     return [Image.fromarray(x) for x in pixels]
 
 
