@@ -123,6 +123,7 @@ class A1111:
             self._give_options_back,
             self._give_model_back,
             self._unregister,
+            self._clear_flags,  # who generates without clearing them would get no images
         )
         try:
             for step in steps:
@@ -363,9 +364,9 @@ class A1111:
                 "hr_resize_y": second.resize_y,
                 "hr_sampler_name": second.sampler,
                 "hr_scheduler": second.scheduler,
-                "hr_prompt": self._style(second.prompt or "", payload.styles),
-                "hr_negative_prompt": self._style(
-                    second.negative_prompt or "", payload.styles, negative=True
+                "hr_prompt": self._second(second.prompt, payload.styles),
+                "hr_negative_prompt": self._second(
+                    second.negative_prompt, payload.styles, negative=True
                 ),
             }
         prompts = [self._style(job.payload.prompt, payload.styles) for job in jobs]
@@ -392,11 +393,14 @@ class A1111:
             **hires,
         )
 
-    def _style(self, prompt: str, styles: tuple[str, ...], *, negative: bool = False) -> str:
-        """The prompt with the styles as they were when the run first used them.
+    def _second(
+        self, prompt: str | None, styles: tuple[str, ...], *, negative: bool = False
+    ) -> str:
+        """A prompt of the second pass; an empty one means that of the first, styles and all."""
+        return self._style(prompt, styles, negative=negative) if prompt else ""
 
-        An empty hires prompt stays empty: it means that of the first pass.
-        """
+    def _style(self, prompt: str, styles: tuple[str, ...], *, negative: bool = False) -> str:
+        """The prompt with the styles as they were when the run first used them."""
         key = (prompt, styles, negative)
         if key not in self._styled:
             book = shared.prompt_styles

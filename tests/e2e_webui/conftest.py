@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class RealWebUI:
     """A running WebUI."""
 
-    def __init__(self, port: int, log: Path) -> None:
+    def __init__(self, port: int, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
 
@@ -94,7 +95,7 @@ def running(folder: Path, *flags: str) -> Iterator[RealWebUI]:
             start_new_session=True,
         )
     try:
-        webui = RealWebUI(port, log)
+        webui = RealWebUI(port, log, process)
         deadline = time.monotonic() + START_S
         while not _answers(webui):
             assert process.poll() is None, log.read_text()[-3000:]

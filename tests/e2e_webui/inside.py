@@ -6,6 +6,8 @@ Each `check_NAME` is called by `probe.py` in a thread of the web server, as a ru
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -278,8 +280,6 @@ def check_interrupt(stopping: bool = False, between: bool = False) -> dict[str, 
 
 def check_user_changes(folder: str) -> dict[str, Any]:
     """The user picks another checkpoint and other options while a session is open."""
-    import json
-
     use("a")
     config = Path(folder) / "config.json"
     before = user_image()
@@ -460,6 +460,7 @@ def check_settings() -> dict[str, Any]:
     shared.prompt_styles.styles["night"] = styles.PromptStyle("night", "{prompt} at night", "day")
     hires = Hires(scale=1.5, upscaler="Latent", second_pass_steps=2, denoising_strength=0.6)
     hires = msgspec.structs.replace(hires, prompt="a green star")
+    other = Hires(scale=1.5, upscaler="Lanczos", denoising_strength=0.75)
 
     def by_hand(**changes: Any) -> str:
         with queue_lock:
@@ -475,8 +476,11 @@ def check_settings() -> dict[str, Any]:
                 "do_not_save_samples": True,
                 "do_not_save_grid": True,
             }
+            options = dict(shared.opts.data)
             p = processing.StableDiffusionProcessingTxt2Img(**(settings | changes))
-            return [digest(image) for image in processing.process_images(p).images]
+            made = [digest(image) for image in processing.process_images(p).images]
+            shared.opts.data = options  # the WebUI leaves an override that was never set
+            return made
 
     expected = {
         "hires": by_hand(
@@ -489,12 +493,14 @@ def check_settings() -> dict[str, Any]:
         ),
         "clip skip": by_hand(override_settings={"CLIP_stop_at_last_layers": 3}),
         "style": by_hand(styles=["night"], negative_prompt="rain"),
+        "both": by_hand(styles=["night"], enable_hr=True, hr_scale=1.5, hr_upscaler="Lanczos"),
         "batch": by_hand(prompt=["a ball", "a star"], seed=[3, 5], batch_size=2),
     }
     with session() as opened:
         found = {
             "hires": pictures(opened, job(hires=hires)),
             "clip skip": pictures(opened, job(clip_skip=3)),
+            "both": pictures(opened, job(styles=("night",), hires=other)),
             "style": pictures(opened, job(styles=("night",), negative_prompt="rain")),
             "batch": pictures(
                 opened,
@@ -626,7 +632,17 @@ def check_cached_files() -> dict[str, Any]:
     return found
 
 
-def check_names(family: str) -> dict[str, Any]:
+def _full_size_clip(folder: str) -> str:
+    """The demo's tokenizer with the widths of CLIP ViT-L/14, so that nothing is downloaded."""
+    target = Path(folder) / "clip"
+    shutil.copytree(Path(sd_models.model_path) / "automerge-demo-text-encoder", target)
+    config = json.loads((target / "config.json").read_text())
+    widths = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    (target / "config.json").write_text(json.dumps(config | widths | {"projection_dim": 768}))
+    return str(target)
+
+
+def check_names(family: str, folder: str) -> dict[str, Any]:
     """The WebUI's own model of a family at full size, without memory, hijacked as for use."""
     import open_clip
     from modules import sd_disable_initialization, sd_hijack, sd_models_config, sd_models_xl
@@ -641,6 +657,11 @@ def check_names(family: str) -> dict[str, Any]:
     open_clip.factory.image_transform = lambda *_, **__: None
     config = OmegaConf.load(getattr(sd_models_config, name))
     sd_models.repair_config(config, {})
+    if family == "sd1":
+        config.model.params.cond_stage_config.params = {"version": _full_size_clip(folder)}
+    if family == "sdxl":
+        encoder = config.model.params.conditioner_config.params.emb_models[0].params
+        encoder.version = _full_size_clip(folder)
     with (
         sd_disable_initialization.DisableInitialization(disable_clip=True),
         sd_disable_initialization.InitializeOnMeta(),
