@@ -41,7 +41,8 @@ def control(field: Field, choices: Sequence[str] = (), **options: Any) -> Any:
     if field.info:
         common.setdefault("info", field.info)
     kind = field.kind
-    if kind is Kind.TEXT:
+    if kind in (Kind.TEXT, Kind.OPTIONAL):
+        # an empty number field is 0 in Gradio 3
         made = gr.Textbox(lines=1, max_lines=1, placeholder=field.placeholder, **common)
     elif kind is Kind.LINES:
         common.setdefault("lines", 2)

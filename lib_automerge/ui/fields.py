@@ -22,6 +22,7 @@ class Kind(enum.Enum):
     LINES = "text of several lines"
     NUMBER = "a number, or None"
     WHOLE = "a whole number, or None"
+    OPTIONAL = "a number as text, or an empty text"
     CHECK = "a truth value"
     RADIO = "one of few labels"
     CHOICE = "one of many labels"

@@ -129,8 +129,8 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
     if budget == CUSTOM:
         values |= {
             "evaluations": search.evaluations,
-            "hours": search.hours,
-            "target": search.target,
+            "hours": _number_text(search.hours),
+            "target": _number_text(search.target),
         }
     if search.patience is not None:
         values["patience"] = search.patience
@@ -228,6 +228,10 @@ def _reward(form: Reader, place: Place) -> RewardConfig:
     if form.text("reward_device") and "device" in known:
         options["device"] = form.text("reward_device")
     return RewardConfig(name=name, options=options)
+
+
+def _number_text(value: float | None) -> str:
+    return "" if value is None else repr(float(value)).removesuffix(".0")
 
 
 def _title(path: str, models: Sequence[ModelChoice]) -> str:

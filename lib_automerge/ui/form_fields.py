@@ -133,16 +133,16 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         name="hours",
-        kind=Kind.NUMBER,
+        kind=Kind.OPTIONAL,
         label="Hours",
-        default=8,
+        default="8",
         info="At most, for the search. Empty: no limit.",
     ),
     Field(
         name="target",
-        kind=Kind.NUMBER,
+        kind=Kind.OPTIONAL,
         label="Target score",
-        default=None,
+        default="",
         info="Stop as soon as a candidate reaches it. Empty: none.",
     ),
     Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.errors import AutomergeError
 from lib_automerge.reward import registry
 from lib_automerge.study.formats import plural
-from lib_automerge.study.markup import EMPTY, Markup, element, join
+from lib_automerge.study.markup import EMPTY, Markup, element
 
 WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "to do"}
 MARKS = {Level.OK: "\N{CHECK MARK}", Level.WARNING: "!", Level.ERROR: "\N{MULTIPLICATION SIGN}"}
-ORDER = (Level.ERROR, Level.WARNING, Level.OK)
+OPEN = (Level.ERROR, Level.WARNING)
 
 FORM_WORDS = {
     "search.evaluations": "Evaluations",
@@ -41,8 +42,14 @@ METHOD_SENTENCES = {
 
 def checks(found: Preflight, told: Markup = EMPTY) -> Markup:
     """The findings, what must be done first on top, and a sentence that follows them."""
-    items = [_check(check) for level in ORDER for check in found.checks if check.level is level]
-    return element("div", element("ul", *items), told, class_="automerge-checks")
+    open_ones = [c for level in OPEN for c in found.checks if c.level is level]
+    passed = [check for check in found.checks if check.level is Level.OK]
+    parts = [_list(open_ones)] if open_ones else []
+    if passed:
+        subjects = ", ".join(dict.fromkeys(check.subject for check in passed))
+        summary = f"{plural(len(passed), 'check')} passed: {subjects}"
+        parts.append(element("details", element("summary", summary), _list(passed)))
+    return element("div", *parts, told, class_="automerge-checks")
 
 
 def not_yet(text: str) -> Markup:
@@ -124,6 +131,10 @@ def trouble(error: Exception) -> Markup:
     )
 
 
+def _list(found: Sequence[Check]) -> Markup:
+    return element("ul", *map(_check, found))
+
+
 def _check(check: Check) -> Markup:
     mark = element("span", MARKS[check.level], class_="automerge-mark", aria_hidden="true")
     text = check.text
@@ -133,6 +144,6 @@ def _check(check: Check) -> Markup:
     return element(
         "li",
         mark,
-        join([element("b", check.subject), f" ({WORDS[check.level]}): {text}"]),
+        element("span", element("b", check.subject), f" ({WORDS[check.level]}): {text}"),
         class_=f"automerge-check automerge-check-{check.level.value}",
     )

@@ -74,9 +74,11 @@ class PayloadEditor:
         self.controls["payload_set"] = control(BY_NAME["payload_set"], sets)
         with gr.Row(elem_classes=[BESIDE]):
             self.count = html("payload_count")
-            self.refresh = button("payload_refresh", "Refresh the list", size="sm", scale=0)
+            self.refresh = button(
+                "payload_refresh", "Refresh the list", size="sm", scale=0, min_width=110
+            )
         if self._host_form is not None:
-            self.from_host = button("payload_from_txt2img", "Add prompt from txt2img")
+            self.from_host = button("payload_from_txt2img", "Add prompt from txt2img", size="sm")
 
     def build_editor(self) -> None:
         """The table and everything that changes it."""
@@ -95,11 +97,14 @@ class PayloadEditor:
         with gr.Accordion("More settings", open=False, elem_id="automerge_payload_more_fold"):
             self._build_fields(MORE)
         with gr.Row():
-            self.update = button("payload_update", "Update", variant="primary", min_width=80)
-            self.add = button("payload_add", "Add as new", min_width=80)
-            self.duplicate = button("payload_duplicate", "Duplicate", min_width=80)
-            self.remove = button("payload_remove", "Remove", min_width=80)
-            self.clear = button("payload_clear", "Remove all", min_width=80)
+            self.update = button(
+                "payload_update", "Update", variant="primary", size="sm", min_width=60
+            )
+            self.add = button("payload_add", "Add as new", size="sm", min_width=60)
+            self.duplicate = button("payload_duplicate", "Duplicate", size="sm", min_width=60)
+            self.remove = button("payload_remove", "Remove", size="sm", min_width=60)
+            self.clear = button("payload_clear", "Remove all", size="sm", min_width=60)
+        self.message = html("payload_message")
         self.file = kept_out(
             gr.File(
                 label="Add from a file: an image with PNG info, or payloads in JSON",
@@ -108,10 +113,12 @@ class PayloadEditor:
                 height=110,
             )
         )
-        with gr.Row():
+        with gr.Row(elem_classes=[BESIDE]):
             self.controls["payload_set_name"] = control(SET_NAME, scale=3)
-            self.save = button("payload_set_save", "Save as set", scale=1, min_width=80)
-            self.delete = button("payload_set_delete", "Delete set", scale=1, min_width=80)
+            self.save = button("payload_set_save", "Save as set", size="sm", scale=0, min_width=110)
+            self.delete = button(
+                "payload_set_delete", "Delete set", size="sm", scale=0, min_width=110
+            )
         with gr.Accordion("As text", open=False, elem_id="automerge_payload_text_fold"):
             self.controls["payloads"] = control(BY_NAME["payloads"], lines=6)
 
@@ -128,7 +135,7 @@ class PayloadEditor:
             with gr.Row():
                 for field in row:
                     self.controls[field.name] = control(
-                        field, offered.get(field.name, ()), min_width=140
+                        field, offered.get(field.name, ()), min_width=100
                     )
 
     def wire(self, wiring: Wiring) -> None:
@@ -220,31 +227,34 @@ class PayloadEditor:
             payloads, name = payload_list.add(setup.payloads(values), new)
             return {**after(payloads, name), MESSAGE: f"Added the prompt of txt2img as {name}."}
 
+        def on(event: Any, *arguments: Any, **options: Any) -> None:
+            wiring.on(event, *arguments, message=self.message, **options)
+
         everything = (*listed, *EDITED)
         wiring.on(edited(wiring.controls["payload_set"]), chosen_set, ("payload_set", *everything))
         wiring.on(self.refresh.click, refreshed, ("payload_set",))
-        wiring.on(
+        on(
             edited(wiring.controls["payload_pick"]),
             clicked,
             (SELECTED, "payload_pick", *EDITED),
             reads=("payload_pick",),
             latest=True,
         )
-        wiring.on(edited(wiring.controls[SELECTED]), selected, EDITED, latest=True)
-        wiring.on(edited(wiring.controls["payloads"]), latest=True)
-        wiring.on(self.update.click, updated, everything, reads=EDITED)
-        wiring.on(self.add.click, added, everything, reads=EDITED)
-        wiring.on(self.duplicate.click, duplicated, everything)
-        wiring.on(self.remove.click, removed, everything)
-        wiring.on(self.clear.click, cleared, (*everything, "payload_set"))
-        wiring.on(
+        on(edited(wiring.controls[SELECTED]), selected, EDITED, latest=True)
+        on(edited(wiring.controls["payloads"]), latest=True)
+        on(self.update.click, updated, everything, reads=EDITED)
+        on(self.add.click, added, everything, reads=EDITED)
+        on(self.duplicate.click, duplicated, everything)
+        on(self.remove.click, removed, everything)
+        on(self.clear.click, cleared, (*everything, "payload_set"))
+        on(
             self.file.upload,
             loaded,
             (*everything, "payload_file"),
             reads=("payload_file",),
         )
-        wiring.on(self.save.click, saved, ("payload_set",), reads=("payload_set_name",))
-        wiring.on(self.delete.click, deleted, ("payload_set",))
+        on(self.save.click, saved, ("payload_set",), reads=("payload_set_name",))
+        on(self.delete.click, deleted, ("payload_set",))
         if self._host_form is not None:
             extra = {f"host:{name}": one for name, one in self._host_form.components.items()}
             wiring.on(self.from_host.click, from_host, everything, extra=extra)

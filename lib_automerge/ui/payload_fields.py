@@ -23,7 +23,7 @@ SETTINGS: tuple[Field, ...] = (
         kind=Kind.LINES,
         label="Prompt",
         default="",
-        info="LoRA and embedding tags work; __wildcards__ and {a|b} are drawn once per run.",
+        info="LoRA and embedding tags work; wildcards and {a|b} are drawn once per run.",
     ),
     Field(
         name="payload_negative_prompt",

@@ -9,7 +9,7 @@ import msgspec
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError
 from lib_automerge.study.formats import plural, shortened
-from lib_automerge.study.markup import Markup, element, join
+from lib_automerge.study.markup import EMPTY, Markup, element, join
 
 Payloads = tuple[Payload, ...]
 
@@ -98,7 +98,7 @@ def table(payloads: Sequence[Payload], selected: str) -> Markup:
     """The payloads as a table; the name of each is a button that selects it."""
     if not payloads:
         return element("p", "There are no prompts yet. Choose a set, or add one below.")
-    columns = ("Name", "Prompt", "Negative", "Size", "Steps", "Sampler", "Seeds", "Weight", "Role")
+    columns = ("Name", "Prompt", "Negative", "Size", "Steps", "Sampler", "Seeds", "Weight")
     head = element("tr", *(element("th", name, scope="col") for name in columns))
     return element(
         "div",
@@ -136,11 +136,11 @@ def _row(payload: Payload, selected: str) -> Markup:
         element("td", sampler),
         element("td", str(len(payload.seeds)) if payload.seeds else "run's"),
         element("td", f"{payload.weight:g}"),
-        element("td", "held out" if payload.held_out else "search"),
     )
+    held_out = element("span", "held out", class_="tag") if payload.held_out else EMPTY
     return element(
         "tr",
-        element("th", button, scope="row"),
+        element("th", button, held_out, scope="row"),
         *cells,
         data_payload=payload.name,
         class_="automerge-chosen" if chosen else None,

@@ -34,16 +34,16 @@ EDITOR: tuple[Field, ...] = (
     ),
     Field(
         name="space_low",
-        kind=Kind.NUMBER,
+        kind=Kind.OPTIONAL,
         label="Low",
-        default=None,
+        default="",
         info="Of the search. Empty: the run's.",
     ),
     Field(
         name="space_high",
-        kind=Kind.NUMBER,
+        kind=Kind.OPTIONAL,
         label="High",
-        default=None,
+        default="",
         info="Of the search. Empty: the run's.",
     ),
     Field(
@@ -68,15 +68,16 @@ class SpaceEditor:
         """The editor's components."""
         fields = {field.name: field for field in EDITOR}
         with gr.Row():
-            self.by_group = button("space_by_group", "One weight each for IN, MID, OUT")
-            self.all_free = button("space_all_free", "All free")
+            self.by_group = button("space_by_group", "One weight each for IN, MID, OUT", size="sm")
+            self.all_free = button("space_all_free", "All free", size="sm")
         self.picture = html("space_picture")
         self.controls["space_blocks"] = control(fields["space_blocks"])
         self.controls["space_action"] = control(fields["space_action"])
         with gr.Row():
             for name in ("space_low", "space_high", "space_weight"):
                 self.controls[name] = control(fields[name], min_width=90)
-            self.apply = button("space_apply", "Apply rule", min_width=90)
+            self.apply = button("space_apply", "Apply rule", size="sm", min_width=90)
+        self.message = html("space_message")
         with gr.Accordion("As text", open=False, elem_id="automerge_rules_fold"):
             self.controls["rules"] = control(BY_NAME["rules"], lines=4)
 
@@ -103,9 +104,9 @@ class SpaceEditor:
         def all_free(_values: dict[str, object]) -> dict[str, object]:
             return {"rules": "{}"}
 
-        wiring.on(self.apply.click, applied, ("rules",), reads=READS)
-        wiring.on(self.by_group.click, by_group, ("rules",))
-        wiring.on(self.all_free.click, all_free, ("rules",))
+        wiring.on(self.apply.click, applied, ("rules",), reads=READS, message=self.message)
+        wiring.on(self.by_group.click, by_group, ("rules",), message=self.message)
+        wiring.on(self.all_free.click, all_free, ("rules",), message=self.message)
         wiring.on(edited(wiring.controls["rules"]), latest=True)
 
 

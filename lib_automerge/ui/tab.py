@@ -44,6 +44,7 @@ def build(
                     with gr.Column(elem_id="automerge_form", scale=1, min_width=320):
                         form = _Form(desk, host_form)
                     with gr.Column(elem_id="automerge_live_column", scale=1, min_width=320):
+                        form.build_start()
                         html("live", _shell("live"))
                 with gr.Tab("Results", elem_id="automerge_tab_results"):
                     html("results_view", _shell("results"))
@@ -73,7 +74,7 @@ def _heading(number: int, text: str) -> None:
 
 
 class _Form:
-    """The left column of Search: built where it is made."""
+    """The left column of Search, built where it is made, and the panel that starts the run."""
 
     def __init__(self, desk: Desk, host_form: HostForm | None) -> None:
         self._setup = Setup(desk)
@@ -84,7 +85,6 @@ class _Form:
         self._payloads()
         self._reward()
         self._search()
-        self._begin()
         self._controls |= self._editor.controls | self._space.controls
         self._controls["payload_file"] = self._editor.file
 
@@ -101,7 +101,9 @@ class _Form:
                 self._add("model_c", choices=titles)
             with gr.Row(elem_classes=[BESIDE]):
                 self.method = html("method_sentence")
-                self.refresh = button("models_refresh", "Refresh the list", size="sm", scale=0)
+                self.refresh = button(
+                    "models_refresh", "Refresh the list", size="sm", scale=0, min_width=110
+                )
             with gr.Accordion("Method and precision", open=False, elem_id="automerge_method_fold"):
                 self._add("method")
                 self._add("dtype")
@@ -155,8 +157,9 @@ class _Form:
                     for name in ("finalists", "finalist_seeds", "verdict_seeds"):
                         self._add(name, min_width=100)
 
-    def _begin(self) -> None:
-        with gr.Column(variant="panel", elem_id="automerge_begin"):
+    def build_start(self) -> None:
+        """The checks and the buttons, in sight without scrolling: beside the form."""
+        with gr.Column(variant="panel", elem_id="automerge_start_section"):
             self.checks = html("checks")
             self.message = html("message")
             with gr.Row():

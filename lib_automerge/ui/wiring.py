@@ -110,6 +110,7 @@ class Wiring:
         extra: Mapping[str, Any] | None = None,
         latest: bool = False,
         keep: bool = True,
+        message: Any = None,
     ) -> None:
         """On an event, do `work`, save the draft and redraw.
 
@@ -121,13 +122,14 @@ class Wiring:
             extra: more components that it reads, by the name under which it gets their values.
             latest: see `components.listen`.
             keep: whether to save the draft.
+            message: where its sentences go; None: beside the start button.
         """
         names = (*self._always, *reads)
         sources = {name: self.controls[name] for name in names} | dict(extra or {})
 
         def handle(*held: object) -> list[Any]:
             values = dict(zip(sources, held, strict=True))
-            changed, message = _tried(work, values)
+            changed, told = _tried(work, values)
             values |= {name: _value(new) for name, new in changed.items()}
             drawn = [gr.update()] * len(self._shown.components())
             try:
@@ -136,11 +138,13 @@ class Wiring:
                 view = self.setup.view(values, str(values[SELECTED] or ""))
                 drawn = self._shown.updates(view)
             except Exception as error:
-                message = _told(error)
-            return [*(_update(name, changed) for name in changes), *drawn, message]
+                told = _told(error)
+            return [*(_update(name, changed) for name in changes), *drawn, told]
 
         outputs = [*(self.controls[name] for name in changes), *self._shown.components()]
-        listen(event, handle, [*sources.values()], [*outputs, self._message], latest=latest)
+        listen(
+            event, handle, [*sources.values()], [*outputs, message or self._message], latest=latest
+        )
 
 
 def _tried(work: Work | None, values: dict[str, object]) -> tuple[dict[str, object], Any]:
