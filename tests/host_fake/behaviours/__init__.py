@@ -3,7 +3,7 @@
 Nothing here imports anything but the WebUI's own modules, torch and the standard library.
 """
 
-from . import changes, generation, models, networks, options, trouble, waiting  # noqa: F401
+from . import changes, files, generation, models, networks, options, trouble, waiting  # noqa: F401
 from .bench import ALL, Behaviour, Bench
 
 __all__ = ["ALL", "Behaviour", "Bench"]

@@ -40,7 +40,7 @@ class Bench:
     """
 
     def __init__(self, names: tuple[str, str, str], folder: Path) -> None:
-        from modules import processing, script_callbacks, sd_models, shared
+        from modules import devices, processing, script_callbacks, sd_models, shared
 
         self.folder = folder
         self._names = names
@@ -52,6 +52,7 @@ class Bench:
         self.relist()
         self._options = dict(shared.opts.data)
         self._flags = dict(vars(shared.cmd_opts))
+        self._dtype_vae = devices.dtype_vae
 
     def relist(self) -> None:
         """Have the WebUI look for checkpoints: it makes new objects for all of them."""
@@ -67,13 +68,14 @@ class Bench:
     def reset(self) -> None:
         """Load checkpoint `a` afresh as the only one, with the options of the beginning."""
         import networks
-        from modules import sd_unet
+        from modules import devices, sd_unet
         from modules.call_queue import queue_lock
 
         vars(self.shared.cmd_opts).update(self._flags)
         queue_lock.acquire(False)  # what a failed behaviour may have left taken
         queue_lock.release()
         self.shared.opts.data = self._options | {"sd_model_checkpoint": self.a.title}
+        devices.dtype_vae = self._dtype_vae
         self.shared.state.begin(job="")
         self.shared.state.end()
         networks.loaded_networks.clear()

@@ -185,6 +185,7 @@ def hires_fix_doubles_the_size(bench: Bench) -> None:
         {"denoising_strength": 0.3},
     ):
         assert bench.generate(**(hires | more)).images[0].tobytes() != first.tobytes(), more
+    assert bench.generate(**(hires | {"hr_upscaler": "Lanczos"})).images[0].size == (128, 128)
     sized = {**hires, "hr_resize_x": 96, "hr_resize_y": 80}
     assert bench.generate(**sized).images[0].size == (96, 80)
 
@@ -215,6 +216,12 @@ def a_generation_counts_its_images(bench: Bench) -> None:
     assert state.sampling_steps == 4
     state.end()
     assert (state.job, state.job_count) == ("", 0)
+
+
+@behaviour
+def sizes_are_cut_to_eights(bench: Bench) -> None:
+    """A size that is no multiple of 8 gives a smaller image."""
+    assert bench.generate(width=71, height=65).images[0].size == (64, 64)
 
 
 @behaviour

@@ -30,6 +30,24 @@ def the_lock_is_not_reentrant(bench: Bench) -> None:
 
 
 @behaviour
+def the_lock_lists_who_waits(bench: Bench) -> None:
+    """`queue_lock._pending_threads` has an entry for each thread that waits."""
+    from modules.call_queue import queue_lock
+
+    def wait() -> None:
+        with queue_lock:
+            pass
+
+    with queue_lock:
+        assert len(queue_lock._pending_threads) == 0
+        threads = [_thread(wait), _thread(wait)]
+        time.sleep(0.2)
+        assert len(queue_lock._pending_threads) == 2
+    for thread in threads:
+        thread.join(5)
+
+
+@behaviour
 def the_lock_is_not_fair(bench: Bench) -> str:
     """A loop that takes the lock again at once passes by a thread that waits for it; a pause lets
     the waiting one in."""

@@ -157,6 +157,7 @@ class StableDiffusionProcessing:
     def setup_conds(self):
         config = sd_samplers.find_sampler_config(self.sampler_name)
         self.firstpass_steps = config.total_steps(self.steps)
+        self.step_multiplier = self.firstpass_steps // self.steps
         data = self.extra_network_data
         self.uc = self.get_conds_with_caching(
             self.negative_prompts, self.firstpass_steps, [self.cached_uc], data
@@ -291,10 +292,21 @@ def fix_seed(p):
 
 
 def decode_latent_batch(model, batch):
-    decoded = [model.decode_first_stage(batch[i : i + 1])[0] for i in range(len(batch))]
-    for image in decoded:
+    return torch.stack([_decode(model, batch[i : i + 1]) for i in range(len(batch))])
+
+
+def _decode(model, latent):
+    """Make the image; a VAE of 16 bits that makes NaN has a second try with 32."""
+    image = model.decode_first_stage(latent)[0]
+    try:
         devices.test_for_nans(image, "vae")
-    return torch.stack(decoded)
+    except devices.NansException:
+        if not opts.auto_vae_precision or devices.dtype_vae == torch.float32:
+            raise
+        devices.dtype_vae = torch.float32
+        model.first_stage_model.to(torch.float32)
+        image = model.decode_first_stage(latent)[0]
+    return image
 
 
 def process_images(p):
