@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.app import wildcards
 from lib_automerge.app.estimate import images_per_evaluation
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.preflight import check_settings, open_models
@@ -66,6 +67,8 @@ def preflight(
     """Look at everything that can be wrong with a configuration without loading anything."""
     checks: list[Check] = []
     architecture: str | None = None
+    with _reported(checks, "Payloads"):
+        config, _ = wildcards.expand(config, catalogue.wildcards)
     with contextlib.ExitStack() as stack:
         models: Mapping[str, Checkpoint] = {}
         with _reported(checks, "Models"):

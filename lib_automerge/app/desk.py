@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import checks, outcome
+from lib_automerge.app import checks, outcome, wildcards
 from lib_automerge.app.checks import Level, Preflight
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
 from lib_automerge.app.plan import Plan
@@ -134,8 +134,9 @@ class Desk:
         for check in self.preflight(config).checks:
             if check.level is Level.ERROR:
                 raise ConfigError(check.text)
+        config, notes = wildcards.expand(config, self.catalogue.wildcards)
         folder = self.library.new_folder()
-        self.worker.start(config, folder)
+        self.worker.start(config, folder, notes)
         return folder.name
 
     def resume(self, run: str) -> None:

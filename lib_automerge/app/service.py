@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -73,10 +73,12 @@ class Service:
         *,
         controls: Controls = LEFT_ALONE,
         listener: Listener = ignore,
+        notes: Sequence[str] = (),
     ) -> RunState:
         """Check a configuration, make its run folder and run it to its end.
 
-        Nothing is written before every check has passed.
+        Nothing is written before every check has passed. `notes` are recorded with the run for its
+        user to read.
 
         Raises:
             AutomergeError: a check failed (nothing was written), or the run failed (it can be
@@ -105,7 +107,7 @@ class Service:
                     raise KeyboardInterrupt
                 created = RunFolder.create(folder, manifest)
                 with self._owned(created) as run:
-                    runner = Runner(run, models, generator, reward, controls, listener)
+                    runner = Runner(run, models, generator, reward, controls, listener, notes)
                     return self._finish(runner, created)
 
     def resume(

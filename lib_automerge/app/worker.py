@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -76,15 +76,17 @@ class Worker:
         self._wishes: set[Phase] = set()
         self._thread: threading.Thread | None = None
 
-    def start(self, config: RunConfig, folder: Path) -> None:
-        """Begin a new run in this folder; returns at once.
+    def start(self, config: RunConfig, folder: Path, notes: Sequence[str] = ()) -> None:
+        """Begin a new run in this folder; returns at once. See `Service.start`.
 
         Raises:
             BusyError: a run is in hand.
         """
 
         def work(controls: Controls, listener: Listener) -> RunState:
-            return self._service.start(config, folder, controls=controls, listener=listener)
+            return self._service.start(
+                config, folder, controls=controls, listener=listener, notes=notes
+            )
 
         self._begin(folder, work)
 

@@ -264,3 +264,25 @@ def test_a_reward_that_cannot_be_loaded_says_so_without_a_run(
     assert desk.worker.wait(LONG_S)
     assert desk.worker.snapshot().failure.startswith("the weights are damaged")
     assert desk.library.entries() == []
+
+
+def test_wildcards_are_drawn_once_and_recorded(desk: Desk, models: Mapping[str, str]) -> None:
+    pytest.importorskip("dynamicprompts")
+    folder = desk.catalogue.wildcards[0]
+    folder.mkdir(parents=True)
+    (folder / "animal.txt").write_text("fox\nowl\nelk\n")
+    config = tiny_config(models)
+    first = msgspec.structs.replace(config.payloads[0], prompt="a {red|blue} __animal__")
+    config = msgspec.structs.replace(config, payloads=(first, *config.payloads[1:]))
+    assert desk.preflight(config).ready
+    run = finished(desk, config)
+    opened = desk.open(run)
+    prompt = opened.manifest.config.payloads[0].prompt
+    assert prompt.split()[1] in ("red", "blue")
+    assert prompt.split()[2] in ("fox", "owl", "elk")
+    assert any(prompt in text for text in opened.state.warnings)
+    missing = msgspec.structs.replace(first, prompt="a __nosuch__")
+    config = msgspec.structs.replace(config, payloads=(missing, *config.payloads[1:]))
+    assert "nosuch" in errors(desk.preflight(config))
+    with pytest.raises(ConfigError, match="nosuch"):
+        desk.start(config)
