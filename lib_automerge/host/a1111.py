@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,8 @@ __all__ = ["A1111", "A1111Host", "Txt2imgForm", "payload_of"]
 
 LITTLE_MEMORY = 1 << 30
 """Free video memory (bytes) below which a run is likely to fail."""
+MANY = 40
+"""Names that are too many to list in a sentence."""
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)")
 
 
@@ -97,7 +100,7 @@ class A1111Host:
             named += [("LoRA", name, available) for text in prompts for name in _LORA.findall(text)]
         for kind, name, names in named:
             if name is not None and name not in names:
-                raise ConfigError(f"payload {payload.name!r}: {unknown_name(kind, name, names)}")
+                raise ConfigError(f"payload {payload.name!r}: {_unknown(kind, name, names)}")
         for key in payload.override_settings:
             if shared.opts.data_labels[key].restrict_api:
                 raise ConfigError(
@@ -171,3 +174,12 @@ class A1111Host:
             memory: Any = psutil.virtual_memory()
             found |= {"ram_used": memory.total - memory.available, "ram_total": memory.total}
         return found
+
+
+def _unknown(kind: str, name: str, names: set[str]) -> str:
+    """As `errors.unknown_name`, but without the hundreds of names that a WebUI may have."""
+    if len(names) <= MANY or difflib.get_close_matches(name, names, n=1):
+        return unknown_name(kind, name, names)
+    return (
+        f"unknown {kind}: {name!r}. None of the WebUI's {len(names)} is like it; look it up there."
+    )

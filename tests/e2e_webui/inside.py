@@ -94,6 +94,44 @@ def user_image(prompt: str = PAYLOAD.prompt, seed: int = 1) -> str:
     return digest(found)
 
 
+FORM: Any = None
+"""The txt2img form that the probe has seen being built."""
+
+
+def check_form() -> dict[str, Any]:
+    """The form's components with their first values, as the page shows them."""
+    from lib_automerge.host.a1111 import payload_of
+
+    values = {name: component.value for name, component in FORM.components.items()}
+    payload = payload_of(values)
+    return {
+        "fields": sorted(values),
+        "sampler": payload.sampler,
+        "width": payload.width,
+        "seeds": list(payload.seeds),
+        "hires": payload.hires is not None,
+    }
+
+
+def check_host() -> dict[str, Any]:
+    """What the application gets to choose from."""
+    import msgspec
+
+    from lib_automerge.host.a1111 import A1111Host
+
+    host = A1111Host()
+    host.check_payload(PAYLOAD)
+    return {
+        "name": host.name,
+        "models": [Path(m.path).name for m in host.models()],
+        "loaded": host.loaded_model(),
+        "choices": msgspec.to_builtins(host.choices()),
+        "notices": host.notices(),
+        "resources": host.resources(),
+        "data": str(host.data),
+    }
+
+
 def check_alive() -> str:
     return "alive" if shared.sd_model is not None else "no model"
 

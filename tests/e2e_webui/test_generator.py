@@ -7,11 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from lib_automerge.host.txt2img_form import ELEMENTS
+
 from .conftest import RealWebUI, fill, running
 
 
 def unchanged(seen: dict[str, object]) -> None:
     assert seen["after"] == seen["before"]
+
+
+def test_the_form_is_found(webui: RealWebUI) -> None:
+    seen = webui.check("form")
+    assert set(seen["fields"]) == set(ELEMENTS.values())
+    assert (seen["width"], seen["seeds"], seen["hires"]) == (512, [], False)
+
+
+def test_what_there_is_to_choose(webui: RealWebUI) -> None:
+    seen = webui.check("host")
+    assert seen["name"].startswith("AUTOMATIC1111 WebUI v1.")
+    assert "automerge-demo-t.safetensors" in seen["models"]
+    assert seen["loaded"].startswith("automerge-demo-")
+    assert "DPM++ 2M" in seen["choices"]["samplers"]
+    assert "Karras" in seen["choices"]["schedulers"]
+    assert {"Latent", "Lanczos"} <= set(seen["choices"]["upscalers"])
+    assert seen["notices"] == []
+    assert 0 < seen["resources"]["ram_used"] < seen["resources"]["ram_total"]
 
 
 def test_images_follow_the_weights_there_and_back(webui: RealWebUI) -> None:

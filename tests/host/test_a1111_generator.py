@@ -117,7 +117,8 @@ def test_everything_is_left_as_it_was(
     with left_as_found(webui), generator.open(models) as session:
         start = pictures(session)
         session.apply(recipe(MIX | {"BASE": 0.5, "VAE": 0.5}))
-        assert pictures(session, job(clip_skip=3, override_settings={"s_noise": 0.9})) != start
+        other = job(clip_skip=3, override_settings={"eta_noise_seed_delta": 9})
+        assert pictures(session, other) != start
 
 
 def test_also_after_an_error_within(

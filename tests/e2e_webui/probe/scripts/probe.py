@@ -14,7 +14,7 @@ from modules import script_callbacks
 
 REPOSITORY = Path(os.environ["AUTOMERGE_REPOSITORY"])
 sys.path.insert(0, str(REPOSITORY))
-import lib_automerge.host.a1111  # noqa: E402, F401 - late imports work once it is in sys.modules
+from lib_automerge.host.a1111 import Txt2imgForm  # noqa: E402 - it must be found first
 
 sys.path.remove(str(REPOSITORY))
 
@@ -35,9 +35,12 @@ def _routes(demo: Any, app: Any) -> None:
     @app.post("/automerge_probe/{name}")
     def run(name: str, arguments: dict = Body(default={})) -> dict[str, Any]:  # noqa: B008
         try:
+            _checks().FORM = FORM
             return {"result": getattr(_checks(), f"check_{name}")(**arguments)}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
 
 
+FORM = Txt2imgForm()
+script_callbacks.on_after_component(FORM.see)
 script_callbacks.on_app_started(_routes)
