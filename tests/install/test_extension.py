@@ -72,7 +72,7 @@ def test_nothing_of_ours_gets_into_ui_config(host: FakeHost) -> None:
     (blocks, _, _), _ = start(host)
     assert "automerge_root" in ids(blocks)
     # what the WebUI's ui_loadsave writes: these types, unless they say no
-    saved = {"Slider", "Radio", "Checkbox", "Textbox", "Number", "Dropdown", "Tabs"}
+    saved = {"Slider", "Radio", "Checkbox", "Textbox", "Number", "Dropdown", "Tabs", "Button"}
     kept = [
         getattr(block, "elem_id", block)
         for block in blocks.blocks.values()
