@@ -74,13 +74,15 @@ def html(name: str, value: str = "", **options: Any) -> Any:
     return kept_out(gr.HTML(value, elem_id=PREFIX + name, **options))
 
 
-def edited(component: Any) -> Any:
-    """The listener for what a user does to a component.
+def edited(component: Any) -> list[Any]:
+    """The listeners for what a user, and nobody else, does to a component.
 
-    For text it is `change`, which our own updates fire too: the `input` of Gradio 6 misses what is
-    pasted or deleted.
+    Text counts when it is left or entered: `input` misses in Gradio 6 what is pasted or deleted,
+    and `change` comes for our own updates too, at times with old values of the other components.
     """
-    return component.change if isinstance(component, gr.Textbox) else component.input
+    if isinstance(component, gr.Textbox):
+        return [component.blur, component.submit]
+    return [component.input]
 
 
 def listen(

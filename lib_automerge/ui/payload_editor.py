@@ -227,37 +227,38 @@ class PayloadEditor:
             payloads, name = payload_list.add(setup.payloads(values), new)
             return {**after(payloads, name), MESSAGE: f"Added the prompt of txt2img as {name}."}
 
-        def on(event: Any, *arguments: Any, **options: Any) -> None:
-            wiring.on(event, *arguments, message=self.message, **options)
+        def on(events: Sequence[Any], *arguments: Any, **options: Any) -> None:
+            wiring.on(events, *arguments, message=self.message, **options)
 
         everything = (*listed, *EDITED)
         wiring.on(edited(wiring.controls["payload_set"]), chosen_set, ("payload_set", *everything))
-        wiring.on(self.refresh.click, refreshed, ("payload_set",))
+        wiring.on([self.refresh.click], refreshed, ("payload_set",))
         on(
-            edited(wiring.controls["payload_pick"]),
+            [wiring.controls["payload_pick"].change],
             clicked,
             (SELECTED, "payload_pick", *EDITED),
             reads=("payload_pick",),
+            keep=False,
             latest=True,
         )
         on(edited(wiring.controls[SELECTED]), selected, EDITED, latest=True)
         on(edited(wiring.controls["payloads"]), latest=True)
-        on(self.update.click, updated, everything, reads=EDITED)
-        on(self.add.click, added, everything, reads=EDITED)
-        on(self.duplicate.click, duplicated, everything)
-        on(self.remove.click, removed, everything)
-        on(self.clear.click, cleared, (*everything, "payload_set"))
+        on([self.update.click], updated, everything, reads=EDITED)
+        on([self.add.click], added, everything, reads=EDITED)
+        on([self.duplicate.click], duplicated, everything)
+        on([self.remove.click], removed, everything)
+        on([self.clear.click], cleared, (*everything, "payload_set"))
         on(
-            self.file.upload,
+            [self.file.upload],
             loaded,
             (*everything, "payload_file"),
             reads=("payload_file",),
         )
-        on(self.save.click, saved, ("payload_set",), reads=("payload_set_name",))
-        on(self.delete.click, deleted, ("payload_set",))
+        on([self.save.click], saved, ("payload_set",), reads=("payload_set_name",))
+        on([self.delete.click], deleted, ("payload_set",))
         if self._host_form is not None:
             extra = {f"host:{name}": one for name, one in self._host_form.components.items()}
-            wiring.on(self.from_host.click, from_host, everything, extra=extra)
+            wiring.on([self.from_host.click], from_host, everything, extra=extra)
 
 
 def _rows(fields: Sequence[Field]) -> list[list[Field]]:

@@ -104,9 +104,9 @@ class SpaceEditor:
         def all_free(_values: dict[str, object]) -> dict[str, object]:
             return {"rules": "{}"}
 
-        wiring.on(self.apply.click, applied, ("rules",), reads=READS, message=self.message)
-        wiring.on(self.by_group.click, by_group, ("rules",), message=self.message)
-        wiring.on(self.all_free.click, all_free, ("rules",), message=self.message)
+        wiring.on([self.apply.click], applied, ("rules",), reads=READS, message=self.message)
+        wiring.on([self.by_group.click], by_group, ("rules",), message=self.message)
+        wiring.on([self.all_free.click], all_free, ("rules",), message=self.message)
         wiring.on(edited(wiring.controls["rules"]), latest=True)
 
 

@@ -215,9 +215,9 @@ class _Form:
             return {MESSAGE: setup.trial(values)}
 
         everything = (*(field.name for field in FIELDS), "space_blocks")
-        wiring.on(blocks.load, filled, everything, keep=False)
-        wiring.on(load_draft.click, filled, everything, keep=False)
-        wiring.on(self.refresh.click, refreshed, MODELS)
+        wiring.on([blocks.load], filled, everything, keep=False)
+        wiring.on([load_draft.click], filled, everything, keep=False)
+        wiring.on([self.refresh.click], refreshed, MODELS)
         wiring.on(
             edited(self._controls["model_a"]),
             other_a,
@@ -229,5 +229,5 @@ class _Form:
             lambda _values: {"reward_weights": "", "reward_options": "{}"},
             ("reward_weights", "reward_options"),
         )
-        wiring.on(self.start.click, started)
-        wiring.on(self.trial.click, tried)
+        wiring.on([self.start.click], started)
+        wiring.on([self.trial.click], tried)

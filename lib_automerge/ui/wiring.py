@@ -1,8 +1,8 @@
 """Events of the form: read all values, do one thing, show what follows from it.
 
 Every handler has the same shape, so that an action and an edit leave the page in the same state,
-and every error ends as a sentence in the message area. A handler that an update could fire does
-nothing but redraw, so nothing goes in circles.
+and every error ends as a sentence in the message area. What we set ourselves fires no handler, so
+nothing goes in circles.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Wiring:
 
     def on(
         self,
-        event: Any,
+        events: Sequence[Any],
         work: Work | None = None,
         changes: Sequence[str] = (),
         *,
@@ -112,10 +112,10 @@ class Wiring:
         keep: bool = True,
         message: Any = None,
     ) -> None:
-        """On an event, do `work`, save the draft and redraw.
+        """On each of these events, do `work`, save the draft and redraw.
 
         Args:
-            event: a component's listener.
+            events: listeners of components.
             work: what to do; None only redraws.
             changes: names of the controls that `work` may change.
             reads: names of more controls that it reads than those of the form.
@@ -142,9 +142,9 @@ class Wiring:
             return [*(_update(name, changed) for name in changes), *drawn, told]
 
         outputs = [*(self.controls[name] for name in changes), *self._shown.components()]
-        listen(
-            event, handle, [*sources.values()], [*outputs, message or self._message], latest=latest
-        )
+        outputs.append(message or self._message)
+        for event in events:
+            listen(event, handle, [*sources.values()], outputs, latest=latest)
 
 
 def _tried(work: Work | None, values: dict[str, object]) -> tuple[dict[str, object], Any]:
