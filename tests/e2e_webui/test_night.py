@@ -200,7 +200,9 @@ class Tab:
         self.page.close()
 
 
-def test_choose_b_press_start_and_come_back_in_the_morning(browser: Any, night: Night) -> None:
+def test_choose_b_press_start_and_come_back_in_the_morning(
+    browser: Any, night: Night, record_property: Callable[[str, object], None]
+) -> None:
     before = night.picture()
     tab = Tab(browser, night)
     tab.choose("model_b", "automerge-demo-b")
@@ -224,7 +226,7 @@ def test_choose_b_press_start_and_come_back_in_the_morning(browser: Any, night: 
     assert "Running" in again.strip()
     run = night.status()["in_hand"]
     assert run in again.strip()
-    print(f"the state was shown {again.opened_s:.1f} s after the tab was opened")
+    record_property("seconds from opening the tab to the state", again.opened_s)
 
     status = night.over()
     assert status["run"]["state"] == "finished"
