@@ -174,6 +174,7 @@
 
     // While a run is in hand its settings are frozen, and so is the form.
     function lockForm(answer) {
+        root().classList.toggle("automerge-busy", answer.busy);
         const form = byId("automerge_form");
         if (!form) return;
         let note = form.querySelector(":scope > .automerge-frozen");
