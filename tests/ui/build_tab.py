@@ -77,7 +77,7 @@ def main() -> None:
         "bound": [(button.elem_id, text.elem_id) for button, text in bound],
         "listeners": len(listeners) if listeners is not None else len(page.dependencies),
     }
-    print(json.dumps(told, default=str))
+    sys.stdout.write(json.dumps(told, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_automerge.app.ports import ModelChoice
+from lib_automerge.domain.config import (
+    BlockRule,
+    GeneratorConfig,
+    OutputConfig,
+    RewardConfig,
+    RunConfig,
+    SearchConfig,
+    VerdictConfig,
+)
+from lib_automerge.domain.payload import Hires, Payload
+from lib_automerge.errors import ConfigError
+from lib_automerge.ui import form_fields
+from lib_automerge.ui.fields import clean, defaults
+from lib_automerge.ui.form import Place, config_of, values_of
+from lib_automerge.ui.form_fields import CUSTOM, FIELDS, OVERNIGHT, QUICK
+
+MODELS = (
+    ModelChoice("one.safetensors [12ab]", "/models/one.safetensors"),
+    ModelChoice("two", "/models/two.safetensors"),
+    ModelChoice("three", "/models/three.safetensors"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(models=MODELS, generator="fake", data=tmp_path, architecture="sd1")
+
+
+def filled(**changes: object) -> dict[str, object]:
+    values = defaults(FIELDS) | {
+        "model_a": MODELS[0].title,
+        "model_b": "two",
+        "payloads": '[{"prompt": "a cat"}]',
+    }
+    return values | changes
+
+
+def test_two_models_are_enough(place):
+    config = config_of(filled(), place)
+    assert config.models == {"a": MODELS[0].path, "b": MODELS[1].path}
+    assert (config.search.evaluations, config.search.hours) == (150, 8.0)
+    assert config.search.patience == 40
+    assert config.output == OutputConfig(checkpoint="gain")
+    assert config.generator.name == "fake"
+    assert config.reward.name == "image_reward"
+    assert config.reward.options == {"weights": str(place.data / "rewards" / "ImageReward.pt")}
+
+
+def full(place: Place) -> RunConfig:
+    return RunConfig(
+        models={"a": MODELS[0].path, "b": MODELS[1].path, "c": MODELS[2].path},
+        payloads=(
+            Payload(
+                prompt='a "cat"\nwith <b>, ü',
+                name="cat",
+                seeds=(1, 2**32 - 1),
+                hires=Hires(scale=1.5, sampler="Euler"),
+                override_settings={"eta": 1},
+                cfg_scale=6.125,
+                styles=("photo",),
+            ),
+            Payload(prompt="x", held_out=True, weight=0.3),
+        ),
+        name="a night",
+        method="add_difference",
+        reward=RewardConfig(
+            name="image_reward", options={"weights": "/w.pt", "device": "cuda:1", "batch_size": 4}
+        ),
+        search=SearchConfig(
+            optimizer="sobol",
+            evaluations=33,
+            hours=1.1,
+            target=-0.125,
+            patience=7,
+            low=-0.5,
+            high=1.25,
+            blocks={
+                "IN00": BlockRule(low=0.1, high=0.3),
+                "M00": BlockRule(fixed=1.0),
+                "OUT11": BlockRule(tied_to="OUT10"),
+                "BASE": BlockRule(),
+                "VAE": BlockRule(fixed=0.5),
+            },
+            seed=2**32 - 1,
+            seeds_per_payload=3,
+            start=({"IN00": 0.1, "M00": 1.0}, {}, {"BASE": 1 / 3}),
+        ),
+        verdict=VerdictConfig(finalists=5, finalist_seeds=1, seeds=2),
+        generator=GeneratorConfig(name="fake"),
+        output=OutputConfig(checkpoint="never", dtype="bf16"),
+    )
+
+
+def test_there_and_back_gives_the_same_run(place):
+    config = full(place)
+    values = values_of(config, place)
+    assert config_of(values, place) == config
+    assert values["text_encoder"] is True
+    assert values["vae"] is False
+    assert set(values) == {field.name for field in FIELDS}
+    assert clean(FIELDS, values) == values
+
+
+@pytest.mark.parametrize(
+    ("search", "budget"),
+    [
+        (SearchConfig(evaluations=40), QUICK),
+        (SearchConfig(evaluations=150, hours=8), OVERNIGHT),
+        (SearchConfig(evaluations=150, hours=8, target=1.0), CUSTOM),
+        (SearchConfig(evaluations=41), CUSTOM),
+    ],
+)
+def test_budgets_have_names(place, search, budget):
+    import msgspec
+
+    config = msgspec.structs.replace(config_of(filled(), place), search=search)
+    values = values_of(config, place)
+    assert values["budget"] == budget
+    assert config_of(values, place) == config
+
+
+def test_a_model_that_is_gone_leaves_its_field_empty(place):
+    import msgspec
+
+    config = msgspec.structs.replace(full(place), models={"a": MODELS[0].path, "b": "/gone"})
+    assert values_of(config, place)["model_b"] == ""
+
+
+def test_a_model_is_found_by_its_file_too(place, tmp_path):
+    import msgspec
+
+    file = tmp_path / "m.safetensors"
+    file.touch()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(file)
+    here = msgspec.structs.replace(place, models=(ModelChoice("m", str(link)), MODELS[1]))
+    config = msgspec.structs.replace(
+        full(place), models={"a": str(file), "b": MODELS[1].path, "c": "x"}
+    )
+    assert values_of(config, here)["model_a"] == "m"
+
+
+def test_the_default_weights_are_shown_as_empty(place):
+    values = values_of(config_of(filled(), place), place)
+    assert values["reward_weights"] == ""
+
+
+def test_weights_of_another_reward_are_not_handed_on(place):
+    config = config_of(filled(reward="Demo"), place)
+    assert config.reward == RewardConfig(name="demo", options={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_b": ""}, "model B is not chosen"),
+        ({"model_b": None}, "model B is not chosen"),
+        ({"model_b": "gone"}, "model B: there is no checkpoint 'gone'"),
+        ({"method": "Add difference"}, "model C is not chosen"),
+        ({"method": "Magic"}, "unknown merge method: 'Magic'"),
+        ({"payloads": "nonsense"}, "prompts as text cannot be read"),
+        ({"payloads": '[{"prompt": "x", "stepps": 3}]'}, "stepps"),
+        ({"seed": None}, '"Seed of the run" is empty'),
+        ({"seed": "many"}, "\"Seed of the run\" is not a number: 'many'"),
+        ({"seed": 1.5}, '"Seed of the run" is 1.5. Enter a whole number'),
+        ({"seed": float("nan")}, "is not a number"),
+        ({"seed": True}, "is not a number"),
+        ({"low": ""}, '"Lowest weight" is empty'),
+        ({"budget": CUSTOM, "evaluations": None}, '"Evaluations" is empty'),
+        ({"budget": CUSTOM, "hours": "soon"}, "\"Hours\" is not a number: 'soon'"),
+        ({"patience": None}, '"Patience" is empty'),
+        ({"rules": "[1]"}, "rules as text cannot be read"),
+        ({"rules": '{"IN00": {"lo": 1}}'}, "lo"),
+        ({"start": ", ".join(["0.5"] * 26)}, "Name its order: 'supermerger'"),
+        ({"start": "IN77:0.5"}, "IN77"),
+        ({"reward": "Nobody"}, "unknown reward: 'Nobody'"),
+        ({"reward_options": "{"}, "further options of the reward"),
+    ],
+)
+def test_bad_input_is_a_sentence_that_names_the_field(place, changes, words):
+    with pytest.raises(ConfigError) as caught:
+        config_of(filled(**changes), place)
+    assert words in str(caught.value)
+
+
+def test_fields_out_of_use_are_not_read(place):
+    config = config_of(filled(evaluations=None, hours="x", stop_early=False, patience=None), place)
+    assert config.search.patience is None
+
+
+def test_empty_hours_are_no_limit(place):
+    config = config_of(filled(budget=CUSTOM, hours="", target="0.5"), place)
+    assert config.search.hours is None
+    assert config.search.target == 0.5
+
+
+def test_start_points_in_lines_in_json_and_in_an_order(place):
+    lines = config_of(filled(start="IN00:0.5, M00=1\n\nOUT11:0.25\n"), place).search.start
+    assert lines == ({"IN00": 0.5, "M00": 1.0}, {"OUT11": 0.25})
+    json = config_of(filled(start='{\n"weights": {\n"IN00": 0.5}}'), place).search.start
+    assert json == ({"IN00": 0.5},)
+    numbers = ",".join(str(i / 100) for i in range(27))
+    listed = config_of(filled(start=numbers, start_order="nat"), place).search.start
+    assert listed[0]["OUT"] == 0.13
+
+
+def test_opting_in_does_not_touch_a_rule_of_the_user(place):
+    values = filled(text_encoder=True, vae=True, rules='{"VAE": {"fixed": 1}}')
+    blocks = config_of(values, place).search.blocks
+    assert blocks == {"BASE": BlockRule(), "VAE": BlockRule(fixed=1.0)}
+
+
+def test_opting_in_fits_the_architecture(place):
+    import msgspec
+
+    sdxl = msgspec.structs.replace(place, architecture="sdxl")
+    blocks = config_of(filled(text_encoder=True), sdxl).search.blocks
+    assert set(blocks) == {"BASE_L", "BASE_G"}
+
+
+def test_a_draft_keeps_only_what_still_means_something():
+    draft = {
+        "seed": "7",
+        "low": -1,
+        "budget": "For ever",
+        "stop_early": 1,
+        "name": "night",
+        "model_b": ["x"],
+        "unknown": 1,
+        "high": float("inf"),
+    }
+    values = clean(FIELDS, draft)
+    assert values == defaults(FIELDS) | {"low": -1, "name": "night"}
+
+
+def test_names_and_labels_are_unique():
+    names = [field.name for field in FIELDS]
+    labels = [field.label for field in FIELDS]
+    assert len(set(names)) == len(names)
+    assert len(set(labels)) == len(labels)
+    assert all(field.info and field.label for field in FIELDS)
+    for labels_of in (form_fields.METHODS, form_fields.REWARDS, form_fields.OPTIMIZERS):
+        assert [labels_of.label(labels_of.name(one)) for one in labels_of.labels] == [
+            *labels_of.labels
+        ]
