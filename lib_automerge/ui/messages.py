@@ -118,9 +118,7 @@ def done(text: str) -> Markup:
 def trouble(error: Exception) -> Markup:
     """An error as a sentence; one that nobody expected comes with its trace, folded."""
     if isinstance(error, AutomergeError):
-        text = str(error)
-        told = text[:1].upper() + text[1:]
-        return element("p", told, class_="automerge-error", role="alert")
+        return element("p", sentence(str(error)), class_="automerge-error", role="alert")
     trace = "".join(traceback.format_exception(error))
     return element(
         "div",
@@ -129,6 +127,12 @@ def trouble(error: Exception) -> Markup:
         class_="automerge-error",
         role="alert",
     )
+
+
+def sentence(text: str) -> str:
+    """An error's text with a capital at its beginning, unless that is a name."""
+    first = text.split(" ", 1)[0].rstrip(",:")
+    return text[:1].upper() + text[1:] if first.isalpha() else text
 
 
 def _list(found: Sequence[Check]) -> Markup:
@@ -140,10 +144,9 @@ def _check(check: Check) -> Markup:
     text = check.text
     for name, label in FORM_WORDS.items():
         text = re.sub(rf"\b{re.escape(name)}\b", f'"{label}"', text)
-    text = text[:1].upper() + text[1:]
     return element(
         "li",
         mark,
-        element("span", element("b", check.subject), f" ({WORDS[check.level]}): {text}"),
+        element("span", element("b", check.subject), f" ({WORDS[check.level]}): {sentence(text)}"),
         class_=f"automerge-check automerge-check-{check.level.value}",
     )

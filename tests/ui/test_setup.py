@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lib_automerge.app.desk import Desk
+from lib_automerge.domain.payload import named
+from lib_automerge.errors import BusyError, ConfigError
+from lib_automerge.study.payload_sets import PayloadSet
+from lib_automerge.ui.setup import STARTERS, Setup, trial_of
+from lib_automerge.ui.texts import payloads_of
+from tests.checkpoints import write_tiny
+from tests.fake_host import FakeHost
+from tests.ui.fake_desk import FakeCatalogue
+
+NOW = datetime(2026, 5, 3, 22, 30, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("a", "b")):
+        write_tiny(folder / f"{name}.safetensors", "sd1", seed=seed)
+    write_tiny(folder / "xl.safetensors", "sdxl", seed=3)
+    (folder / "broken.safetensors").write_bytes(b"12345678")
+    return folder
+
+
+@pytest.fixture
+def setup(tmp_path: Path, models: Path) -> Setup:
+    catalogue = FakeCatalogue(tmp_path / "data", models)
+    catalogue.loaded = "a.safetensors"
+    return Setup(Desk(FakeHost(), catalogue), now=lambda: NOW)
+
+
+def ready(setup: Setup, **changes: object) -> dict[str, object]:
+    return setup.fill() | {"model_b": "b.safetensors", "reward": "Demo"} | changes
+
+
+def test_a_fresh_form_needs_only_b(setup):
+    values = setup.fill()
+    assert values["model_a"] == "a.safetensors"
+    assert values["payload_set"] == "Starter (SD1, 512)"
+    view = setup.view(values)
+    assert not view.ready
+    assert "Model B is not chosen" in view.checks
+    assert "Images per try: 8 (8 prompts x 1 seed)" in view.count
+    assert setup.view(ready(setup)).ready
+
+
+def test_every_architecture_has_a_starter_set(setup):
+    for name in set(STARTERS.values()):
+        payloads = named(setup.desk.sets.get(name).payloads)
+        assert sum(p.held_out for p in payloads) == sum(not p.held_out for p in payloads) == 8
+
+
+def test_the_starter_set_follows_model_a_until_it_is_edited(setup):
+    values = setup.fill() | {"model_a": "xl.safetensors"}
+    changed = setup.model_a_changed(values)
+    assert changed["payload_set"] == "Starter (SDXL, 1024)"
+    assert payloads_of(str(changed["payloads"]))[0].cfg_scale == 6.0
+    assert setup.model_a_changed(values | changed) == {}
+    edited = values | {"payloads": '[{"prompt": "mine"}]'}
+    assert setup.model_a_changed(edited) == {}
+    assert setup.model_a_changed(values | {"payload_set": "Demo (64)"}) == {}
+
+
+def test_the_form_comes_back_as_it_was_left(setup):
+    values = ready(setup, name="night", seed=7, rules='{"M00": {"fixed": 1}}')
+    setup.keep(values | {"payload_prompt": "not part of the form"})
+    assert setup.fill() == {name: values[name] for name in setup.fill()}
+
+
+def test_what_is_gone_is_not_filled_in(setup):
+    values = ready(setup, model_a="old.safetensors", model_b="old.safetensors", payload_set="Old")
+    setup.keep(values)
+    again = setup.fill()
+    assert (again["model_a"], again["model_b"]) == ("a.safetensors", "")
+    assert again["payload_set"] == ""
+    assert again["payloads"] == values["payloads"]
+
+
+def test_a_loaded_model_that_is_not_offered_is_not_filled_in(setup):
+    setup.desk.catalogue.loaded = "elsewhere"
+    assert setup.fill()["model_a"] == ""
+
+
+def test_a_chosen_set_replaces_the_prompts(setup):
+    setup.desk.sets.save(PayloadSet(name="Mine", payloads=payloads_of('[{"prompt": "x"}]')))
+    changed = setup.choose_set(setup.fill() | {"payload_set": "Mine"})
+    assert [p.prompt for p in payloads_of(str(changed["payloads"]))] == ["x"]
+    with pytest.raises(ConfigError, match="no payload set 'Gone'"):
+        setup.choose_set(setup.fill() | {"payload_set": "Gone"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_b": "a.safetensors"}, "same file"),
+        ({"model_b": "xl.safetensors"}, "Stable Diffusion XL"),
+        ({"model_b": "broken.safetensors"}, "broken.safetensors"),
+        ({"model_a": "broken.safetensors"}, "broken.safetensors"),
+        ({"reward": "ImageReward"}, "there is no file"),
+        ({"payloads": "[]"}, "There are no payloads"),
+        ({"payloads": '[{"prompt": "x", "held_out": true}]'}, "held out"),
+        ({"payloads": '[{"prompt": "x", "seeds": [-1]}]'}, "seed -1 is out of range"),
+        ({"payloads": '[{"prompt": "x", "steps": 0}]'}, "steps is 0"),
+        ({"payloads": "{"}, "prompts as text cannot be read"),
+        ({"budget": "Custom", "evaluations": 3}, "&quot;Evaluations&quot; is 3"),
+        ({"low": 1, "high": 0}, "reversed"),
+        ({"rules": '{"IN00": {"fixed": 7}}'}, "between -1 and 2"),
+        ({"rules": '{"IN77": {}}'}, "IN77"),
+        ({"start": "IN00:3"}, "outside its range"),
+    ],
+)
+def test_trouble_is_told_and_start_is_closed(setup, changes, words):
+    view = setup.view(ready(setup, **changes))
+    assert words in view.checks
+    assert not view.ready
+
+
+def test_unreadable_prompts_are_told_where_the_table_is(setup):
+    view = setup.view(ready(setup, payloads="["))
+    assert "cannot be read" in view.table
+    assert view.names == ()
+
+
+def test_the_view_follows_method_and_budget(setup):
+    view = setup.view(ready(setup))
+    assert (view.needs_c, view.custom) == (False, False)
+    view = setup.view(ready(setup, method="Add difference", budget="Custom"))
+    assert (view.needs_c, view.custom) == (True, True)
+    assert "(B - C)" in view.method
+
+
+def test_the_time_is_not_promised_before_it_is_known(setup):
+    assert "more is known after the first one" in setup.view(ready(setup)).checks
+
+
+def test_the_picture_shows_what_is_opted_in(setup):
+    assert "28 weights" in setup.view(ready(setup, vae=True)).space
+    assert "Choose model A" in setup.view(ready(setup, model_a="")).space
+
+
+def test_a_trial_is_the_shortest_run(setup):
+    config = setup.config(ready(setup, start="IN00:0.5", seeds_per_payload=3))
+    trial = trial_of(config)
+    assert trial.name == "trial"
+    assert trial.search.evaluations == 4
+    assert [p.held_out for p in trial.payloads] == [False, False, True]
+    assert trial.output.checkpoint == "never"
+    assert trial.search.start == ()
+    assert trial.models == config.models
+    assert trial.generator == config.generator
+    assert msgspec.structs.replace(trial, payloads=()).search.hours is None
+
+
+def test_start_runs_and_its_pace_is_used(setup):
+    values = ready(setup)
+    assert "has started" in setup.trial(values)
+    with pytest.raises(BusyError, match="in progress"):
+        setup.start(values)
+    assert setup.desk.worker.wait(60)
+    opened = setup.desk.open(setup.desk.library.entries()[0].id)
+    assert opened.status == "finished"
+    assert len(opened.state.history) == 4
+    checks = setup.view(values).checks
+    assert "done around" in checks
+    assert "more is known" not in checks
+
+
+def test_start_refuses_what_the_checks_refuse(setup):
+    with pytest.raises(ConfigError, match="same file"):
+        setup.start(ready(setup, model_b="a.safetensors"))
+    assert setup.desk.library.entries() == []
