@@ -94,7 +94,7 @@ class A1111:
 
     # --- the queue and the user's state -------------------------------------------------------
 
-    def reserve(self, stop: StopFlag) -> bool:
+    def reserve(self, stop: StopFlag, *, again: bool = False) -> bool:
         """See `host.ports.WebUI`."""
         if not turn.take(call_queue.queue_lock, stop):
             return False
@@ -106,8 +106,10 @@ class A1111:
             self._demo = shared.demo
             self._aliases = dict(sd_models.checkpoint_aliases)
             self._titles = dict(sd_models.checkpoints_list)
-            self._frozen = dict(shared.opts.data)
-            self._told.clear()
+            if not again:
+                self._frozen = dict(shared.opts.data)
+                self._told.clear()
+                self._styled.clear()
             self._options = PrivateOptions(shared.opts.data)
             shared.opts.data = self._options
             self._enter({})

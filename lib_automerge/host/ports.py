@@ -105,10 +105,11 @@ class WebUI(Protocol):
         """Raise ModelError if the WebUI cannot make images with it; may be called any time."""
         ...
 
-    def reserve(self, stop: StopFlag) -> bool:
+    def reserve(self, stop: StopFlag, *, again: bool = False) -> bool:
         """Wait for the WebUI's job queue and take it; false if `stop` said so first.
 
-        From here on this thread sees the options as they are now, whatever the user changes.
+        From here on this thread sees the options as they are now, whatever the user changes; or,
+        `again`, as it saw them before the last `release`.
         """
         ...
 

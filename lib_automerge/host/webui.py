@@ -164,8 +164,9 @@ class WebUISession:
         self._host.release()
         self._held = False
         self._live = None
+        self._recipe = None
         time.sleep(BREATH_S)
-        if self._host.reserve(self._stop):
+        if self._host.reserve(self._stop, again=True):
             self._held = True
             self._take_over()
 

@@ -579,6 +579,51 @@ def check_custom_unet() -> dict[str, Any]:
     return {"plain": plain, "before": before, "start": start, "after": after, "again": user_image()}
 
 
+def check_vae(folder: str) -> dict[str, Any]:
+    """A VAE of the user's own, found by the checkpoint's name, is used for all images."""
+    from modules import sd_vae
+    from safetensors.torch import save_file
+
+    use("a")
+    plain = user_image()
+    prefix = "first_stage_model."
+    with open_checkpoint(file_of("t")) as twin:
+        names = [key for key in twin.keys() if key.startswith(prefix)]  # noqa: SIM118
+        vae = {name.removeprefix(prefix): twin.tensor(name).clone() for name in names}
+    path = file_of("a").with_suffix(".vae.safetensors")
+    save_file(vae, path)
+    try:
+        sd_vae.refresh_vae_list()
+        sd_vae.reload_vae_weights()
+        before, sums = user_image(), live_sums()
+        generator = WebUIGenerator(A1111())
+        with session(generator, b="t") as opened:
+            news = opened.warnings()
+            opened.apply(recipe(dict.fromkeys([*UNET, "VAE"], 1.0)))
+            live = pictures(opened)
+        merged = Path(folder) / "merged.safetensors"
+        files = models()
+        with open_checkpoint(files["a"]) as a, open_checkpoint(files["t"]) as b:
+            write_merge(recipe(dict.fromkeys(UNET, 1.0)), {"a": a, "b": b}, merged)
+        with open_checkpoint(merged) as file, generator.open({"a": file}) as opened:
+            loaded = pictures(opened)
+        after, same = user_image(), live_sums() == sums
+    finally:
+        path.unlink()
+        sd_vae.refresh_vae_list()
+        sd_vae.reload_vae_weights()
+    return {
+        "plain": plain,
+        "before": before,
+        "after": after,
+        "same weights": same,
+        "live": live,
+        "loaded": loaded,
+        "news": news,
+        "again": user_image(),
+    }
+
+
 def check_nan() -> dict[str, Any]:
     with session(b="n") as opened:
         opened.apply(recipe({"OUT": 1.0}))

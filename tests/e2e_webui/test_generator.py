@@ -155,6 +155,15 @@ def test_another_denoiser_is_put_aside(webui: RealWebUI) -> None:
     assert seen["again"] == seen["plain"]
 
 
+def test_a_vae_of_the_users_own(webui: RealWebUI, tmp_path: Path) -> None:
+    seen = webui.check("vae", folder=str(tmp_path))
+    unchanged(seen)
+    assert seen["before"] != seen["plain"] == seen["again"]
+    assert seen["same weights"]
+    assert seen["loaded"] == seen["live"]
+    assert any("automerge-demo-a.vae.safetensors" in text for text in seen["news"])
+
+
 def test_nan_is_told_and_healed(webui: RealWebUI) -> None:
     seen = webui.check("nan")
     assert seen["broken"] == ["NaN"]

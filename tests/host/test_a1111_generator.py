@@ -162,6 +162,55 @@ def test_text_encoders_show_although_prompts_are_cached(
         assert pictures(session) == changed
 
 
+def test_the_empty_prompt_follows_the_text_encoder(
+    webui: FakeHost, generator: WebUIGenerator, models: Models
+) -> None:
+    model = webui.shared.sd_model
+    before = model.cond_stage_model_empty_prompt
+    with generator.open(models) as session:
+        session.apply(recipe({"BASE": 1.0}))
+        merged = model.cond_stage_model_empty_prompt
+        session.apply(recipe({}))
+        assert not torch.equal(merged, before)
+        assert torch.equal(model.cond_stage_model_empty_prompt, before)
+        session.apply(recipe({"BASE": 1.0}))
+    assert model.cond_stage_model_empty_prompt is before
+
+
+def test_the_users_last_image_stays_the_last(
+    webui: FakeHost, generator: WebUIGenerator, models: Models
+) -> None:
+    user_image(webui)
+    params = webui.data / "params.txt"
+    before = params.read_text()
+    with generator.open(models) as session:
+        pictures(session, job(prompt="a dog"))
+    assert params.read_text() == before
+
+
+def test_another_denoiser_is_put_aside(
+    webui: FakeHost, generator: WebUIGenerator, models: Models
+) -> None:
+    from modules import sd_unet
+
+    class Custom(sd_unet.SdUnet):
+        def forward(self, x: Any, *_: Any, **__: Any) -> Any:
+            return x * 0.1
+
+    class Option(sd_unet.SdUnetOption):
+        label = model_name = "custom"
+
+        def create_unet(self) -> Any:
+            return Custom()
+
+    plain = user_image(webui)
+    sd_unet.unet_options.append(Option())
+    webui.shared.opts.set("sd_unet", "custom")
+    before = user_image(webui)
+    with left_as_found(webui), generator.open(models) as session:
+        assert pictures(session) == [plain] != [before]
+
+
 def test_only_changed_blocks_are_written(
     webui: FakeHost, generator: WebUIGenerator, models: Models
 ) -> None:
@@ -555,8 +604,15 @@ def test_a_shared_webui_lets_them_in_on_their_own_model(
         session.rest()
         waiting.join(10)
         assert pixel_digest(result[0].images[0]) == before
+        webui.user_sets("CLIP_stop_at_last_layers", 2).join()
+        waiting, _ = webui.user_generates()
+        time.sleep(0.2)
+        session.rest()
         session.apply(recipe(MIX))
+        # the run goes on with the options with which it began
         assert pictures(session) == expected
+    waiting.join(10)
+    webui.shared.opts.set("CLIP_stop_at_last_layers", 1)
     assert user_image(webui) == before
 
 
