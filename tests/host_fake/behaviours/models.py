@@ -51,6 +51,15 @@ def another_configuration_makes_a_new_object(bench: Bench) -> None:
 
 
 @behaviour
+def loading_a_model_always_makes_a_new_object(bench: Bench) -> None:
+    """`load_model` makes a new model object even of the same file; the old one is on `meta`."""
+    model = bench.model
+    assert bench.models.load_model(bench.a) is bench.model
+    assert bench.model is not model
+    assert next(model.parameters()).is_meta
+
+
+@behaviour
 def a_forced_reload_reads_the_file(bench: Bench) -> None:
     """`forced_reload=True` brings the file's values back into the same object and fires
     `on_model_loaded`."""
