@@ -86,6 +86,7 @@ class PayloadEditor:
         self.controls["payload_pick"] = kept_out(
             gr.Textbox(
                 label="Row that was clicked",
+                value="",
                 elem_id="automerge_payload_pick",
                 elem_classes=[HIDDEN],
             )

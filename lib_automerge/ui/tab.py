@@ -55,6 +55,7 @@ def build(
                 infotext = kept_out(
                     gr.Textbox(
                         label="Settings to send",
+                        value="",
                         elem_id="automerge_infotext",
                         elem_classes=[HIDDEN],
                     )
