@@ -168,6 +168,9 @@ class FakeCatalogue:
             styles=("film",),
         )
 
+    def checkpoint_folder(self, model_a: Path) -> Path:
+        return model_a.parent
+
     def notices(self) -> list[str]:
         return self.news
 

@@ -35,6 +35,9 @@ def read_config(path: Path) -> RunConfig:
         config = msgspec.structs.replace(
             config, reward=msgspec.structs.replace(config.reward, options=options)
         )
+    if config.output.path is not None:
+        output = msgspec.structs.replace(config.output, path=_located(folder, config.output.path))
+        config = msgspec.structs.replace(config, output=output)
     return msgspec.structs.replace(config, models=models)
 
 

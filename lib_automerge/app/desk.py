@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -136,8 +137,18 @@ class Desk:
                 raise ConfigError(check.text)
         config, notes = wildcards.expand(config, self.catalogue.wildcards)
         folder = self.library.new_folder()
-        self.worker.start(config, folder, notes)
+        self.worker.start(self._with_output(config, folder.name), folder, notes)
         return folder.name
+
+    def _with_output(self, config: RunConfig, run: str) -> RunConfig:
+        """Have the run's checkpoint written where the host offers it."""
+        if config.output.path is not None:
+            return config
+        model_a, *others = [Path(path) for _, path in sorted(config.models.items())]
+        name = checkpoint_name(run, [model_a.stem, *(other.stem for other in others)])
+        path = self.catalogue.checkpoint_folder(model_a) / f"{name}.safetensors"
+        output = msgspec.structs.replace(config.output, path=str(path))
+        return msgspec.structs.replace(config, output=output)
 
     def resume(self, run: str) -> None:
         """Take a run up again; returns at once.
@@ -244,14 +255,15 @@ class Desk:
     def save_checkpoint(
         self, run: str, evaluation: int | None, name: str, dtype: str | None
     ) -> Path:
-        """Merge an evaluation into a checkpoint beside model A; returns its path.
+        """Merge an evaluation into a checkpoint that the host offers; returns its path.
 
         The host's configuration file of model A (`A.yaml`) is copied for it, if there is one.
 
         Args:
             run: its id.
             evaluation: None for the winner, or the best so far.
-            name: of the file, without ending; empty names it after the models and the run.
+            name: of the file, without ending; empty names it after the models, the run and the
+                evaluation.
             dtype: "fp16", "bf16", "fp32", or None to keep each tensor's own.
 
         Raises:
@@ -260,19 +272,25 @@ class Desk:
             ModelError: a model has changed since the run.
         """
         recipe = self.recipe(run, evaluation)
-        name = name.strip().removesuffix(".safetensors") or self.checkpoint_name(run, recipe)
+        name = name.strip().removesuffix(".safetensors") or _default_name(run, recipe)
+        folder = self.catalogue.checkpoint_folder(Path(recipe.models["a"].path))
         if not CHECKPOINT_NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} cannot be the name of a checkpoint. Use letters, digits, spaces and "
                 "_ . , ( ) + -, at most 100."
             )
         model_a = Path(recipe.models["a"].path)
-        path = merge_files(recipe, model_a.parent / f"{name}.safetensors", dtype=dtype)
+        path = merge_files(recipe, folder / f"{name}.safetensors", dtype=dtype)
         outcome.copy_host_config(model_a, path)
         return path
 
-    def checkpoint_name(self, run: str, recipe: Recipe) -> str:
-        """`A-B-automerge-k3fa`, of characters that every file system takes."""
-        models = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
-        joined = "-".join([*(m[:30] for m in models), "automerge", run.rpartition("-")[2]])
-        return re.sub(r"[^\w.+-]+", "_", joined)[:100]
+
+def _default_name(run: str, recipe: Recipe) -> str:
+    models = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
+    return f"{checkpoint_name(run, models)}-e{recipe.provenance['evaluation']}"
+
+
+def checkpoint_name(run: str, models: Sequence[str]) -> str:
+    """`A-B-automerge-k3fa`, of characters that every file system takes."""
+    joined = "-".join([*(model[:30] for model in models), "automerge", run.rpartition("-")[2]])
+    return re.sub(r"[^\w.+-]+", "_", joined)[:100]

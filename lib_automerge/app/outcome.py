@@ -68,12 +68,13 @@ def write_outcome(folder: RunFolder, recipe: Recipe, state: RunState) -> Recipe:
 def save_checkpoint(
     folder: RunFolder, recipe: Recipe, models: Mapping[str, Checkpoint], config: RunConfig
 ) -> Path:
-    """Write the merged checkpoint into the run folder; a complete one of this recipe is kept.
+    """Write the merged checkpoint where the configuration says; a complete one is kept.
 
     Raises:
         StorageError: another file has its name, or it cannot be written.
     """
-    path = folder.path / f"merged-e{recipe.provenance['evaluation']:04d}.safetensors"
+    own = folder.path / f"merged-e{recipe.provenance['evaluation']:04d}.safetensors"
+    path = own if config.output.path is None else Path(config.output.path)
     if not path.exists():
         write_merge(recipe, models, path, dtype=config.output.dtype)
         copy_host_config(models["a"].path, path)

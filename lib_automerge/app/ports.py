@@ -109,6 +109,10 @@ class Catalogue(Protocol):
         """Samplers, schedulers, upscalers and styles."""
         ...
 
+    def checkpoint_folder(self, model_a: Path) -> Path:
+        """The existing folder for merges of this model, from which the host offers them."""
+        ...
+
     def notices(self) -> list[str]:
         """What may stand in the way of a run started now, in sentences (low VRAM, other work)."""
         ...

@@ -69,6 +69,7 @@ def check_run(
         ConfigError: settings that are unknown, out of range or contradict each other.
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
+    _check_output(config)
     Merger(models, config.method)
     generator.check(models["a"])
     architecture = architectures.get(models["a"].detection.architecture)
@@ -101,6 +102,19 @@ def check_run(
         },
         distances=distances,
     )
+
+
+def _check_output(config: RunConfig) -> None:
+    """A checkpoint that cannot be written must be known before the night, not after it."""
+    if config.output.path is None or config.output.checkpoint == "never":
+        return
+    path = Path(config.output.path)
+    if path.exists():
+        raise ConfigError(
+            f"output.path exists already: {path}. Choose another name or move it away."
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}. Create it or change output.path.")
 
 
 def check_settings(config: RunConfig, architecture: Architecture) -> None:

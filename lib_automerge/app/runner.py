@@ -395,7 +395,7 @@ class Runner:
             )
             self._record.add(Warned(message=message))
         return Saved(
-            file=path.name,
+            file=path.name if path.parent == self._run.folder.path else str(path),
             sha256=outcome.sha256(path),
             checked=len(batch),
             reproduced=reproduced,

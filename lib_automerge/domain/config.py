@@ -82,11 +82,13 @@ class GeneratorConfig(_Section, frozen=True):
 
 class OutputConfig(_Section, frozen=True):
     """What is written at the end. `checkpoint` is when the merge is saved: "never", "gain" (only
-    with a significant gain) or "always"; `dtype` None keeps each tensor's own.
+    with a significant gain) or "always"; `dtype` None keeps each tensor's own; `path` is the file
+    to write (None: one in the run folder).
     """
 
     checkpoint: str = "never"
     dtype: str | None = None
+    path: str | None = None
 
 
 class RunConfig(_Section, frozen=True):
@@ -162,6 +164,10 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError(
             f"a run needs the models 'a' and 'b'; given: {sorted(config.models) or 'none'}."
             " Name both checkpoints under `models`."
+        )
+    if config.output.path is not None and not config.output.path.endswith(".safetensors"):
+        raise ConfigError(
+            f"output.path is {config.output.path!r}. Give a file name that ends in .safetensors."
         )
     limits: tuple[tuple[str, float | None, float, float], ...] = (
         ("search.evaluations", config.search.evaluations, 4, 100_000),

@@ -167,8 +167,8 @@ class Verdict(Event, frozen=True, tag="verdict"):
 
 
 class Saved(Event, frozen=True, tag="saved"):
-    """The merged checkpoint was written. Loaded afresh, it gave `reproduced` of the first
-    `checked` images of the verdict again, bit for bit.
+    """The merged checkpoint was written to `file`, relative to the run folder. Loaded afresh, it
+    gave `reproduced` of the first `checked` images of the verdict again, bit for bit.
     """
 
     file: str

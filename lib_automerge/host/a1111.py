@@ -136,6 +136,10 @@ class A1111Host:
         chosen = sd_models.checkpoint_aliases.get(shared.opts.data.get("sd_model_checkpoint"))
         return None if chosen is None else chosen.title
 
+    def checkpoint_folder(self, model_a: Path) -> Path:
+        """Beside the model, where the WebUI found it; see `app.ports.Catalogue`."""
+        return model_a.parent
+
     def choices(self) -> Choices:
         """See `app.ports.Catalogue`."""
         return Choices(

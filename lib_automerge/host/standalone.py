@@ -68,6 +68,7 @@ class StandaloneCatalogue:
                 raise ConfigError(f"no folder of models: {folder}. Give one that exists.")
         self.data = data.absolute()
         self._folders = [folder.absolute() for folder in folders]
+        self._merged = self.data / "checkpoints"
         self._extra = dict(extra or {})
 
     @property
@@ -78,7 +79,7 @@ class StandaloneCatalogue:
     def models(self) -> list[ModelChoice]:
         """The checkpoints by their path below their folder, with the folder where that is taken."""
         found: dict[Path, str] = {}
-        for folder in self._folders:
+        for folder in [*self._folders, self._merged]:
             for path in _checkpoints(folder):
                 found.setdefault(path, path.relative_to(folder).as_posix())
         taken = Counter([*found.values(), *self._extra])
@@ -88,6 +89,13 @@ class StandaloneCatalogue:
         ]
         choices.sort(key=lambda choice: choice.title.lower())
         return choices + [ModelChoice(title, str(path)) for title, path in self._extra.items()]
+
+    def checkpoint_folder(self, model_a: Path) -> Path:
+        """Beside the model if it is in a folder of the user's; see `app.ports.Catalogue`."""
+        if any(model_a.is_relative_to(folder) for folder in self._folders):
+            return model_a.parent
+        self._merged.mkdir(parents=True, exist_ok=True)
+        return self._merged
 
     def loaded_model(self) -> str | None:
         """None: models are loaded for runs only; see `app.ports.Catalogue`."""

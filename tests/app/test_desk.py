@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -235,9 +236,14 @@ def test_a_checkpoint_can_be_saved_beside_model_a(
     }
     (tmp_path / "a.yaml").write_text("model: of a")
     run = finished(desk, tiny_config(mine))
+    saved = desk.open(run).state.saved
+    assert saved is not None
+    assert saved.file == str(tmp_path / f"a-b-automerge-{run[-4:]}.safetensors")
+    assert Path(saved.file).is_file()
+    assert saved.reproduced == saved.checked > 0
     path = desk.save_checkpoint(run, None, "", None)
     assert path.parent == tmp_path
-    assert path.name == f"a-b-automerge-{run[-4:]}.safetensors"
+    assert re.fullmatch(rf"a-b-automerge-{run[-4:]}-e\d+\.safetensors", path.name)
     assert path.with_suffix(".yaml").read_text() == "model: of a"
     with open_checkpoint(path) as checkpoint:
         assert '"weights"' in checkpoint.header.metadata["automerge_recipe"]
@@ -286,3 +292,14 @@ def test_wildcards_are_drawn_once_and_recorded(desk: Desk, models: Mapping[str, 
     assert "nosuch" in errors(desk.preflight(config))
     with pytest.raises(ConfigError, match="nosuch"):
         desk.start(config)
+
+
+def test_a_checkpoint_that_could_not_be_written_is_told_before_the_night(
+    host: FakeHost, models: Mapping[str, str], tmp_path: Path
+) -> None:
+    config = tiny_config(models)
+    for path, words in ((models["a"], "exists already"), ("/no/such/x.safetensors", "no folder")):
+        output = msgspec.structs.replace(config.output, path=path)
+        with pytest.raises(ConfigError, match=words):
+            Service(host).start(msgspec.structs.replace(config, output=output), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

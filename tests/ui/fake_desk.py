@@ -38,6 +38,9 @@ class FakeCatalogue:
             styles=("photo", "painting"),
         )
 
+    def checkpoint_folder(self, model_a: Path) -> Path:
+        return model_a.parent
+
     def notices(self) -> list[str]:
         return []
 
