@@ -85,7 +85,9 @@ def self_check(session: Subject, a: Checkpoint, b: Checkpoint | None) -> list[st
     blocks = differing_blocks(a, b)
     if not blocks:
         return []
-    chosen = {blocks[0], blocks[-1]} | (set(blocks) & set(_architecture(a).text_encoders))
+    denoiser = [block for block in blocks if block in _architecture(a).parameters]
+    # the first and the last that the image passes, and whatever reads the prompt
+    chosen = {*denoiser[:1], *denoiser[-1:], *(set(blocks) - set(denoiser))}
     if not _shows(session, a, chosen, first) and not _shows(session, a, set(blocks), first):
         raise HostError(
             "the WebUI's images do not follow its weights: merging model B in changed nothing. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lib_automerge.study.store import pixel_digest
 from tests.checkpoints import write_tiny
 from tests.contracts.generator import GeneratorContract
 from tests.contracts.generator import recipe as recipe_of
-from tests.host_fake.install import FakeHost
+from tests.host_fake.install import FakeHost, fake_webui
 
 raises = pytest.raises
 """For what is raised in the middle of a session: how the session ends is the test."""
@@ -160,6 +160,19 @@ def test_text_encoders_show_although_prompts_are_cached(
         assert pictures(session) == start != changed
         session.apply(recipe({"BASE": 1.0}))
         assert pictures(session) == changed
+
+
+def test_another_method_starts_from_a(
+    webui: FakeHost, generator: WebUIGenerator, models: Models
+) -> None:
+    three = {**models, "c": models["b"]}
+    other = msgspec.structs.replace(recipe({"OUT07": 0.5}), method="add_difference")
+    with generator.open(three) as session:
+        session.apply(other)
+        expected = pictures(session)
+        session.apply(recipe(MIX))
+        session.apply(other)
+        assert pictures(session) == expected
 
 
 def test_the_empty_prompt_follows_the_text_encoder(
@@ -301,8 +314,6 @@ def test_the_users_other_model_comes_back(
 
 
 def test_never_loaded_model_is_loaded_first(tmp_path: Path, tiny_files: Mapping[str, Path]) -> None:
-    from tests.host_fake.install import fake_webui
-
     with fake_webui(tmp_path / "data", checkpoints=tiny_files, no_half=True) as webui:
         from lib_automerge.host.a1111 import A1111
 
@@ -340,6 +351,37 @@ def test_what_makes_no_images_is_refused(
     path = write_tiny(tmp_path / "x.safetensors", family, **options)
     with open_checkpoint(path) as model, pytest.raises(ModelError, match="x "):
         generator.check(model)
+
+
+def test_a_vae_that_the_webui_widens_is_narrowed_again(
+    tmp_path: Path, tiny_files: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WebUI gives a half precision VAE that makes NaN a second try in 32 bits, for good."""
+    with fake_webui(tmp_path / "data", checkpoints=tiny_files) as webui, ExitStack() as stack:
+        from lib_automerge.host.a1111 import A1111
+
+        models = {
+            role: stack.enter_context(open_checkpoint(webui.models / f"{role}.safetensors"))
+            for role in "ab"
+        }
+        with left_as_found(webui), WebUIGenerator(A1111()).open(models) as session:
+            assert session.warnings() == []
+            decode = webui.shared.sd_model.decode_first_stage
+
+            def overflow(z: torch.Tensor) -> Any:
+                narrow = webui.devices.dtype_vae == torch.float16
+                return decode(z) * (float("nan") if narrow else 1.0)
+
+            monkeypatch.setattr(webui.shared.sd_model, "decode_first_stage", overflow)
+            ((_, image),) = session.images([job()], lambda: False)
+            assert "broken" not in image.info
+            assert any("switched the VAE to float32" in text for text in session.warnings())
+            session.apply(recipe({"VAE": 0.5}))
+            monkeypatch.undo()
+        assert webui.devices.dtype_vae == torch.float16
+        assert {p.dtype for p in webui.shared.sd_model.first_stage_model.parameters()} == {
+            torch.float16
+        }
 
 
 # --- the self-check ---------------------------------------------------------------------------
@@ -604,7 +646,7 @@ def test_a_shared_webui_lets_them_in_on_their_own_model(
         session.rest()
         waiting.join(10)
         assert pixel_digest(result[0].images[0]) == before
-        webui.user_sets("CLIP_stop_at_last_layers", 2).join()
+        webui.user_sets("eta_noise_seed_delta", 9).join()
         waiting, _ = webui.user_generates()
         time.sleep(0.2)
         session.rest()
@@ -612,7 +654,7 @@ def test_a_shared_webui_lets_them_in_on_their_own_model(
         # the run goes on with the options with which it began
         assert pictures(session) == expected
     waiting.join(10)
-    webui.shared.opts.set("CLIP_stop_at_last_layers", 1)
+    webui.shared.opts.set("eta_noise_seed_delta", 0)
     assert user_image(webui) == before
 
 
@@ -629,7 +671,7 @@ def test_what_the_user_changes_takes_effect_at_the_end(
     webui: FakeHost, generator: WebUIGenerator, models: Models
 ) -> None:
     options = webui.shared.opts
-    changes = {"CLIP_stop_at_last_layers": 2, "samples_save": False}
+    changes = {"eta_noise_seed_delta": 9, "samples_save": False}
     with generator.open(models) as session:
         session.apply(recipe(MIX))
         expected = pictures(session)
@@ -655,6 +697,17 @@ def test_overrides_of_options_that_were_never_set_do_not_leak(
         options.pop(key, None)
     with left_as_found(webui), generator.open(models) as session:
         pictures(session, job(clip_skip=2, override_settings={"token_merging_ratio": 0.5}))
+
+
+def test_the_checkpoint_option_that_was_never_set_stays_so(
+    webui: FakeHost, generator: WebUIGenerator, models: Models
+) -> None:
+    # as after any load of it: its title then has its hash
+    webui.sd_models.get_closet_checkpoint_match("b.safetensors").calculate_shorthash()
+    for key in ("sd_model_checkpoint", "sd_checkpoint_hash"):
+        webui.shared.opts.data.pop(key, None)
+    with left_as_found(webui), generator.open({"a": models["b"], "b": models["a"]}) as session:
+        session.apply(recipe(MIX))
 
 
 def test_settings_reach_the_webui(
