@@ -9,7 +9,7 @@ import gradio as gr
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.errors import ConfigError
 from lib_automerge.ui import space_rules
-from lib_automerge.ui.components import button, control, edited, html
+from lib_automerge.ui.components import BESIDE, button, control, edited, html
 from lib_automerge.ui.fields import Field, Kind, Reader
 from lib_automerge.ui.form_fields import BY_NAME
 from lib_automerge.ui.setup import Setup
@@ -73,7 +73,7 @@ class SpaceEditor:
         self.picture = html("space_picture")
         self.controls["space_blocks"] = control(fields["space_blocks"])
         self.controls["space_action"] = control(fields["space_action"])
-        with gr.Row():
+        with gr.Row(elem_classes=[BESIDE]):
             for name in ("space_low", "space_high", "space_weight"):
                 self.controls[name] = control(fields[name], min_width=90)
             self.apply = button("space_apply", "Apply rule", size="sm", min_width=90)
