@@ -24,7 +24,8 @@
     const all = (selector, inside) => Array.from((inside || root() || document).querySelectorAll(selector));
 
     function visible(element) {
-        return element.getClientRects().length > 0;
+        // what is folded has a size in some browsers all the same
+        return element.getClientRects().length > 0 && !element.closest("details:not([open])");
     }
 
     // --- talking to the server ---------------------------------------------------------------
@@ -33,10 +34,13 @@
         const response = await fetch(ROOT + path, Object.assign({credentials: "same-origin"}, options));
         if (response.ok) return response;
         let sentence = "the server answered " + response.status + ".";
+        let login = "";
         try {
-            sentence = (await response.json()).error || sentence;
+            const told = await response.json();
+            sentence = told.error || sentence;
+            login = told.login || "";
         } catch (error) { /* no JSON: a proxy answered, and its number says enough */ }
-        throw Object.assign(new Error(sentence), {answered: true});
+        throw Object.assign(new Error(sentence), {answered: true, login: login});
     }
 
     async function post(path, body) {
@@ -78,14 +82,15 @@
             const query = new URLSearchParams({since: token, run: selected});
             const answer = await (await request("status?" + query)).json();
             failures = 0;
-            contact("");
+            contact("", "");
             if (!answer.unchanged) receive(answer);
             token = answer.token;
             await render();
         } catch (error) {
             failures += 1;
-            if (error.answered) contact(error.message + " Retrying.");
-            else if (failures > 1) contact("Lost contact with the server, retrying. The run goes on.");
+            const lost = "Lost contact with the server, retrying. The run goes on.";
+            if (error.answered) contact(error.message, error.login);
+            else if (failures > 1) contact(lost, "");
         } finally {
             asking = false;
             schedule(askAgain ? 0 : rhythm());
@@ -105,11 +110,18 @@
         return element;
     }
 
-    function contact(sentence) {
+    function contact(sentence, login) {
         if (!root()) return;
         const element = own("automerge-contact", "status");
-        if (element.textContent !== sentence) element.textContent = sentence;
         element.hidden = !sentence;
+        if (element.dataset.told === sentence + login) return;
+        element.dataset.told = sentence + login;
+        element.textContent = sentence;
+        if (!login) return;
+        const link = document.createElement("a");
+        Object.assign(link, {textContent: "Log in", target: "_blank", rel: "noopener"});
+        link.setAttribute("href", login);
+        element.append(" ", link);
     }
 
     function tell(sentence, bad) {

@@ -26,6 +26,9 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 MAX_BODY = 4 << 20
 """Bytes of a request's body; a configuration with a thousand prompts is smaller."""
 
+LOGIN = "./automerge/v1/login"
+"""Where a browser asks for name and password; relative to the page."""
+
 RUN_ID = re.compile(r"[a-z0-9-]{3,40}")
 
 Guard = Callable[[Request], bool]
@@ -184,9 +187,13 @@ def _problem(status: int, sentence: str) -> Response:
 
 
 def _unknown(request: Request) -> Response:
-    problem = _problem(401, "you are not logged in. Open the WebUI's page and log in there.")
-    if getattr(request.app, "auth", None) is None:
-        # no login page: the browser itself asks for name and password
+    if getattr(request.app, "auth", None) is not None:
+        return _problem(401, "you are not logged in. Open the WebUI's page again and log in there.")
+    # no login page: the browser itself can ask for name and password, but only when a person goes
+    # to a page of ours; the script asks every two seconds, and must not raise a window each time
+    sentence = "you are not logged in: the WebUI asks for the name and password of --api-auth."
+    problem = json_response({"error": sentence, "login": LOGIN}, 401)
+    if request.headers.get("sec-fetch-mode", "navigate") == "navigate":
         problem.headers["WWW-Authenticate"] = 'Basic realm="Automerge"'
     return problem
 

@@ -14,6 +14,7 @@ from lib_automerge.api.pages import Pages
 from lib_automerge.api.saving import Saver
 from lib_automerge.api.status import StatusBoard
 from lib_automerge.app.desk import Desk
+from lib_automerge.study.markup import element
 
 PREFIX = "/automerge/v1"
 NAME = "automerge"
@@ -57,6 +58,7 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
     )
     return [
         route("/status", GET=board.answer),
+        route("/login", GET=_logged_in),
         route("/models", GET=lists.models),
         route("/methods", GET=lists.methods),
         route("/rewards", GET=lists.rewards),
@@ -72,6 +74,10 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route("/views/{view}", GET=pages.general),
         route("/{rest:path}", GET=_nothing, POST=_nothing),
     ]
+
+
+def _logged_in(_call: Call) -> object:
+    return element("p", "You are logged in. Close this page and go back to the WebUI.")
 
 
 def _nothing(_call: Call) -> object:

@@ -224,6 +224,12 @@ def test_api_credentials(desk) -> None:
     refused = client.get(f"{ROOT}/status")
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"].startswith("Basic")
+    # the page's script asks again and again: the browser must not raise a window each time
+    by_script = client.get(f"{ROOT}/status", headers={"sec-fetch-mode": "cors"})
+    assert by_script.status_code == 401
+    assert "www-authenticate" not in by_script.headers
+    assert by_script.json()["login"] == "./automerge/v1/login"
+    assert "logged in" in client.get(f"{ROOT}/login", headers=basic("api:p:w")).text
     assert client.get(f"{ROOT}/status", headers=basic("api:p:w")).status_code == 200
     for wrong in ("api:p", "api:", "API:p:w", ":", "", "api"):
         assert client.get(f"{ROOT}/status", headers=basic(wrong)).status_code == 401
