@@ -224,6 +224,10 @@ def test_a_run_from_start_to_verdict_in_two_browsers(server: Server, browser: An
     for size in SIZES:
         for scheme in ("light", "dark"):
             look = Page(browser, server.url, size=size, scheme=scheme)
+            # the form is as it was left, in every browser
+            look.page.wait_for_function(
+                "document.querySelector('#automerge_model_b input').value === 'Demo B'"
+            )
             look.picture(f"search-{size}-{scheme}")
             look.show("Results")
             look.page.locator("#automerge_results_view img").first.wait_for()
