@@ -12,7 +12,7 @@ from modules import script_callbacks
 from lib_automerge.host import requirements
 from lib_automerge.ui import trouble
 
-TAB = ("Automerge", "tab_automerge")
+TAB = ("Automerge", "automerge")  # the WebUI puts tab_ before the name
 
 sentence = requirements.describe(requirements.unmet(requirements.read(requirements.LIST)))
 details = requirements.last_problem()

@@ -54,7 +54,7 @@ def ids(blocks: Any) -> set[str]:
 
 def test_the_tab_and_the_routes_are_there_and_survive_a_reload(host: FakeHost) -> None:
     (blocks, title, name), app = start(host)
-    assert (title, name) == ("Automerge", "tab_automerge")
+    assert (title, name) == ("Automerge", "automerge")
     assert {"automerge_root", "automerge_generate", "automerge_send_txt2img"} <= ids(blocks)
     assert TestClient(app).get("/automerge/v1/status").json()["phase"] == "idle"
     desk = detect.webui_desk()
