@@ -449,6 +449,7 @@
         const buttons = all("button", tabs).filter((b) => b.textContent.trim() === label);
         const button = named || buttons.find(visible) || buttons[0];
         if (button) button.click();
+        if (root().getBoundingClientRect().top < 0) root().scrollIntoView({block: "start"});
         pollNow();
     }
 
