@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
-import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from modules import (
     sd_vae,
     shared,
 )
-from PIL import Image
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob
@@ -33,7 +29,10 @@ from lib_automerge.errors import HostError, ModelError
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.generate.devices import is_out_of_memory
 from lib_automerge.host import turn
+from lib_automerge.host.a1111_buttons import Buttons
 from lib_automerge.host.a1111_facts import DECIDING, fingerprint
+from lib_automerge.host.a1111_files import configuration, info_of, same_file
+from lib_automerge.host.a1111_images import ImageMaker
 from lib_automerge.host.live_parameters import Casts, LiveParameters
 from lib_automerge.host.ports import Ending, LiveModel, Placement, Shot
 from lib_automerge.host.private_options import PrivateOptions
@@ -45,19 +44,11 @@ SHARE_OPTION = "automerge_share"
 """The user's setting that lets others in between candidates."""
 ALIAS = "automerge: the model of the run"
 """The title under which the run's checkpoint is selected, whatever the lists of titles say."""
-BLACK = 2
-"""A picture whose brightest value (0 to 255) is not above this shows nothing."""
-RELOAD_NOTICE_S = 2.0
-""""Reload UI" interrupts first and says so a moment later: how long to wait for that word."""
-RELOAD_S = 180.0
-"""How long the user interface may take to come back."""
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 
 class A1111:
     """The WebUI in whose process we are; implements `host.ports.WebUI`."""
-
-    name = "the WebUI"
 
     def __init__(self) -> None:
         self._options = PrivateOptions({})
@@ -68,8 +59,8 @@ class A1111:
         self._titles: dict[str, Any] = {}
         self._empty_prompt: tuple[Any, Any] = (None, None)
         self._dtype_vae = devices.dtype_vae
-        self._demo: Any = None
-        self._styled: dict[tuple[str, tuple[str, ...], bool], str] = {}
+        self._buttons = Buttons()
+        self._images = ImageMaker(self._enter)
 
     def fingerprint(self) -> dict[str, str]:
         """See `host.ports.WebUI`."""
@@ -103,17 +94,16 @@ class A1111:
             model = shared.sd_model
             self._empty_prompt = (model, getattr(model, "cond_stage_model_empty_prompt", None))
             self._dtype_vae = devices.dtype_vae
-            self._demo = shared.demo
             self._aliases = dict(sd_models.checkpoint_aliases)
             self._titles = dict(sd_models.checkpoints_list)
             if not again:
                 self._frozen = dict(shared.opts.data)
                 self._told.clear()
-                self._styled.clear()
+                self._images.begin()
             self._options = PrivateOptions(shared.opts.data)
             shared.opts.data = self._options
             self._enter({})
-            self._clear_flags()  # left by a reload or by an interrupt while nothing ran
+            self._buttons.begin()
         except BaseException:
             self.release()
             raise
@@ -125,7 +115,7 @@ class A1111:
             self._give_options_back,
             self._give_model_back,
             self._unregister,
-            self._clear_flags,  # who generates without clearing them would get no images
+            self._buttons.clear,
         )
         try:
             for step in steps:
@@ -193,10 +183,10 @@ class A1111:
 
     def load(self, checkpoint: Checkpoint, placement: Placement, *, afresh: bool = False) -> None:
         """See `host.ports.WebUI`."""
-        self._info = _info(checkpoint.path)
+        self._info = info_of(checkpoint.path)
         self._enter({})
         try:
-            with _configuration(Path(self._info.filename), placement.like):
+            with configuration(Path(self._info.filename), placement.like):
                 sd_models.reload_model_weights(info=self._info, forced_reload=afresh)
                 model = sd_models.model_data.sd_model
                 if placement.like is not None and sd_vae.loaded_vae_file != placement.vae:
@@ -206,7 +196,7 @@ class A1111:
                 f"the WebUI could not load {checkpoint.name}: {_sentence(error)} Try it by hand, "
                 "and look at the WebUI's console."
             ) from error
-        if model is None or not _same_file(model.sd_checkpoint_info.filename, checkpoint.path):
+        if model is None or not same_file(model.sd_checkpoint_info.filename, checkpoint.path):
             raise HostError(
                 f"the WebUI did not load {checkpoint.name}. Try it by hand, and look at the "
                 "WebUI's console."
@@ -237,7 +227,7 @@ class A1111:
         model: Any = live.model
         info = getattr(model, "sd_checkpoint_info", None)
         thrown_away = next(model.parameters()).is_meta
-        return info is not None and not thrown_away and _same_file(info.filename, checkpoint.path)
+        return info is not None and not thrown_away and same_file(info.filename, checkpoint.path)
 
     def holds(self, live: LiveModel, checkpoint: Checkpoint) -> bool:
         """See `host.ports.WebUI`."""
@@ -301,16 +291,16 @@ class A1111:
         """See `host.ports.WebUI`."""
         dtype_vae = devices.dtype_vae
         try:
-            images = self._process(jobs, labels)
+            images = self._images.make(jobs, labels)
         except Exception as error:
             if isinstance(error, devices.NansException):
                 try:
-                    images = self._with_nans(jobs, labels)
+                    images = self._images.make_despite_nan(jobs, labels)
                 except Exception as second:
                     return self._failure(second)
             else:
                 return self._failure(error)
-        ending = self.asked() or (Ending.SKIPPED if shared.state.skipped else Ending.DONE)
+        ending = self.asked() or (Ending.SKIPPED if self._buttons.skipped() else Ending.DONE)
         if ending is Ending.DONE and len(images) != len(jobs):
             return Shot(Ending.FAILED, reason=f"it made {len(images)} of {len(jobs)} images.")
         notes: tuple[str, ...] = ()
@@ -330,191 +320,18 @@ class A1111:
             log.error("the WebUI failed to generate", exc_info=error)
         return Shot(ending, reason=_sentence(error))
 
-    def _process(self, jobs: Sequence[ImageJob], labels: Mapping[str, str]) -> list[Image.Image]:
-        payload = jobs[0].payload
-        self._enter({"CLIP_stop_at_last_layers": payload.clip_skip, **payload.override_settings})
-        self._bring_back_to_device()
-        history = shared.cmd_opts.no_prompt_history
-        shared.cmd_opts.no_prompt_history = True  # params.txt is the user's last image
-        shared.state.begin(job=" ".join(["Automerge", *labels.values()]))
-        processing_ = None
-        try:
-            processing_ = self._processing(jobs, labels)
-            processed = processing.process_images(processing_)
-        finally:
-            shared.cmd_opts.no_prompt_history = history
-            if processing_ is not None:
-                processing_.close()
-            shared.state.end()
-            shared.total_tqdm.clear()
-            self._enter({})
-        images = processed.images[processed.index_of_first_image :][: len(jobs)]
-        return [_judged(image) for image in images]
-
-    def _processing(self, jobs: Sequence[ImageJob], labels: Mapping[str, str]) -> Any:
-        payload = jobs[0].payload
-        hires: dict[str, Any] = {}
-        if payload.hires is not None:
-            second = payload.hires
-            hires = {
-                "enable_hr": True,
-                "denoising_strength": second.denoising_strength,
-                "hr_scale": second.scale,
-                "hr_upscaler": second.upscaler,
-                "hr_second_pass_steps": second.second_pass_steps,
-                "hr_resize_x": second.resize_x,
-                "hr_resize_y": second.resize_y,
-                "hr_sampler_name": second.sampler,
-                "hr_scheduler": second.scheduler,
-                "hr_prompt": self._second(second.prompt, payload.styles),
-                "hr_negative_prompt": self._second(
-                    second.negative_prompt, payload.styles, negative=True
-                ),
-            }
-        prompts = [self._style(job.payload.prompt, payload.styles) for job in jobs]
-        negatives = [
-            self._style(job.payload.negative_prompt, payload.styles, negative=True) for job in jobs
-        ]
-        return processing.StableDiffusionProcessingTxt2Img(
-            sd_model=shared.sd_model,
-            prompt=prompts,
-            negative_prompt=negatives,
-            seed=[job.seed for job in jobs],
-            subseed=0,
-            sampler_name=payload.sampler,
-            scheduler=payload.scheduler,
-            batch_size=len(jobs),
-            n_iter=1,
-            steps=payload.steps,
-            cfg_scale=payload.cfg_scale,
-            width=payload.width,
-            height=payload.height,
-            do_not_save_samples=True,
-            do_not_save_grid=True,
-            extra_generation_params={k: v.replace(",", " ") for k, v in labels.items()},
-            **hires,
-        )
-
-    def _second(
-        self, prompt: str | None, styles: tuple[str, ...], *, negative: bool = False
-    ) -> str:
-        """A prompt of the second pass; an empty one means that of the first, styles and all."""
-        return self._style(prompt, styles, negative=negative) if prompt else ""
-
-    def _style(self, prompt: str, styles: tuple[str, ...], *, negative: bool = False) -> str:
-        """The prompt with the styles as they were when the run first used them."""
-        key = (prompt, styles, negative)
-        if key not in self._styled:
-            book = shared.prompt_styles
-            apply = (
-                book.apply_negative_styles_to_prompt if negative else book.apply_styles_to_prompt
-            )
-            self._styled[key] = apply(prompt, list(styles)) if styles else prompt
-        return self._styled[key]
-
-    def _with_nans(self, jobs: Sequence[ImageJob], labels: Mapping[str, str]) -> list[Image.Image]:
-        """Make a batch again in which the WebUI found NaN, to see which images are whole."""
-        check = shared.cmd_opts.disable_nan_check
-        shared.cmd_opts.disable_nan_check = True
-        try:
-            images = self._process(jobs, labels)
-        finally:
-            shared.cmd_opts.disable_nan_check = check
-        for image in images:
-            if "broken" in image.info:
-                image.info["broken"] = "NaN"
-        return images
-
-    def _bring_back_to_device(self) -> None:
-        """Undo "Unload checkpoint", which takes the model from the device without the queue."""
-        model = shared.sd_model
-        if model is None or model.lowvram:
-            return
-        parameter = next(model.model.diffusion_model.parameters())
-        if parameter.device.type != torch.device(devices.device).type:
-            sd_models.send_model_to_device(model)
-
     def free_memory(self) -> None:
         """See `host.ports.WebUI`."""
         gc.collect()
         devices.torch_gc()
 
-    # --- what the user asks by the WebUI's own buttons ----------------------------------------
-
     def asked(self) -> Ending | None:
         """See `host.ports.WebUI`."""
-        state = shared.state
-        if not (state.interrupted or state.stopping_generation):
-            return Ending.RELOADING if self._reloading() else None
-        deadline = time.monotonic() + RELOAD_NOTICE_S
-        while not self._reloading():
-            if time.monotonic() > deadline:
-                return Ending.INTERRUPTED
-            time.sleep(0.02)
-        return Ending.RELOADING
+        return self._buttons.asked()
 
     def wait_for_reload(self, stop: StopFlag) -> None:
         """See `host.ports.WebUI`."""
-        deadline = time.monotonic() + RELOAD_S
-        while self._reloading() and not stop() and time.monotonic() < deadline:
-            if shared.demo is not self._demo and getattr(shared.demo, "is_running", False):
-                self._demo = shared.demo
-            time.sleep(0.1)
-        self._demo = shared.demo
-        self._clear_flags()
-
-    def _reloading(self) -> bool:
-        if shared.state.server_command == "restart" or shared.demo is not self._demo:
-            return True
-        server = getattr(self._demo, "server", None)
-        return bool(getattr(server, "should_exit", False))
-
-    def _clear_flags(self) -> None:
-        state = shared.state
-        state.interrupted = state.skipped = state.stopping_generation = False
-
-
-def _info(path: Path) -> Any:
-    """The WebUI's own description of a checkpoint file, as it knows it, or a new one."""
-    model = sd_models.model_data.sd_model
-    known = [] if model is None else [model.sd_checkpoint_info]
-    for info in [*known, *sd_models.checkpoints_list.values()]:
-        if _same_file(info.filename, path):
-            return info
-    return sd_models.CheckpointInfo(str(path))
-
-
-@contextmanager
-def _configuration(path: Path, like: Path | None) -> Iterator[None]:
-    """Lend a checkpoint the configuration file of another one while it is loaded.
-
-    The WebUI looks for one beside the checkpoint, under its name.
-    """
-    own = path.with_suffix(".yaml")
-    lent = None if like is None else like.with_suffix(".yaml")
-    if lent is None or own.exists() or not lent.exists():
-        yield
-        return
-    shutil.copyfile(lent, own)
-    try:
-        yield
-    finally:
-        own.unlink(missing_ok=True)
-
-
-def _same_file(one: str, other: Path) -> bool:
-    return Path(one).resolve() == other.resolve()
-
-
-def _judged(image: Image.Image) -> Image.Image:
-    """As RGB, marked if it shows nothing."""
-    if image.mode != "RGB":
-        information = image.info
-        image = image.convert("RGB")
-        image.info.update(information)
-    if max(high for _, high in image.getextrema()) <= BLACK:  # type: ignore[misc]
-        image.info["broken"] = "black"
-    return image
+        self._buttons.wait_for_reload(stop)
 
 
 def _sentence(error: BaseException) -> str:

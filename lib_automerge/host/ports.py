@@ -91,9 +91,6 @@ class Placement(msgspec.Struct, frozen=True):
 class WebUI(Protocol):
     """A WebUI in whose process we are."""
 
-    name: str
-    """For sentences: "the WebUI"."""
-
     def fingerprint(self) -> dict[str, str]:
         """Versions, device, number types, flags and options that decide the bits of images.
 

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
-from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import ConfigError, GenerationError, HostError
 from lib_automerge.generate.base import PauseRequested, StopFlag, never
-from lib_automerge.host.ports import Ending, LiveModel, Placement, WebUI
+from lib_automerge.host.live_merge import LiveMerge
+from lib_automerge.host.ports import Ending, Placement, WebUI
 from lib_automerge.host.self_check import self_check
-from lib_automerge.merge.engine import Merger, changed_blocks
 from lib_automerge.merge.readers import Checkpoint
-
-log = logging.getLogger(__name__)
 
 BREATH_S = 0.05
 """How long a shared WebUI is left to the others: its lock is fair to those who wait this long."""
@@ -95,16 +90,8 @@ class WebUISession:
     def __init__(self, host: WebUI, models: Mapping[str, Checkpoint], placement: Placement) -> None:
         self._host = host
         self._models = dict(models)
-        self._a = models["a"]
-        self._placement = placement
-        self._architecture = architectures.get(self._a.detection.architecture)
+        self._model = LiveMerge(host, models, placement)
         self._held = True
-        self._live: LiveModel | None = None
-        # what the live model holds: A for no weights, unknown for None
-        self._weights: dict[str, float] | None = {}
-        self._pulse: list[Tensor] = []
-        self._merger: tuple[str, Merger] | None = None
-        self._recipe: Recipe | None = None
         self._limit: int | None = None
         self._stop: StopFlag = never
         self._news: list[str] = []
@@ -115,14 +102,14 @@ class WebUISession:
         Raises:
             HostError: it does not.
         """
-        self._take_over()
+        self._model.take_over()
         foreign = self._host.foreign_vae()
         if foreign is not None:
             self._news.append(
                 f"The WebUI uses the VAE {foreign} for all images; the models' own VAEs play no "
                 "part in this run."
             )
-        self._news += self_check(self, self._a, self._models.get("b"))
+        self._news += self_check(self, self._models["a"], self._models.get("b"))
 
     def apply(self, recipe: Recipe) -> None:
         """Merge the recipe into the live model: only blocks whose weight differs from theirs.
@@ -139,8 +126,7 @@ class WebUISession:
                 "Open it with the others."
             )
         self._keep_hold()
-        self._merge(recipe)
-        self._recipe = recipe
+        self._model.apply(recipe)
 
     def images(self, jobs: Sequence[ImageJob], stop: StopFlag) -> Iterator[tuple[ImageJob, Image]]:
         """See `generate.base.Session.images`."""
@@ -160,15 +146,14 @@ class WebUISession:
         """Let those in who wait for the WebUI, on the user's own model, if the user shares it."""
         if not self._held or not self._host.visitors():
             return
-        self._restore()
-        self._host.release()
+        self._model.restore()
+        self._model.let_go()
         self._held = False
-        self._live = None
-        self._recipe = None
+        self._host.release()
         time.sleep(BREATH_S)
         if self._host.reserve(self._stop, again=True):
             self._held = True
-            self._take_over()
+            self._model.take_over()
 
     def warnings(self) -> list[str]:
         """See `generate.base.Session.warnings`."""
@@ -180,10 +165,10 @@ class WebUISession:
         if not self._held:
             return
         try:
-            self._restore()
+            self._model.restore()
         finally:
+            self._model.let_go()
             self._held = False
-            self._live = None
             self._host.release()
 
     # --- what the self-check uses -------------------------------------------------------------
@@ -200,129 +185,11 @@ class WebUISession:
 
     def reload(self) -> None:
         """Have the WebUI read A's file again."""
-        self._take_over(afresh=True)
+        self._model.take_over(afresh=True)
 
     def difference(self) -> str | None:
         """The first key of A that the live model does not hold."""
-        return self._model().difference(self._a, vae=self._host.foreign_vae() is None)
-
-    # --- the model ----------------------------------------------------------------------------
-
-    def _take_over(self, *, afresh: bool = False) -> None:
-        """Make A the live model, as its file has it."""
-        self._host.load(self._a, self._placement, afresh=afresh)
-        self._live = self._host.live(self._a)
-        self._weights = {}
-        self._watch()
-
-    def _model(self) -> LiveModel:
-        assert self._live is not None
-        return self._live
-
-    def _merge(self, recipe: Recipe) -> None:
-        if self._merger is None or self._merger[0] != recipe.method:
-            self._merger = (recipe.method, Merger(self._models, recipe.method))
-            previous: dict[str, float] | None = None
-        else:
-            previous = self._weights
-        merger = self._merger[1]
-        merger.check(recipe.weights)
-        wanted = {name: weight for name, weight in recipe.weights.items() if weight}
-        self._leave_out_vae(wanted, recipe)
-        blocks = changed_blocks(previous, wanted)
-        if blocks is None:
-            # Weight 0 is model A for every method; any other weight means something else.
-            held = self._mergeable() if self._weights is None else set(self._weights)
-            blocks = held | set(wanted)
-        self._write(merger, wanted, blocks)
-
-    def _write(self, merger: Merger, wanted: dict[str, float], blocks: set[str]) -> None:
-        live = self._model()
-        self._weights = None
-        live.begin(blocks)
-        merger.merge(wanted, live, blocks=blocks)
-        live.finish()
-        self._weights = wanted
-        if not blocks.isdisjoint(self._architecture.text_encoders):
-            self._host.text_encoder_changed()
-        self._watch()
-
-    def _watch(self) -> None:
-        self._pulse = self._model().pulse(self._architecture.blocks)
-
-    def _mergeable(self) -> set[str]:
-        """The blocks that are ours to write."""
-        blocks = set(self._architecture.blocks)
-        if self._host.foreign_vae() is not None:
-            blocks -= set(self._architecture.vae)
-        return blocks
-
-    def _leave_out_vae(self, wanted: dict[str, float], recipe: Recipe) -> None:
-        """Never write to a VAE that is not A's: it is in no image, and it is not ours.
-
-        Raises:
-            HostError: the recipe gives the VAE a weight of its own, which would not show.
-        """
-        foreign = self._host.foreign_vae()
-        if foreign is None:
-            return
-        for block in self._architecture.vae:
-            weight = wanted.pop(block, 0.0)
-            if weight and set(recipe.weights.values()) - {0.0, weight}:
-                raise HostError(
-                    f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
-                    "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
-                )
-
-    def _restore(self) -> None:
-        """Make the live model A again; never raises.
-
-        A's weights come from its file. If they cannot be written, the WebUI reads the file again;
-        if it cannot, it forgets the model: A's name must not stay on merged weights.
-        """
-        try:
-            # The WebUI may have put it aside, from where it would bring it back as A.
-            if self._live is None or not self._host.named(self._live, self._a):
-                return
-            if self._weights != {}:
-                blocks = self._mergeable() if self._weights is None else set(self._weights)
-                merger = self._merger[1] if self._merger else Merger(self._models, "weighted_sum")
-                self._write(merger, {}, blocks)
-            key = self.difference()
-            if key is None:
-                return
-            log.error("the weight %s was not restored; the WebUI reads model A again", key)
-        except Exception:
-            # whatever it was, the next step heals it, and the run's own error matters more
-            log.exception("the model could not be restored; the WebUI reads model A again")
-        try:
-            self._take_over(afresh=True)
-        except Exception:
-            log.exception("model A could not be loaded again; the WebUI forgets it")
-            self._host.disown()
-
-    def _keep_hold(self) -> None:
-        """See that the live model is ours, with what we merged; else put both back.
-
-        Raises:
-            HostError: A cannot be loaded again.
-        """
-        if self._intact():
-            return
-        self._news.append(
-            "Somebody else changed the WebUI's model during the run. Model A was loaded again, and "
-            "the images in the making were discarded."
-        )
-        self._take_over(afresh=True)
-        if self._recipe is not None:
-            self._merge(self._recipe)
-
-    def _intact(self) -> bool:
-        live = self._live
-        if live is None or not self._host.holds(live, self._a):
-            return False
-        now = live.pulse(self._architecture.blocks)
-        return all(torch.equal(a, b) for a, b in zip(now, self._pulse, strict=True))
+        return self._model.difference()
 
     # --- the images ---------------------------------------------------------------------------
 
@@ -352,12 +219,12 @@ class WebUISession:
             if shot.ending is Ending.OUT_OF_MEMORY:
                 self._halve(jobs)
                 return None
-            if shot.ending is Ending.DONE and self._intact():
+            if shot.ending is Ending.DONE and self._model.intact():
                 return shot.images
             if shot.ending is Ending.FAILED:
                 failures += 1
                 self._host.free_memory()
-                if failures > 1 and self._intact():
+                if failures > 1 and self._model.intact():
                     raise GenerationError(
                         f"the WebUI failed on payload {jobs[0].payload.name!r}: {shot.reason} "
                         "Change its settings, or look at the WebUI's console."
@@ -366,6 +233,20 @@ class WebUISession:
             f"the WebUI's model was changed {ATTEMPTS} times while one image was made. Switch off "
             "what does that: another extension, or a program that uses the WebUI's API."
         )
+
+    def _keep_hold(self) -> None:
+        """See that the live model is ours, with what we merged; else put both back.
+
+        Raises:
+            HostError: A cannot be loaded again.
+        """
+        if self._model.intact():
+            return
+        self._news.append(
+            "Somebody else changed the WebUI's model during the run. Model A was loaded again, and "
+            "the images in the making were discarded."
+        )
+        self._model.put_back()
 
     def _heed(self, ending: Ending | None) -> None:
         if ending is Ending.INTERRUPTED:
@@ -390,17 +271,20 @@ class WebUISession:
 
     def _labels(self) -> dict[str, str]:
         """What the infotext says about where an image is from: the run, and the candidate."""
-        if self._recipe is None:
+        recipe = self._model.recipe
+        if recipe is None:
             return {}
-        known = self._recipe.provenance
+        known = recipe.provenance
         run = {"Automerge run": str(known["run"])} if "run" in known else {}
-        return run | {"Automerge candidate": candidate_name(self._recipe)}
+        return run | {"Automerge candidate": candidate_name(recipe)}
 
 
 def candidate_name(recipe: Recipe) -> str:
-    """The number of the evaluation if the recipe knows it, else eight digits of a hash of it."""
+    """The evaluation's number if the recipe knows it, else "A" or eight digits of a hash of it."""
     number = recipe.provenance.get("evaluation")
     if number is not None:
         return str(number)
+    if not any(recipe.weights.values()):
+        return "A"
     content = json.dumps([recipe.method, sorted(recipe.weights.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:8]

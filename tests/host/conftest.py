@@ -43,9 +43,9 @@ def models(webui: FakeHost) -> Iterator[dict[str, Checkpoint]]:
 
 @pytest.fixture
 def generator(webui: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from lib_automerge.host import a1111_webui
+    from lib_automerge.host import a1111_buttons
     from lib_automerge.host.a1111 import A1111
     from lib_automerge.host.webui import WebUIGenerator
 
-    monkeypatch.setattr(a1111_webui, "RELOAD_NOTICE_S", 0.2)
+    monkeypatch.setattr(a1111_buttons, "RELOAD_NOTICE_S", 0.2)
     return WebUIGenerator(A1111())

@@ -230,7 +230,7 @@ def test_only_changed_blocks_are_written(
     with generator.open(models) as session:
         session.apply(recipe(MIX))
         written: list[str] = []
-        live: Any = session._live
+        live: Any = session._model._live
         note = live._note
         live._note = lambda key, place: (written.append(key), note(key, place))
         session.apply(recipe(MIX | {"OUT07": 0.7}))
@@ -595,7 +595,7 @@ def test_what_cannot_be_restored_is_read_again(
 ) -> None:
     with left_as_found(webui), generator.open(models) as session:
         session.apply(recipe(MIX))
-        live: Any = session._live
+        live: Any = session._model._live
         live.put = live.target = lambda *_: 1 / 0
 
 
@@ -605,7 +605,7 @@ def test_what_cannot_even_be_read_again_is_forgotten(
     before = user_image(webui)
     with generator.open(models) as session:
         session.apply(recipe(MIX))
-        live: Any = session._live
+        live: Any = session._model._live
         live.put = live.target = lambda *_: 1 / 0
         monkeypatch.setattr(webui.sd_models, "reload_model_weights", lambda *_, **__: 1 / 0)
     monkeypatch.undo()
