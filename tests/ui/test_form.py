@@ -150,6 +150,8 @@ def test_a_model_is_found_by_its_file_too(place, tmp_path):
 def test_the_default_weights_are_shown_as_empty(place):
     values = values_of(config_of(filled(), place), place)
     assert values["reward_weights"] == ""
+    values = values_of(config_of(filled(reward="Demo"), place), place)
+    assert values["reward_weights"] == ""
 
 
 def test_weights_of_another_reward_are_not_handed_on(place):

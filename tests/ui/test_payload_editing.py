@@ -8,7 +8,7 @@ from lib_automerge.domain.payload import Hires, Payload, named
 from lib_automerge.errors import ConfigError
 from lib_automerge.ui import payload_list, payload_sources
 from lib_automerge.ui.fields import defaults
-from lib_automerge.ui.payload_fields import PAYLOAD_FIELDS, payload_of, payload_values
+from lib_automerge.ui.payload_fields import PAYLOAD_FIELDS, SAME, payload_of, payload_values
 from lib_automerge.ui.texts import payloads_of, payloads_text
 
 INFO = (
@@ -56,6 +56,11 @@ def test_the_fields_hold_everything_of_a_payload(payload):
     assert set(values) == {field.name for field in PAYLOAD_FIELDS}
     assert payload_of(values) == payload
     assert payloads_of(payloads_text([payload, payload])) == (payload, payload)
+
+
+def test_what_the_second_pass_leaves_open_has_a_name():
+    values = payload_values(Payload(prompt="x", hires=Hires()))
+    assert values["payload_hires_sampler"] == values["payload_hires_scheduler"] == SAME
 
 
 def test_an_untouched_editor_describes_the_defaults():
