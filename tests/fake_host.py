@@ -171,6 +171,9 @@ class FakeCatalogue:
     def checkpoint_folder(self, model_a: Path) -> Path:
         return model_a.parent
 
+    def device_memory(self) -> tuple[int, int] | None:
+        return None
+
     def notices(self) -> list[str]:
         return self.news
 

@@ -100,7 +100,7 @@ class Actions:
         if dtype not in DTYPES:
             raise Refused(400, f"the precision {dtype[:20]!r} is unknown. Use fp16, bf16 or fp32.")
         # what can be wrong is said now, not in the background
-        self._desk.recipe(run, evaluation)
+        self._desk.checkpoint_path(run, evaluation, name)
         desk = self._desk
         self._saver.begin(run, lambda: desk.save_checkpoint(run, evaluation, name, dtype or None))
         return {"id": run}

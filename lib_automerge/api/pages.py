@@ -77,10 +77,9 @@ class Pages:
         return log_tail(opened.path / "log.txt", address("runs", opened.id, "log"))
 
     def _resources(self, opened: Opened) -> Markup:
-        tell = getattr(self._desk.catalogue, "device_memory", None)
         usage = Usage(
             memory=process_memory(),
-            device=tell() if tell is not None else None,
+            device=self._desk.catalogue.device_memory(),
             disk_free=self._desk.library.free_space(),
         )
         return resources(_found(opened), usage)

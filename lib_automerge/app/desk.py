@@ -25,7 +25,7 @@ from lib_automerge.study.payload_sets import PayloadSets
 from lib_automerge.study.store import RunManifest
 
 MAX_DRAFT = 1 << 20
-CHECKPOINT_NAME = re.compile(r"[\w][\w .,()+-]{0,99}")
+CHECKPOINT_NAME = re.compile(r"\w[\w .,'()+-]{0,99}")
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,16 +272,28 @@ class Desk:
             ModelError: a model has changed since the run.
         """
         recipe = self.recipe(run, evaluation)
+        path = merge_files(recipe, self.checkpoint_path(run, evaluation, name), dtype=dtype)
+        outcome.copy_host_config(Path(recipe.models["a"].path), path)
+        return path
+
+    def checkpoint_path(self, run: str, evaluation: int | None, name: str) -> Path:
+        """Where `save_checkpoint` would write.
+
+        Raises:
+            ConfigError: as `save_checkpoint`.
+            StorageError: a file of that name exists.
+        """
+        recipe = self.recipe(run, evaluation)
         name = name.strip().removesuffix(".safetensors") or _default_name(run, recipe)
-        folder = self.catalogue.checkpoint_folder(Path(recipe.models["a"].path))
         if not CHECKPOINT_NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} cannot be the name of a checkpoint. Use letters, digits, spaces and "
-                "_ . , ( ) + -, at most 100."
+                "_ . , ' ( ) + -, at most 100."
             )
-        model_a = Path(recipe.models["a"].path)
-        path = merge_files(recipe, folder / f"{name}.safetensors", dtype=dtype)
-        outcome.copy_host_config(model_a, path)
+        folder = self.catalogue.checkpoint_folder(Path(recipe.models["a"].path))
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            raise StorageError(f"the file exists already: {path}. Choose another name.")
         return path
 
 

@@ -113,6 +113,10 @@ class Catalogue(Protocol):
         """The existing folder for merges of this model, from which the host offers them."""
         ...
 
+    def device_memory(self) -> tuple[int, int] | None:
+        """Used and total bytes of the graphics card's memory; None without one."""
+        ...
+
     def notices(self) -> list[str]:
         """What may stand in the way of a run started now, in sentences (low VRAM, other work)."""
         ...

@@ -95,3 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
     )
+
+
+def device_memory(device: torch.device) -> tuple[int, int] | None:
+    """Used and total bytes of a graphics card's memory, by whomever; None for other devices."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total

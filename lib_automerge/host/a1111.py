@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from modules import (
@@ -30,6 +28,7 @@ from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.generate.base import Generator
+from lib_automerge.generate.devices import device_memory
 from lib_automerge.host.a1111_facts import loras, version
 from lib_automerge.host.a1111_webui import A1111
 from lib_automerge.host.txt2img_form import Txt2imgForm, payload_of
@@ -157,27 +156,18 @@ class A1111Host:
         found = []
         if shared.state.job:
             found.append("The WebUI is working: the run begins when that is done.")
-        memory = self.resources()
-        free = memory.get("vram_total", 0) - memory.get("vram_used", 0)
-        if "vram_total" in memory and free < LITTLE_MEMORY:
+        used, total = self.device_memory() or (0, LITTLE_MEMORY)
+        free = total - used
+        if free < LITTLE_MEMORY:
             found.append(
                 f"Only {free / 1e9:.1f} GB of video memory are free. Close other programs that use "
                 "the graphics card."
             )
         return found
 
-    def resources(self) -> dict[str, int]:
-        """Memory in bytes: `vram_used`, `vram_total`, `ram_used`, `ram_total`, as far as known."""
-        found: dict[str, int] = {}
-        if torch.device(devices.device).type == "cuda":
-            free, total = torch.cuda.mem_get_info(devices.device)
-            found |= {"vram_used": total - free, "vram_total": total}
-        if find_spec("psutil") is not None:
-            import psutil
-
-            memory: Any = psutil.virtual_memory()
-            found |= {"ram_used": memory.total - memory.available, "ram_total": memory.total}
-        return found
+    def device_memory(self) -> tuple[int, int] | None:
+        """See `app.ports.Catalogue`."""
+        return device_memory(torch.device(devices.device))
 
 
 def _unknown(kind: str, name: str, names: set[str]) -> str:

@@ -14,6 +14,7 @@ from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.generate import samplers
 from lib_automerge.generate.base import Generator
+from lib_automerge.generate.devices import choose_device, device_memory
 from lib_automerge.generate.diffusers_ import DiffusersGenerator
 from lib_automerge.reward import Reward
 
@@ -104,6 +105,10 @@ class StandaloneCatalogue:
     def choices(self) -> Choices:
         """What diffusers has under the WebUI's names."""
         return Choices(samplers=tuple(samplers.SAMPLERS), schedulers=samplers.SCHEDULES)
+
+    def device_memory(self) -> tuple[int, int] | None:
+        """That of the device on which runs are made unless told otherwise."""
+        return device_memory(choose_device(None))
 
     def notices(self) -> list[str]:
         """Nothing but a run uses this process; see `app.ports.Catalogue`."""

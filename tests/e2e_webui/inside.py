@@ -127,7 +127,6 @@ def check_host() -> dict[str, Any]:
         "loaded": host.loaded_model(),
         "choices": msgspec.to_builtins(host.choices()),
         "notices": host.notices(),
-        "resources": host.resources(),
         "data": str(host.data),
     }
 

@@ -31,7 +31,6 @@ def test_what_there_is_to_choose(webui: RealWebUI) -> None:
     assert "Karras" in seen["choices"]["schedulers"]
     assert {"Latent", "Lanczos"} <= set(seen["choices"]["upscalers"])
     assert seen["notices"] == []
-    assert 0 < seen["resources"]["ram_used"] < seen["resources"]["ram_total"]
 
 
 def test_images_follow_the_weights_there_and_back(webui: RealWebUI) -> None:

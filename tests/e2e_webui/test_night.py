@@ -76,7 +76,7 @@ class Night:
 
     def start(self, **search: Any) -> str:
         """Start a run over the routes; its id."""
-        titles = [m["title"] for m in json.loads(self.get("models"))["models"]]
+        titles = json.loads(self.get("models"))["models"]
         models = {
             role: next(title for title in titles if title.startswith(name))
             for role, name in MODELS.items()

@@ -118,6 +118,11 @@ def test_other_work_is_noticed(host: Any, webui: FakeHost) -> None:
     assert host.notices() == ["The WebUI is working: the run begins when that is done."]
 
 
-def test_memory_is_told(host: Any) -> None:
-    memory = host.resources()
-    assert 0 < memory["ram_used"] < memory["ram_total"]
+def test_memory_is_that_of_the_graphics_card(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.device_memory() is None  # the fake WebUI runs on the CPU
+    monkeypatch.setattr(host, "device_memory", lambda: (7_500_000_000, 8_000_000_000))
+    assert host.notices() == [
+        "Only 0.5 GB of video memory are free. Close other programs that use the graphics card."
+    ]
+    monkeypatch.setattr(host, "device_memory", lambda: (1_000_000_000, 8_000_000_000))
+    assert host.notices() == []
