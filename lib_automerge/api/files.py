@@ -16,9 +16,9 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
 from lib_automerge.api.http import Call, Refused
-from lib_automerge.api.infotext import infotext
 from lib_automerge.app.desk import Desk, Opened
 from lib_automerge.domain import weights
+from lib_automerge.domain.infotext import infotext_of
 from lib_automerge.domain.recipe import recipe_json
 from lib_automerge.domain.run import Stage
 from lib_automerge.errors import AutomergeError, StorageError
@@ -96,7 +96,7 @@ class Files:
             if payload.name == wanted:
                 seed = call.whole("seed")
                 return {
-                    "infotext": infotext(
+                    "infotext": infotext_of(
                         payload, (payload.seeds or (0,))[0] if seed is None else seed
                     )
                 }

@@ -11,8 +11,6 @@ import msgspec
 import pytest
 from PIL import Image
 
-from lib_automerge.api.infotext import infotext
-from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.domain.run import Stage
 from tests.api.bench import ROOT, add_run, make_client, make_desk
 from tests.run_folders import Plan, Until, payloads
@@ -198,28 +196,6 @@ def test_a_damaged_run_can_still_be_exported(tmp_path: Path) -> None:
     assert client.get(f"{BASE}/views/results").status_code == 404
     assert client.get(BASE).status_code == 404
     assert client.get(f"{ROOT}/runs").json()["runs"][0]["state"] == "damaged"
-
-
-def test_infotext_is_what_the_webui_reads() -> None:
-    payload = Payload(
-        prompt="a cat, (sitting:1.2)",
-        negative_prompt="blurry",
-        steps=30,
-        sampler="DPM++ 2M",
-        scheduler="Karras",
-        cfg_scale=6.5,
-        width=768,
-        height=512,
-        clip_skip=2,
-        hires=Hires(scale=1.5, second_pass_steps=12, denoising_strength=0.4),
-    )
-    assert infotext(payload, 42).splitlines() == [
-        "a cat, (sitting:1.2)",
-        "Negative prompt: blurry",
-        "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 42, "
-        "Size: 768x512, Clip skip: 2, Denoising strength: 0.4, Hires upscale: 1.5, "
-        "Hires steps: 12, Hires upscaler: Latent",
-    ]
 
 
 def test_infotext_route(desk, client) -> None:

@@ -22,7 +22,7 @@ Hires upscaler: R-ESRGAN 4x+, Version: v1.10.1"""
 
 OLD = """1girl, solo
 Negative prompt: nsfw
-Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model hash: cc6cb27103"""
+Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model hash: cc6cb2"""
 
 
 def test_a_text_of_the_current_webui():
@@ -127,3 +127,25 @@ def test_what_is_written_is_read_again(payload: Payload):
 
     again = parse(infotext_of(payload, 7))
     assert again == msgspec.structs.replace(payload, seeds=(7,))
+
+
+def test_infotext_is_what_the_webui_reads() -> None:
+    payload = Payload(
+        prompt="a cat, (sitting:1.2)",
+        negative_prompt="blurry",
+        steps=30,
+        sampler="DPM++ 2M",
+        scheduler="Karras",
+        cfg_scale=6.5,
+        width=768,
+        height=512,
+        clip_skip=2,
+        hires=Hires(scale=1.5, second_pass_steps=12, denoising_strength=0.4),
+    )
+    assert infotext_of(payload, 42).splitlines() == [
+        "a cat, (sitting:1.2)",
+        "Negative prompt: blurry",
+        "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 42, "
+        "Size: 768x512, Clip skip: 2, Denoising strength: 0.4, Hires upscale: 1.5, "
+        "Hires steps: 12, Hires upscaler: Latent",
+    ]

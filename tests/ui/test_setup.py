@@ -146,11 +146,16 @@ def test_the_picture_shows_what_is_opted_in(setup):
 
 
 def test_a_trial_is_the_shortest_run(setup):
-    config = setup.config(ready(setup, start="IN00:0.5", seeds_per_payload=3))
+    payloads = '[{"prompt": "x", "seeds": [1, 2]}, {"prompt": "y"}, {"prompt": "z"}, '
+    payloads += (
+        '{"prompt": "h", "held_out": true, "seeds": [3, 4, 5]}, {"prompt": "i", "held_out": true}]'
+    )
+    config = setup.config(ready(setup, start="IN00:0.5", seeds_per_payload=3, payloads=payloads))
     trial = trial_of(config)
     assert trial.name == "trial"
     assert trial.search.evaluations == 4
-    assert [p.held_out for p in trial.payloads] == [False, False, True]
+    assert [p.prompt for p in trial.payloads] == ["x", "y", "h"]
+    assert [p.seeds for p in trial.payloads] == [(1,), (), ()]
     assert trial.output.checkpoint == "never"
     assert trial.search.start == ()
     assert trial.models == config.models
