@@ -13,6 +13,7 @@
     let token = "";
     let status = null;
     let failures = 0;
+    let unanswered = 0;
     let timer = 0;
     let asking = false;
     let askAgain = false;
@@ -64,6 +65,10 @@
     }
 
     function rhythm() {
+        // A WebUI that is just starting fails to start if it is asked for anything too early
+        // ("Cannot add middleware after an application has started"): after a second unanswered
+        // question it is left alone for longer. A look at the page asks at once.
+        if (unanswered > 1) return MAX_RETRY_MS;
         if (failures) return Math.min(MAX_RETRY_MS, VISIBLE_MS * 2 ** failures);
         if (document.hidden) return HIDDEN_MS;
         return root() && visible(root()) ? visibleMs() : Math.max(ELSEWHERE_MS, visibleMs());
@@ -81,14 +86,15 @@
         try {
             const query = new URLSearchParams({since: token, run: selected});
             const answer = await (await request("status?" + query)).json();
-            failures = 0;
+            failures = unanswered = 0;
             contact("", "");
             if (!answer.unchanged) receive(answer);
             token = answer.token;
             await render();
         } catch (error) {
             failures += 1;
-            const lost = "Lost contact with the server, retrying. The run goes on.";
+            unanswered = error.answered ? 0 : unanswered + 1;
+            const lost = "Lost contact with the server, retrying. Every finished score is safe.";
             if (error.answered) contact(error.message, error.login);
             else if (failures > 1) contact(lost, "");
         } finally {
