@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from lib_automerge.app.desk import Opened
+from lib_automerge.app.desk import Opened, checkpoint_name
 from lib_automerge.domain import weights
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.findings import Findings, candidates, label_of
@@ -53,14 +54,14 @@ def save_form(opened: Opened, found: Findings) -> Markup:
                 type="text",
                 name="name",
                 maxlength=100,
-                placeholder=_default_name(opened),
+                placeholder=_default_name(opened, chosen),
                 autocomplete="off",
                 spellcheck="false",
             ),
         ),
         button("Save checkpoint", "save", opened.id, primary=True),
     ]
-    hint = "A .safetensors file beside model A. The scored images come from exactly these weights."
+    hint = "The scored images come from exactly these weights, and the file gives them again."
     return join(
         [
             element("div", *fields, class_="automerge-save", data_form="save"),
@@ -89,9 +90,9 @@ def _option(found: Findings, evaluation: Evaluation) -> str:
     return f"{name}: {score}" + (" ★ best" if best else "")
 
 
-def _default_name(opened: Opened) -> str:
-    names = [ref.name for _, ref in sorted(opened.manifest.models.items())]
-    return "-".join([*names, "automerge", opened.id.rpartition("-")[2]])
+def _default_name(opened: Opened, evaluation: int | None) -> str:
+    models = [Path(ref.path).stem for _, ref in sorted(opened.manifest.models.items())]
+    return f"{checkpoint_name(opened.id, models)}-e{evaluation or ''}"
 
 
 def _field(name: str, control: Markup) -> Markup:
