@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_automerge.domain import architectures
-from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import AutomergeError, ConfigError, GenerationError
 from lib_automerge.generate import samplers
@@ -40,11 +40,17 @@ from lib_automerge.generate.loading import (
     move_pipeline,
     quiet,
 )
+from lib_automerge.generate.parts import Parts
 from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
 from lib_automerge.merge.readers import Checkpoint
 
 BLACK = 2
 """A picture whose brightest value (0 to 255) is not above this shows nothing."""
+
+
+TOO_LARGE = (
+    "Use smaller images, half precision (dtype fp16), or close other programs that use the device."
+)
 
 
 class DiffusersGenerator:
@@ -144,7 +150,7 @@ class DiffusersSession:
         self._sdxl = architecture.name == "sdxl"
         self._merger: tuple[str, Merger] | None = None
         self._live_weights: Mapping[str, float] | None = {}
-        self._limit: int | None = None
+        self._parts = Parts()
         self._news: list[str] = []
         self._read: set[str] = set()
         if detection.prediction == "unknown":
@@ -184,16 +190,7 @@ class DiffusersSession:
         self, jobs: Sequence[ImageJob], stop: StopFlag
     ) -> Iterator[tuple[ImageJob, Image.Image]]:
         """See `generate.base.Session.images`."""
-        for batch in batches_of(jobs):
-            done = 0
-            while done < len(batch):
-                if stop():
-                    return
-                part = batch[done : done + (self._limit or len(batch))]
-                pictures = self._attempt(part)
-                if pictures is not None:
-                    yield from zip(part, pictures, strict=True)
-                    done += len(part)
+        return self._parts.images(jobs, stop, self._attempt)
 
     def rest(self) -> None:
         """Nothing to do: the pipeline is this session's own."""
@@ -219,18 +216,10 @@ class DiffusersSession:
                 ) from error
             failure = error.with_traceback(None)  # the trace holds the tensors of the attempt
         free_memory(self._device)
-        payload = jobs[0].payload
-        size = f"{payload.width}x{payload.height}"
-        if len(jobs) == 1:
-            raise GenerationError(
-                f"out of memory with a single image of {size}. Use smaller images, half precision "
-                "(dtype fp16), or close other programs that use the device."
-            ) from failure
-        self._limit = len(jobs) // 2
-        self._news.append(
-            f"Out of memory with {len(jobs)} images of {size} at once; going on with "
-            f"{self._limit}. Set batch_size to {self._limit} to avoid the lost time."
-        )
+        try:
+            self._news.append(self._parts.halve(jobs, TOO_LARGE))
+        except GenerationError as error:
+            raise error from failure
         return None
 
     def _generate(self, jobs: Sequence[ImageJob]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 import torch
 from PIL.Image import Image
 
-from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import ConfigError, GenerationError, HostError
 from lib_automerge.generate.base import PauseRequested, StopFlag, never
+from lib_automerge.generate.parts import Parts
 from lib_automerge.host.live_merge import LiveMerge
 from lib_automerge.host.ports import Ending, Placement, WebUI
 from lib_automerge.host.self_check import self_check
@@ -27,6 +28,10 @@ from lib_automerge.merge.readers import Checkpoint
 
 BREATH_S = 0.05
 """How long a shared WebUI is left to the others: its lock is fair to those who wait this long."""
+TOO_LARGE = (
+    "Use smaller images, start the WebUI with --medvram, or close other programs that use the "
+    "graphics card."
+)
 ATTEMPTS = 5
 """How often a batch is made again because somebody else changed the model meanwhile."""
 
@@ -92,7 +97,7 @@ class WebUISession:
         self._models = dict(models)
         self._model = LiveMerge(host, models, placement)
         self._held = True
-        self._limit: int | None = None
+        self._parts = Parts()
         self._stop: StopFlag = never
         self._news: list[str] = []
 
@@ -131,16 +136,7 @@ class WebUISession:
     def images(self, jobs: Sequence[ImageJob], stop: StopFlag) -> Iterator[tuple[ImageJob, Image]]:
         """See `generate.base.Session.images`."""
         self._stop = stop
-        for batch in batches_of(jobs):
-            done = 0
-            while done < len(batch):
-                if stop():
-                    return
-                part = batch[done : done + (self._limit or len(batch))]
-                pictures = self._attempt(part)
-                if pictures is not None:
-                    yield from zip(part, pictures, strict=True)
-                    done += len(part)
+        return self._parts.images(jobs, stop, self._attempt)
 
     def rest(self) -> None:
         """Let those in who wait for the WebUI, on the user's own model, if the user shares it."""
@@ -217,7 +213,8 @@ class WebUISession:
                 self._heed(shot.ending)
                 return None
             if shot.ending is Ending.OUT_OF_MEMORY:
-                self._halve(jobs)
+                self._host.free_memory()
+                self._news.append(self._parts.halve(jobs, TOO_LARGE))
                 return None
             if shot.ending is Ending.DONE and self._model.intact():
                 return shot.images
@@ -253,21 +250,6 @@ class WebUISession:
             raise PauseRequested("You interrupted the WebUI.")
         if ending is Ending.RELOADING:
             self._host.wait_for_reload(self._stop)
-
-    def _halve(self, jobs: Sequence[ImageJob]) -> None:
-        self._host.free_memory()
-        payload = jobs[0].payload
-        size = f"{payload.width}x{payload.height}"
-        if len(jobs) == 1:
-            raise GenerationError(
-                f"out of memory with a single image of {size}. Use smaller images, start the WebUI "
-                "with --medvram, or close other programs that use the graphics card."
-            )
-        self._limit = len(jobs) // 2
-        self._news.append(
-            f"Out of memory with {len(jobs)} images of {size} at once; going on with "
-            f"{self._limit}. Set batch_size to {self._limit} to avoid the lost time."
-        )
 
     def _labels(self) -> dict[str, str]:
         """What the infotext says about where an image is from: the run, and the candidate."""
