@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -98,6 +99,7 @@ class Wiring:
         self.controls = controls
         self._shown = shown
         self._message = message
+        self._turn = Lock()
         self._always = (*(field.name for field in FIELDS), SELECTED)
 
     def on(
@@ -128,7 +130,11 @@ class Wiring:
         sources = {name: self.controls[name] for name in names} | dict(extra or {})
 
         def handle(*held: object) -> list[Any]:
-            values = dict(zip(sources, held, strict=True))
+            # one after the other: an answer about older values must not come after a newer one
+            with self._turn:
+                return answer(dict(zip(sources, held, strict=True)))
+
+        def answer(values: dict[str, object]) -> list[Any]:
             changed, told = _tried(work, values)
             values |= {name: _value(new) for name, new in changed.items()}
             drawn = [gr.update()] * len(self._shown.components())
