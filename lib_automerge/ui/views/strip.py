@@ -7,6 +7,7 @@ from lib_automerge.app.worker import Phase
 from lib_automerge.domain.run import Stage
 from lib_automerge.study.formats import number, plural, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join
+from lib_automerge.ui.messages import sentence
 from lib_automerge.ui.views.parts import button, clock_time
 
 WORDS = {
@@ -153,15 +154,16 @@ def _skip() -> Markup:
 
 def _idle(now: Standing) -> tuple[str, Markup, list[Markup]]:
     run = now.run
+    actions = [] if run is None else [button("Open results", "open", run.id)]
+    if run is not None and run.state in RESUMABLE:
+        actions.insert(0, button("Resume", "resume", run.id, primary=True))
     if now.failure:
-        words = _said("The run did not start", "", now.failure)
-        return "failed", words, []
+        last = f"Last run: {run.name}, {run.state}." if run is not None else ""
+        words = _said("The run did not start", "", sentence(now.failure), last)
+        return "failed", words, actions
     if run is None:
         words = _said("No run yet", "", "Choose model B and press Start.")
         return "idle", words, []
-    actions = [button("Open results", "open", run.id)]
-    if run.state in RESUMABLE:
-        actions.insert(0, button("Resume", "resume", run.id, primary=True))
     words = _said(_capital(run.state), run.name, _ended(run), _others(now))
     return run.state.replace(" ", "-"), words, actions
 

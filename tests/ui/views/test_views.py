@@ -180,6 +180,15 @@ def test_a_failed_start_is_told_before_the_last_run(tmp_path: Path) -> None:
     assert "A & B" in announcement(now)
 
 
+def test_a_resume_that_failed_can_be_tried_again(tmp_path: Path) -> None:
+    entry = entry_of(tmp_path, ENDS["paused"])
+    now = standing(snapshot(Phase.IDLE, failure="no such file: b."), [entry], NOW)
+    text = strip(now, NOW)
+    assert "No such file: b." in text
+    assert "Last run" in text
+    assert 'data-action="resume"' in text
+
+
 def test_what_remains_is_told_with_a_range(tmp_path: Path) -> None:
     entry = entry_of(
         tmp_path, Plan(evaluations=40, size=0, until=Until.BASELINES, seconds_per_image=60)
