@@ -28,7 +28,7 @@ def pairs(found: Findings, run: str) -> Markup:
     cards = [_card(found, run, row, columns) for row in rows]
     return join(
         [
-            element("h3", names),
+            element("h3", names[:1].upper() + names[1:]),
             element("p", "Same prompt and seed. ★ has the higher score.", class_="hint"),
             element("div", *cards, class_="automerge-pairs", data_gallery="live"),
         ]

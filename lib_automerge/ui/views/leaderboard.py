@@ -56,12 +56,16 @@ def leaderboard(found: Findings, run: str) -> Markup:
     return join(
         [
             element("p", _hint(found, len(ranked)), class_="hint"),
-            table(
-                "The best evaluations by the images of the search",
-                headings,
-                (row(str(rank), e) for rank, e in ranks),
-                closing=[row("", e) for e in baselines],
-                texts=4,
+            element(
+                "div",
+                table(
+                    "The best evaluations by the images of the search",
+                    headings,
+                    (row(str(rank), e) for rank, e in ranks),
+                    closing=[row("", e) for e in baselines],
+                    texts=4,
+                ),
+                class_="automerge-leaderboard",
             ),
         ]
     )

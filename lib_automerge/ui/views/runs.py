@@ -104,7 +104,7 @@ def _row(row: Row) -> Markup:
     started = state.started.time if state.started is not None else None
     cells = [
         element("td", shortened(" × ".join(models), 60), class_="text", title=" × ".join(models)),
-        element("td", _state(row), class_="text"),
+        element("td", _state(row), class_="text state"),
         _cell(
             f"{len(state.history):,} of {found.manifest.config.search.evaluations:,}",
             "evaluations",
