@@ -32,7 +32,10 @@
     // --- talking to the server ---------------------------------------------------------------
 
     async function request(path, options) {
-        const response = await fetch(ROOT + path, Object.assign({credentials: "same-origin"}, options));
+        const sent = Object.assign({credentials: "same-origin"}, options);
+        const response = await fetch(ROOT + path, sent).catch(() => {
+            throw new Error("The server does not answer. Nothing was changed: try again in a moment.");
+        });
         if (response.ok) return response;
         let sentence = "the server answered " + response.status + ".";
         let login = "";

@@ -86,7 +86,8 @@ def count_sentence(payloads: Sequence[Payload], seeds_per_payload: int) -> str:
     images = sum(len(payload.seeds) or seeds_per_payload for payload in searched)
     held_out = len(payloads) - len(searched)
     if any(payload.seeds for payload in searched):
-        how = f"{plural(len(searched), 'prompt')} with their seeds"
+        whose = "its own" if len(searched) == 1 else "their"
+        how = f"{plural(len(searched), 'prompt')} with {whose} seeds"
     else:
         how = f"{plural(len(searched), 'prompt')} x {plural(seeds_per_payload, 'seed')}"
     return (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.app.checks import Level
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain import architectures
@@ -77,7 +78,8 @@ class Setup:
     # --- what the words mean ----------------------------------------------------------------------
 
     def titles(self) -> list[str]:
-        """The checkpoints that can be chosen, read afresh."""
+        """The checkpoints that can be chosen, looked for again."""
+        self.desk.catalogue.refresh()
         return [model.title for model in self.desk.catalogue.models()]
 
     def architecture(self, values: Values) -> Architecture | None:
@@ -212,7 +214,10 @@ class Setup:
             config = self.config(values)
             found = self.desk.preflight(config)
             told = EMPTY
-            if any(not payload.held_out for payload in config.payloads):
+            # a forecast of numbers that must be put right first would be nonsense
+            wrong = {check.subject for check in found.checks if check.level is Level.ERROR}
+            searched = any(not payload.held_out for payload in config.payloads)
+            if searched and not wrong & {"Search", "Payloads"}:
                 told = messages.forecast(self.desk.forecast(config), config, self._now())
         except ConfigError as error:
             return messages.not_yet(str(error)), False

@@ -90,4 +90,5 @@ def _told(value: msgspec.Struct) -> dict[str, object]:
 def reason(error: Exception) -> str:
     """An error's text as the middle of a sentence."""
     text = str(error)
-    return text[:1].lower() + text[1:]
+    # "JSON is malformed" begins with a name
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
