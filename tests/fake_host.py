@@ -154,6 +154,9 @@ class FakeCatalogue:
         self.found = [ModelChoice(Path(path).name, path) for path in models.values()]
         self.news: list[str] = []
 
+    def refresh(self) -> None:
+        pass
+
     def models(self) -> list[ModelChoice]:
         return self.found
 

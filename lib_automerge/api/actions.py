@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lib_automerge.api.http import Call, Refused
-from lib_automerge.api.saving import Saver
 from lib_automerge.app.desk import Desk, Opened
 from lib_automerge.domain.config import RunConfig, decode_config
 from lib_automerge.errors import StorageError
+from lib_automerge.reward import registry
 from lib_automerge.ui.form import Place, values_of
 
 DTYPES = ("", "fp16", "bf16", "fp32")
@@ -20,9 +21,8 @@ DTYPES = ("", "fp16", "bf16", "fp32")
 class Actions:
     """Does what the buttons of the page say."""
 
-    def __init__(self, desk: Desk, saver: Saver) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._saver = saver
 
     def start(self, call: Call) -> object:
         """Begin a run; the body is a configuration, its models by title or path."""
@@ -102,7 +102,9 @@ class Actions:
         # what can be wrong is said now, not in the background
         self._desk.checkpoint_path(run, evaluation, name)
         desk = self._desk
-        self._saver.begin(run, lambda: desk.save_checkpoint(run, evaluation, name, dtype or None))
+        self._desk.saver.begin(
+            run, lambda: desk.save_checkpoint(run, evaluation, name, dtype or None)
+        )
         return {"id": run}
 
     def _config(self, body: Mapping[str, Any]) -> RunConfig:
@@ -119,7 +121,21 @@ class Actions:
                 400, f"there is no model {unknown[0][:200]!r} here. `GET models` lists them."
             )
         models = {role: known[value] for role, value in config.models.items()}
+        if config.output.path is not None:
+            raise Refused(400, "output.path cannot be chosen over the routes. Leave it out.")
+        self._check_files(config)
         return msgspec.structs.replace(config, models=models)
+
+    def _check_files(self, config: RunConfig) -> None:
+        """Refuse files for the reward that the user did not put where such files belong."""
+        folder = self._desk.catalogue.data / "rewards"
+        paths = [o.name for o in registry.describe(config.reward.name).options if o.kind == "path"]
+        for name in paths:
+            value = config.reward.options.get(name)
+            if value is not None and Path(str(value)).resolve().parent != folder.resolve():
+                raise Refused(
+                    400, f"reward.options.{name} must be a file in {folder}. Put it there."
+                )
 
     def _in_hand(self, run: str) -> None:
         busy = self._desk.worker.busy_with()

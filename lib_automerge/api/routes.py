@@ -11,7 +11,6 @@ from lib_automerge.api.files import Files
 from lib_automerge.api.http import METHODS, Call, Guard, Handler, Refused, endpoint
 from lib_automerge.api.lists import Lists
 from lib_automerge.api.pages import Pages
-from lib_automerge.api.saving import Saver
 from lib_automerge.api.status import StatusBoard
 from lib_automerge.app.desk import Desk
 from lib_automerge.study.markup import element
@@ -36,9 +35,8 @@ def register(app: Any, desk: Desk, guard: Guard) -> None:
 
 def routes(desk: Desk, guard: Guard) -> list[Route]:
     """Every route, relative to the prefix."""
-    saver = Saver()
     lists, pages, files = Lists(desk), Pages(desk), Files(desk)
-    actions, board = Actions(desk, saver), StatusBoard(desk, saver)
+    actions, board = Actions(desk), StatusBoard(desk)
 
     def route(path: str, **handlers: Handler) -> Route:
         return Route(path, endpoint(guard, **handlers), methods=METHODS)

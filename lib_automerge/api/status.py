@@ -9,7 +9,6 @@ from pathlib import Path
 
 import lib_automerge
 from lib_automerge.api.http import RUN_ID, Call
-from lib_automerge.api.saving import Saver
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.standing import RunStanding, Standing, standing, state_word, version_of
 from lib_automerge.app.worker import Snapshot
@@ -23,12 +22,10 @@ class StatusBoard:
 
     Args:
         desk: whose runs.
-        saver: writes checkpoints meanwhile.
     """
 
-    def __init__(self, desk: Desk, saver: Saver) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._saver = saver
         # tokens of a process before this one must not look like ours
         self._mark = secrets.token_hex(3)
 
@@ -44,7 +41,7 @@ class StatusBoard:
         # taken first: what changes while the rest is collected makes the next answer a full one
         sequence = self._desk.worker.sequence()
         stamp = self._desk.library.stamp(but=self._desk.worker.busy_with())
-        token = f"{self._mark}.{sequence}.{stamp}.{self._saver.sequence}.{selected}"
+        token = f"{self._mark}.{sequence}.{stamp}.{self._desk.saver.sequence}.{selected}"
         if call.query.get("since") == token:
             return {"unchanged": True, "token": token}
         now = time.time()
@@ -64,7 +61,7 @@ class StatusBoard:
             "failure": found.failure,
             "announcement": announcement(found),
             "selected": shown.id if shown is not None else "",
-            "saving": self._saver.status(),
+            "saving": self._desk.saver.status(),
             "fragments": _fragments(found, now),
             "views": _views(snapshot, entries, found, shown, stamp, now),
         }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from lib_automerge.app.preflight import check_settings, open_models
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import named
-from lib_automerge.errors import AutomergeError
+from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward import registry
@@ -80,7 +82,7 @@ def preflight(
                 check_settings(config, architectures.get(architecture))
         _payloads(config, host, checks)
         _reward(config, checks)
-        _disk(config, models, free_space, root, checks)
+        _disk(config, models, catalogue, free_space, root, checks)
     checks += [Check(Level.WARNING, "Host", text) for text in catalogue.notices()]
     return Preflight(checks=tuple(checks), architecture=architecture)
 
@@ -149,6 +151,7 @@ def _reward(config: RunConfig, checks: list[Check]) -> None:
 def _disk(
     config: RunConfig,
     models: Mapping[str, Checkpoint],
+    catalogue: Catalogue,
     free_space: int,
     root: Path,
     checks: list[Check],
@@ -158,8 +161,6 @@ def _disk(
         p.width * p.height * (len(p.seeds) or config.search.seeds_per_payload) for p in searched
     )
     needed = int(config.search.evaluations * pixels * BYTES_PER_PIXEL)
-    if config.output.checkpoint != "never" and models:
-        needed += models["a"].path.stat().st_size
     told = f"{size(free_space)} are free in {root}, the run needs at most {size(needed)}."
     if needed > free_space:
         level, told = Level.ERROR, f"{told} Free some space, or search with fewer images."
@@ -168,3 +169,21 @@ def _disk(
     else:
         level = Level.OK
     checks.append(Check(level, "Disk", told))
+    if config.output.checkpoint != "never" and models:
+        _check_checkpoint_folder(models["a"], catalogue, checks)
+
+
+def _check_checkpoint_folder(
+    model_a: Checkpoint, catalogue: Catalogue, checks: list[Check]
+) -> None:
+    """The merged checkpoint is written in the morning; that it cannot be is told in the evening."""
+    with _reported(checks, "Disk"):
+        folder = catalogue.checkpoint_folder(model_a.path)
+        advice = "Free some space there, or choose not to save a checkpoint under When finished."
+        if not os.access(folder, os.W_OK):
+            raise StorageError(f"checkpoints cannot be written to {folder}. {advice}")
+        free, needed = shutil.disk_usage(folder).free, model_a.path.stat().st_size
+        if free < needed:
+            raise StorageError(
+                f"{size(free)} are free in {folder}, the checkpoint needs {size(needed)}. {advice}"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lib_automerge.app.checks import Level, Preflight
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
+from lib_automerge.app.saver import Saver
 from lib_automerge.app.service import Service
 from lib_automerge.app.worker import Phase, Snapshot, Worker
 from lib_automerge.domain.config import RunConfig
@@ -25,6 +27,7 @@ from lib_automerge.study.payload_sets import PayloadSets
 from lib_automerge.study.store import RunManifest
 
 MAX_DRAFT = 1 << 20
+MAX_NAME_BYTES = 90
 CHECKPOINT_NAME = re.compile(r"\w[\w .,'()+-]{0,99}")
 
 
@@ -63,7 +66,9 @@ class Desk:
         self.worker = worker or Worker(self.service)
         self.library = Library(catalogue.data / "runs")
         self.sets = PayloadSets(catalogue.data / "payloads")
+        self.saver = Saver()
         self._host = host
+        self._writing = threading.Lock()
         self._draft = catalogue.data / "draft.json"
 
     # --- before a run ---------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class Desk:
 
     def forecast(self, config: RunConfig) -> Forecast:
         """How long a configuration takes, by the pace of the latest run on this host."""
-        for entry in self.library.entries()[:20]:
+        for entry in self.entries()[:20]:
             if entry.manifest is None or entry.state is None:
                 continue
             if entry.manifest.config.generator.name != config.generator.name:
@@ -114,9 +119,10 @@ class Desk:
             )
         partial = self._draft.with_name(".draft.json.partial")
         try:
-            self._draft.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(self._draft)
+            with self._writing:  # two pages may be open
+                self._draft.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(data)
+                partial.replace(self._draft)
         except OSError as error:
             raise StorageError(f"cannot write {self._draft}: {error.strerror}.") from error
 
@@ -188,22 +194,6 @@ class Desk:
         if seen.phase is Phase.IDLE or seen.folder is None or seen.state is None:
             return self.library.entries()
         return self.library.entries({seen.folder: seen.state})
-
-    def latest(self) -> Entry | None:
-        """The newest run that can be shown."""
-        return next((e for e in self.entries() if e.manifest is not None), None)
-
-    def interrupted(self) -> list[Entry]:
-        """Runs that were neither finished nor ended by the user, and that nobody works on."""
-        busy = self.worker.busy_with()
-        return [
-            entry
-            for entry in self.entries()
-            if entry.state is not None
-            and entry.state.status in (Status.STARTING, Status.UNFINISHED)
-            and entry.folder.path != busy
-            and not entry.folder.running()
-        ]
 
     def image(self, run: str, evaluation: int, stage: Stage, job: int) -> Path:
         """The file of an image that the run's journal names.
@@ -299,10 +289,13 @@ class Desk:
 
 def _default_name(run: str, recipe: Recipe) -> str:
     models = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
-    return f"{checkpoint_name(run, models)}-e{recipe.provenance['evaluation']}"
+    return checkpoint_name(run, models, f"-e{recipe.provenance['evaluation']}")
 
 
-def checkpoint_name(run: str, models: Sequence[str]) -> str:
-    """`A-B-automerge-k3fa`, of characters that every file system takes."""
-    joined = "-".join([*(model[:30] for model in models), "automerge", run.rpartition("-")[2]])
-    return re.sub(r"[^\w.+-]+", "_", joined)[:100]
+def checkpoint_name(run: str, models: Sequence[str], ending: str = "") -> str:
+    """`A-B-automerge-k3fa`, of characters that every file system takes, and not too long."""
+    suffix = f"-automerge-{run.rpartition('-')[2]}{ending}"
+    joined = re.sub(r"[^\w.+-]+", "_", "-".join(models)).lstrip("+-.") or "merge"
+    # file systems count bytes, and other letters than ours take up to four
+    room = MAX_NAME_BYTES - len(suffix)
+    return joined.encode()[:room].decode(errors="ignore") + suffix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe, recipe_json
 from lib_automerge.domain.run import BASELINES, Origin, RunState, Scored
 from lib_automerge.errors import ModelError, StorageError
-from lib_automerge.generate.base import Generator
+from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.study.store import RunFolder, pixel_digest
@@ -76,13 +77,16 @@ def save_checkpoint(
     own = folder.path / f"merged-e{recipe.provenance['evaluation']:04d}.safetensors"
     path = own if config.output.path is None else Path(config.output.path)
     if not path.exists():
+        # what a killed process left; this one holds the run, so nobody else writes the file
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
         write_merge(recipe, models, path, dtype=config.output.dtype)
-        copy_host_config(models["a"].path, path)
     elif not _holds(path, recipe):
         raise StorageError(
             f"another file has the name of the merged checkpoint: {path}. Move it away and "
             "resume the run."
         )
+    copy_host_config(models["a"].path, path)
     return path
 
 
@@ -113,14 +117,18 @@ def _holds(path: Path, recipe: Recipe) -> bool:
 
 
 def reproduced(
-    path: Path, generator: Generator, batch: Sequence[ImageJob], scored: Mapping[int, Scored]
+    path: Path,
+    generator: Generator,
+    batch: Sequence[ImageJob],
+    scored: Mapping[int, Scored],
+    stop: StopFlag,
 ) -> int:
     """How many of the batch's scored images a saved checkpoint gives again, bit for bit."""
     with (
         open_checkpoint(path) as checkpoint,
-        generator.open({"a": checkpoint}) as session,
+        generator.open({"a": checkpoint}, stop) as session,
     ):
-        images = list(session.images(batch, lambda: False))
+        images = list(session.images(batch, stop))
     return sum(pixel_digest(image) == scored[job.number].digest for job, image in images)
 
 

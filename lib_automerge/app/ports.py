@@ -97,8 +97,12 @@ class Catalogue(Protocol):
         """Folders of wildcard files, the user's first; may not exist."""
         ...
 
+    def refresh(self) -> None:
+        """Look for checkpoints again; may take a moment, so only when somebody asks."""
+        ...
+
     def models(self) -> list[ModelChoice]:
-        """The checkpoints, read afresh from their folders."""
+        """The checkpoints, as they were found last."""
         ...
 
     def loaded_model(self) -> str | None:

@@ -109,7 +109,11 @@ def _check_output(config: RunConfig) -> None:
     if config.output.path is None or config.output.checkpoint == "never":
         return
     path = Path(config.output.path)
-    if path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise ConfigError(f"output.path cannot be used: {path}: {error.strerror}.") from error
+    if exists:
         raise ConfigError(
             f"output.path exists already: {path}. Choose another name or move it away."
         )

@@ -22,6 +22,7 @@ from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.record import Record
 from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
     Activity,
@@ -46,7 +47,14 @@ from lib_automerge.domain.run import (
     Warned,
     best,
 )
-from lib_automerge.errors import AutomergeError, GenerationError, RunFailedError, StorageError
+from lib_automerge.errors import (
+    AutomergeError,
+    GenerationError,
+    HostError,
+    ModelError,
+    RunFailedError,
+    StorageError,
+)
 from lib_automerge.generate.base import Generator, PauseRequested
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward.base import Reward
@@ -335,7 +343,6 @@ class Runner:
         until_broken: bool = True,
     ) -> Scores:
         scores = self._score(scorer, evaluation, stage, jobs, until_broken=until_broken)
-        self._between(scorer)
         done = (stage, evaluation.number) in self.state.stages
         by_payload = scores.by_payload()
         if not done and by_payload and not (until_broken and scores.broken):
@@ -350,6 +357,7 @@ class Runner:
                     seconds=scores.seconds,
                 )
             )
+        self._between(scorer)
         return scores
 
     # --- the end ----------------------------------------------------------------------------
@@ -365,8 +373,7 @@ class Runner:
         found = bool(verdict.comparisons) and self.state.saved is None
         self._record.tell(Activity.SAVING)
         if found and (wanted == "always" or (wanted == "gain" and verdict.gain)):
-            path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
-            self._record.add(self._saved(path, verdict))
+            self._save(recipe, verdict)
         self._record.add(Finished(reason=ended.reason, seconds=self._seconds()))
 
     def _seconds(self) -> Timing:
@@ -377,11 +384,39 @@ class Runner:
         seconds = {name: sum(part.get(name, 0.0) for part in parts) for name in names}
         return {**seconds, "load": self._loading_s}
 
+    def _save(self, recipe: Recipe, verdict: Verdict) -> None:
+        """Write the checkpoint and prove it; what fails here must not undo a proved result."""
+        try:
+            path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
+        except StorageError as error:
+            self._warn(
+                f"The result is proved, but its checkpoint could not be saved: {error} It can be "
+                "saved at any time, from the results or with the recipe."
+            )
+            return
+        try:
+            self._record.add(self._saved(path, verdict))
+        except (GenerationError, HostError, ModelError) as error:
+            self._warn(f"The checkpoint {path} is saved, but could not be checked: {error}")
+            self._record.add(self._as_saved(path, 0, 0))
+
+    def _as_saved(self, path: Path, checked: int, reproduced: int) -> Saved:
+        inside = path.parent == self._run.folder.path
+        return Saved(
+            file=path.name if inside else str(path),
+            sha256=outcome.sha256(path),
+            checked=checked,
+            reproduced=reproduced,
+        )
+
     def _saved(self, path: Path, verdict: Verdict) -> Saved:
         """Load the saved checkpoint afresh and make the first batch of the verdict again."""
         batch = batches_of(self._plan.proof_jobs()[0])[0]
         scored = self.state.scores[Stage.VERDICT, verdict.winner]
-        reproduced = outcome.reproduced(path, self._generator, batch, scored)
+        stop = self._controls.stop
+        reproduced = outcome.reproduced(path, self._generator, batch, scored, stop)
+        if stop():
+            raise StopRequested
         if reproduced < len(batch):
             message = (
                 f"the saved checkpoint gave {reproduced} of {len(batch)} scored images again bit "
@@ -394,12 +429,7 @@ class Runner:
                 "change last bits: compare them by eye."
             )
             self._record.add(Warned(message=message))
-        return Saved(
-            file=path.name if path.parent == self._run.folder.path else str(path),
-            sha256=outcome.sha256(path),
-            checked=len(batch),
-            reproduced=reproduced,
-        )
+        return self._as_saved(path, len(batch), reproduced)
 
     # --- helpers ----------------------------------------------------------------------------
 

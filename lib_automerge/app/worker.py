@@ -18,7 +18,7 @@ import msgspec
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import Activity, AnyEvent, RunState
+from lib_automerge.domain.run import Activity, AnyEvent, RunState, Status
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError, RunFailedError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `sequence` grows with every change. `folder` is the run in hand or, when idle, the one before;
     `state` is a copy of what is known of it (None before its first event), `activity` what it does
-    right now. `failure` says why the last run could not start.
+    right now. `failure` says why the last run could not start, or could not write why it ended.
     """
 
     sequence: int
@@ -174,8 +174,10 @@ class Worker:
         try:
             with self._around():
                 work(controls, self._listen)
-        except RunFailedError:
-            pass  # the journal says it, and so do all views of the run
+        except RunFailedError as error:
+            # the journal says it, and so do all views of the run, if it could still be written
+            told = self._state is not None and self._state.status is Status.FAILED
+            failure = "" if told else str(error)
         except KeyboardInterrupt:
             log.info("the run was stopped before it began")
         except AutomergeError as error:

@@ -41,6 +41,7 @@ LITTLE_MEMORY = 1 << 30
 """Free video memory (bytes) below which a run is likely to fail."""
 MANY = 40
 """Names that are too many to list in a sentence."""
+CHECKPOINT_OPTION = "sd_model_checkpoint"
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)")
 
 
@@ -111,16 +112,26 @@ class A1111Host:
         """A registered reward; see `app.ports.Host`."""
         return reward.create(config.name, **config.options)
 
-    def models(self) -> list[ModelChoice]:
-        """The checkpoints; read afresh unless the WebUI is working, which needs the list to last.
+    def refresh(self) -> None:
+        """Look again, unless the WebUI is working, which needs the list to last.
 
-        See `app.ports.Catalogue`.
+        Started with `--ckpt`, the WebUI selects that file again whenever it looks.
         """
-        if call_queue.queue_lock.acquire(blocking=False):
-            try:
-                shared.refresh_checkpoints()
-            finally:
-                call_queue.queue_lock.release()
+        if not call_queue.queue_lock.acquire(blocking=False):
+            return
+        options = shared.opts.data
+        chosen = options.get(CHECKPOINT_OPTION)
+        try:
+            shared.refresh_checkpoints()
+        finally:
+            if chosen is None:
+                options.pop(CHECKPOINT_OPTION, None)
+            else:
+                options[CHECKPOINT_OPTION] = chosen
+            call_queue.queue_lock.release()
+
+    def models(self) -> list[ModelChoice]:
+        """See `app.ports.Catalogue`."""
         return [
             ModelChoice(info.title, str(Path(info.filename).absolute()))
             for info in list(sd_models.checkpoints_list.values())

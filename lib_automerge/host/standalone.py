@@ -11,7 +11,7 @@ from lib_automerge import reward
 from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
 from lib_automerge.domain.payload import Payload
-from lib_automerge.errors import ConfigError, unknown_name
+from lib_automerge.errors import ConfigError, StorageError, unknown_name
 from lib_automerge.generate import samplers
 from lib_automerge.generate.base import Generator
 from lib_automerge.generate.devices import choose_device, device_memory
@@ -77,6 +77,9 @@ class StandaloneCatalogue:
         """See `app.ports.Catalogue`."""
         return (self.data / "wildcards",)
 
+    def refresh(self) -> None:
+        """Nothing to do: `models` looks every time; see `app.ports.Catalogue`."""
+
     def models(self) -> list[ModelChoice]:
         """The checkpoints by their path below their folder, with the folder where that is taken."""
         found: dict[Path, str] = {}
@@ -95,7 +98,12 @@ class StandaloneCatalogue:
         """Beside the model if it is in a folder of the user's; see `app.ports.Catalogue`."""
         if any(model_a.is_relative_to(folder) for folder in self._folders):
             return model_a.parent
-        self._merged.mkdir(parents=True, exist_ok=True)
+        try:
+            self._merged.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the folder {self._merged}: {error.strerror}."
+            ) from error
         return self._merged
 
     def loaded_model(self) -> str | None:

@@ -73,10 +73,10 @@ class WebUIGenerator:
             PauseRequested: `stop` said so while others had the WebUI.
             HostError: the WebUI does not load A, or does not do as it is told (`self_check`).
         """
+        session = WebUISession(self._host, models, self._placement)
+        threads = torch.get_num_threads()
         if not self._host.reserve(stop):
             raise PauseRequested("You stopped the run while it waited for the WebUI's queue.")
-        threads = torch.get_num_threads()
-        session = WebUISession(self._host, models, self._placement)
         try:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)

@@ -208,3 +208,22 @@ def test_a_run_without_scores_has_nothing_to_save(desk, client) -> None:
     answer = client.post(f"{ROOT}/runs/{empty}/save", json={})
     assert answer.status_code == 400
     assert "no finished evaluation" in answer.json()["error"]
+
+
+def test_a_request_chooses_no_files(desk, client) -> None:
+    """Neither where a checkpoint is written, nor what is opened as weights of a reward."""
+    base = {
+        "models": {"a": "a.safetensors", "b": "b.safetensors"},
+        "payloads": [{"prompt": "a cat"}],
+    }
+    secret = desk.catalogue.data.parent / "secret.pt"
+    secret.write_bytes(b"x")
+    for extra, words in (
+        ({"output": {"checkpoint": "always", "path": "/tmp/evil.safetensors"}}, "output.path"),
+        ({"reward": {"name": "image_reward", "options": {"weights": str(secret)}}}, "weights"),
+        ({"reward": {"name": "demo", "options": {"weights": "/etc/passwd"}}}, "weights"),
+    ):
+        for path in ("runs", "preflight"):
+            answer = client.post(f"{ROOT}/{path}", json=base | extra)
+            assert answer.status_code == 400
+            assert words in answer.json()["error"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,10 @@ import msgspec
 import pytest
 
 from lib_automerge.app.checks import Level, Preflight
-from lib_automerge.app.desk import Desk
+from lib_automerge.app.desk import CHECKPOINT_NAME, Desk, checkpoint_name
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
-from lib_automerge.domain.config import RewardConfig, RunConfig
+from lib_automerge.domain.config import OutputConfig, RewardConfig, RunConfig
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.run import Scored, Stage
 from lib_automerge.errors import BusyError, ConfigError, RewardError, StorageError
@@ -176,7 +177,6 @@ def test_a_run_can_be_opened_while_it_goes_on_and_afterwards(
     assert opened.live
     assert opened.status == "running"
     assert len(opened.state.history) == 3
-    assert desk.interrupted() == []
     with pytest.raises(BusyError):
         desk.start(tiny_config(models))
     with pytest.raises(StorageError, match="in progress"):
@@ -198,13 +198,12 @@ def test_a_run_whose_process_died_is_interrupted_and_goes_on_with_one_call(
     Service(FakeHost()).start(tiny_config(models), folder, controls=controls)
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))  # as kill -9 leaves it
-    (entry,) = desk.interrupted()
+    (entry,) = desk.entries()
     assert entry.id == "20260101-abcd"
     assert desk.open(entry.id).status == "interrupted"
     desk.resume(entry.id)
     assert desk.worker.wait(LONG_S)
     assert desk.open(entry.id).status == "finished"
-    assert desk.interrupted() == []
 
 
 def test_images_are_found_in_the_journal_only(desk: Desk, models: Mapping[str, str]) -> None:
@@ -303,3 +302,31 @@ def test_a_checkpoint_that_could_not_be_written_is_told_before_the_night(
         with pytest.raises(ConfigError, match=words):
             Service(host).start(msgspec.structs.replace(config, output=output), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_folder_that_is_full_is_told_before_the_night(
+    desk: Desk, models: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("lib_automerge.app.checks.shutil.disk_usage", lambda path: usage)
+    found = desk.preflight(tiny_config(models))
+    assert "the checkpoint needs" in errors(found)
+    never = msgspec.structs.replace(tiny_config(models), output=OutputConfig())
+    assert "the checkpoint needs" not in errors(desk.preflight(never))
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        ["a", "b"],
+        ["x" * 60, "y" * 60, "z" * 60],
+        ["\u6a21" * 40, "\u578b" * 40],
+        ["+plus", "-minus"],
+        ["...", "b"],
+    ],
+)
+def test_proposed_names_are_valid_and_tell_the_run(models: list[str]) -> None:
+    name = checkpoint_name("20261123-k3fa", models, "-e0012")
+    assert CHECKPOINT_NAME.fullmatch(name)
+    assert name.endswith("-automerge-k3fa-e0012")
+    assert len(name.encode()) <= 100

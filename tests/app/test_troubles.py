@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,10 +14,16 @@ import pytest
 import torch
 
 from lib_automerge.app.service import Service
-from lib_automerge.domain.config import OutputConfig, VerdictConfig
+from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.run import Origin, Stage, Status
-from lib_automerge.errors import ConfigError, ModelError, RewardError, RunFailedError
+from lib_automerge.errors import (
+    ConfigError,
+    GenerationError,
+    ModelError,
+    RewardError,
+    RunFailedError,
+)
 from lib_automerge.study.store import RunFolder
 from tests.checkpoints import write_tiny
 from tests.fake_host import BrightnessReward, FakeHost, tiny_config
@@ -236,3 +242,71 @@ def test_infinite_scores_are_an_error(
     with pytest.raises(RunFailedError, match="gave inf for"):
         Service(host).start(tiny_config(models), folder)
     assert not RunFolder(folder).state().scores.get((Stage.SEARCH, 1))
+
+
+def gain_config(models: Mapping[str, str], path: Path) -> RunConfig:
+    config = tiny_config(models)
+    output = msgspec.structs.replace(config.output, checkpoint="always", path=str(path))
+    return msgspec.structs.replace(config, output=output)
+
+
+def test_a_checkpoint_that_cannot_be_saved_does_not_undo_a_proved_result(
+    host: FakeHost, models: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+
+    def take_away(jobs: Sequence[ImageJob]) -> None:
+        if len(host.batches) == 20 and target.is_dir():
+            target.rmdir()
+
+    host.before_batch = take_away
+    state = Service(host).start(gain_config(models, target / "m.safetensors"), folder)
+    assert state.status is Status.FINISHED
+    assert state.verdict is not None
+    assert state.saved is None
+    assert any("could not be saved: there is no folder" in text for text in state.warnings)
+
+
+def test_a_checkpoint_that_cannot_be_checked_is_kept_and_said(
+    host: FakeHost, models: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+
+    def fail(jobs: Sequence[ImageJob]) -> None:
+        if path.exists():
+            raise GenerationError("out of memory with a single image of 64x64.")
+
+    host.before_batch = fail
+    state = Service(host).start(gain_config(models, path), folder)
+    assert state.status is Status.FINISHED
+    assert state.saved is not None
+    assert (state.saved.checked, state.saved.reproduced) == (0, 0)
+    assert any("could not be checked: out of memory" in text for text in state.warnings)
+
+
+def test_what_a_crash_left_of_a_checkpoint_is_finished_by_resuming(
+    host: FakeHost, models: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    mine = {
+        r: str(write_tiny(tmp_path / f"{r}.safetensors", "sd1", seed=s)) for s, r in enumerate("ab")
+    }
+    (tmp_path / "a.yaml").write_text("model: of a")
+    path = tmp_path / "m[1].safetensors"
+    Service(host).start(gain_config(mine, path), folder)
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    kept = next(n for n, line in enumerate(lines) if b'"event":"saved"' in line)
+    journal.write_bytes(b"".join(lines[:kept]))
+    # killed between the file and its YAML
+    path.with_suffix(".yaml").unlink()
+    assert Service(FakeHost()).resume(folder).status is Status.FINISHED
+    assert path.with_suffix(".yaml").read_text() == "model: of a"
+    # killed in the middle of the file
+    journal.write_bytes(b"".join(lines[:kept]))
+    path.unlink()
+    half = tmp_path / ".m[1].safetensors.4242.partial"
+    half.write_bytes(b"half")
+    assert Service(FakeHost()).resume(folder).saved is not None
+    assert path.is_file()
+    assert not half.exists()

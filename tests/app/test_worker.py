@@ -14,6 +14,7 @@ from lib_automerge.app.worker import Phase, Worker
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Activity, Status
 from lib_automerge.errors import BusyError, ConfigError
+from lib_automerge.study.journal import Journal
 from lib_automerge.study.store import RunFolder
 from tests.fake_host import FakeHost, tiny_config
 
@@ -212,3 +213,23 @@ def test_what_surrounds_a_run_is_left_in_its_thread(
     worker.start(tiny_config(models), folder)
     assert worker.wait(LONG_S)
     assert seen == [("in", "automerge-run"), ("out", "automerge-run")]
+
+
+def test_a_journal_that_cannot_be_written_is_told_by_the_worker(
+    host: FakeHost,
+    worker: Worker,
+    models: Mapping[str, str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Journal._write
+
+    def full(self: Journal, data: bytes, *, durable: bool = True) -> None:
+        if len(host.batches) > 8:
+            raise OSError(28, "No space left on device")
+        real(self, data, durable=durable)
+
+    monkeypatch.setattr(Journal, "_write", full)
+    worker.start(tiny_config(models), folder)
+    assert worker.wait(LONG_S)
+    assert "No space left on device" in worker.snapshot().failure

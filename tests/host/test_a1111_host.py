@@ -89,7 +89,9 @@ def test_models_are_read_afresh_unless_the_webui_works(
     new = webui.models / "new.safetensors"
     new.write_bytes(tiny_files["a.safetensors"].read_bytes())
     with webui.call_queue.queue_lock:
-        assert len(host.models()) == 3
+        host.refresh()
+    assert len(host.models()) == 3
+    host.refresh()
     found = host.models()
     assert new in [Path(choice.path) for choice in found]
     assert len({choice.title for choice in found}) == 4
@@ -126,3 +128,23 @@ def test_memory_is_that_of_the_graphics_card(host: Any, monkeypatch: pytest.Monk
     ]
     monkeypatch.setattr(host, "device_memory", lambda: (1_000_000_000, 8_000_000_000))
     assert host.notices() == []
+
+
+@pytest.mark.parametrize("chosen", ["b.safetensors", None])
+def test_looking_for_models_leaves_the_users_choice(
+    host: Any, webui: FakeHost, monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    """Started with --ckpt, the WebUI selects that file whenever it lists checkpoints."""
+    options = webui.shared.opts.data
+    options.pop("sd_model_checkpoint", None)
+    if chosen is not None:
+        options["sd_model_checkpoint"] = chosen
+
+    def look() -> None:
+        options["sd_model_checkpoint"] = "a.safetensors"
+
+    monkeypatch.setattr(webui.shared, "refresh_checkpoints", look)
+    host.refresh()
+    assert options.get("sd_model_checkpoint") == chosen
+    assert webui.call_queue.queue_lock.acquire(blocking=False)
+    webui.call_queue.queue_lock.release()

@@ -24,6 +24,9 @@ class FakeCatalogue:
         self.loaded: str | None = None
         self._models = models
 
+    def refresh(self) -> None:
+        pass
+
     def models(self) -> list[ModelChoice]:
         return [ModelChoice(p.name, str(p)) for p in sorted(self._models.glob("*.safetensors"))]
 

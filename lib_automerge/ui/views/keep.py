@@ -92,7 +92,7 @@ def _option(found: Findings, evaluation: Evaluation) -> str:
 
 def _default_name(opened: Opened, evaluation: int | None) -> str:
     models = [Path(ref.path).stem for _, ref in sorted(opened.manifest.models.items())]
-    return f"{checkpoint_name(opened.id, models)}-e{evaluation or ''}"
+    return checkpoint_name(opened.id, models, "" if evaluation is None else f"-e{evaluation}")
 
 
 def _field(name: str, control: Markup) -> Markup:
