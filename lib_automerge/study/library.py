@@ -18,7 +18,7 @@ import msgspec
 
 from lib_automerge.domain.run import RunState
 from lib_automerge.errors import StorageError
-from lib_automerge.study.store import RunFolder, RunManifest, list_runs
+from lib_automerge.study.store import RunFolder, RunManifest, list_runs, nearest
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """No characters that are mistaken for each other when an id is read aloud."""
@@ -67,29 +67,32 @@ class Library:
                 return path
 
     def entries(self, known: Mapping[Path, RunState] | None = None) -> list[Entry]:
-        """All runs, the newest first; `known` are states whose journals need not be read again."""
-        if not self.root.is_dir():
-            return []
+        """All runs, the newest first; `known` are states whose journals need not be read again.
+
+        Raises:
+            StorageError: the folder that holds the runs cannot be listed.
+        """
         states = known or {}
-        folders = [f for f in list_runs(self.root) if f.path != self.root]
-        found = [self._entry(folder, states.get(folder.path)) for folder in folders]
+        found = [self._entry(folder, states.get(folder.path)) for folder in self._folders()]
         return sorted(found, key=_begun, reverse=True)
 
     def stamp(self, but: Path | None = None) -> str:
-        """Changes with every run that is added, removed, renamed or written to, except `but`."""
-        folders = list_runs(self.root) if self.root.is_dir() else []
-        stamps = [(f.path.name, f.path != but and f.stamp(), _label(f)) for f in folders]
+        """Changes with every run that is added, removed, renamed or written to, except `but`.
+
+        Raises:
+            StorageError: the folder that holds the runs cannot be listed.
+        """
+        stamps = [(f.path.name, f.path != but and f.stamp(), _label(f)) for f in self._folders()]
         return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
 
     def find(self, run: str, state: RunState | None = None) -> Entry:
         """The run with this id; with its state given, its journal is not read again.
 
         Raises:
-            StorageError: there is none.
+            StorageError: there is none, or the folder that holds the runs cannot be listed.
         """
-        folders = list_runs(self.root) if self.root.is_dir() else []
-        for folder in folders:
-            if folder.path.name == run and folder.path != self.root:
+        for folder in self._folders():
+            if folder.path.name == run:
                 return self._entry(folder, state)
         raise StorageError(f"there is no run {run!r}. It may have been moved to the trash.")
 
@@ -155,9 +158,27 @@ class Library:
         return target
 
     def free_space(self) -> int:
-        """Free bytes on the disk that holds the runs."""
-        place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
-        return shutil.disk_usage(place).free
+        """Free bytes on the disk that holds the runs.
+
+        Raises:
+            StorageError: the disk is not there or does not tell.
+        """
+        place = nearest(self.root)
+        try:
+            return shutil.disk_usage(place).free
+        except OSError as error:
+            raise StorageError(
+                f"cannot tell how much space is free in {place}: {error.strerror}. Check that "
+                "its drive is connected."
+            ) from error
+
+    def _folders(self) -> list[RunFolder]:
+        try:
+            exists = self.root.exists()
+        except OSError:
+            # listing it tells what is wrong
+            exists = True
+        return [f for f in list_runs(self.root) if f.path != self.root] if exists else []
 
     def _entry(self, folder: RunFolder, state: RunState | None) -> Entry:
         if state is not None:

@@ -240,9 +240,10 @@ class OwnedRun:
 
 def check_new(path: Path) -> None:
     """Raise StorageError unless a new run could be made in this folder."""
-    if path.exists() and not path.is_dir():
-        raise StorageError(f"{path} is a file, not a folder. Choose another output folder.")
+    parent = nearest(path)
     try:
+        if path.exists() and not path.is_dir():
+            raise StorageError(f"{path} is a file, not a folder. Choose another output folder.")
         empty = not path.is_dir() or not any(path.iterdir())
     except OSError as error:
         raise StorageError(
@@ -252,19 +253,57 @@ def check_new(path: Path) -> None:
         raise StorageError(
             f"the output folder is not empty: {path}. Choose another one, or resume the run in it."
         )
-    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
         raise StorageError(
             f"cannot write in {parent}: it is read-only. Choose another output folder."
         )
 
 
+def nearest(path: Path) -> Path:
+    """The path itself if something is there, or else the nearest of its parents that exists.
+
+    Raises:
+        StorageError: none exists, as on a drive that is gone, or it cannot be looked at.
+    """
+    try:
+        found = next((p for p in (path, *path.absolute().parents) if p.exists()), None)
+    except OSError as error:
+        raise StorageError(
+            f"cannot look into {path}: {error.strerror}. Check the folder's permissions."
+        ) from error
+    if found is None:
+        raise StorageError(
+            f"the drive of {path} is not there. Connect it, or choose another folder."
+        )
+    return found
+
+
 def list_runs(root: Path) -> list[RunFolder]:
-    """The runs in a folder, oldest first; the folder may be a run itself."""
-    if not root.is_dir():
-        raise StorageError(f"there is no folder {root}. Give the folder that holds your runs.")
-    found = [root, *sorted(root.iterdir())]
-    return [RunFolder(path) for path in found if (path / "run.json").is_file()]
+    """The runs in a folder, oldest first; the folder may be a run itself.
+
+    Entries that may not be looked into are left out.
+
+    Raises:
+        StorageError: the folder does not exist or cannot be listed.
+    """
+    try:
+        if not root.is_dir():
+            raise StorageError(f"there is no folder {root}. Give the folder that holds your runs.")
+        found = [root, *sorted(root.iterdir())]
+    except OSError as error:
+        raise StorageError(
+            f"cannot list the runs in {root}: {error.strerror}. Check the folder's permissions "
+            "and that its drive is connected."
+        ) from error
+    return [RunFolder(path) for path in found if _holds_run(path)]
+
+
+def _holds_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").is_file()
+    except OSError:
+        # one folder of somebody else's must not hide all the others
+        return False
 
 
 def pixel_digest(image: Image) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -100,3 +101,32 @@ def test_an_export_holds_the_run_but_no_checkpoint(library: Library, tmp_path: P
     assert not any(name.endswith((".safetensors", ".lock")) for name in names)
     with pytest.raises(StorageError):
         library.export("20260101-aaaa", tmp_path / "no" / "run.zip")
+
+
+def test_a_folder_of_runs_that_cannot_be_listed_is_told(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(StorageError, match="cannot list the runs in"):
+        library.entries()
+    with pytest.raises(StorageError, match="cannot list the runs in"):
+        library.stamp()
+
+
+def test_free_space_of_a_drive_that_is_gone_is_told(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert library.free_space() > 0
+
+    def gone(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    with pytest.raises(StorageError, match="Input/output error"):
+        library.free_space()
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(StorageError, match=r"the drive of .* is not there"):
+        library.free_space()
