@@ -7,11 +7,13 @@ never become part of a path.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import time
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -48,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Library:
-    """The runs below a folder. Folding a journal is remembered until the file changes.
+    """The runs below a folder. Folding a journal is remembered until its files change.
 
     Args:
         root: holds a folder for each run, and `trash`; made when the first run is.
@@ -73,7 +75,10 @@ class Library:
             StorageError: the folder that holds the runs cannot be listed.
         """
         states = known or {}
-        found = [self._entry(folder, states.get(folder.path)) for folder in self._folders()]
+        folders = self._folders()
+        for gone in set(self._known).difference(f.path for f in folders):
+            self._known.pop(gone, None)
+        found = [self._entry(folder, states.get(folder.path)) for folder in folders]
         return sorted(found, key=_begun, reverse=True)
 
     def stamp(self, but: Path | None = None) -> str:
@@ -97,8 +102,13 @@ class Library:
         raise StorageError(f"there is no run {run!r}. It may have been moved to the trash.")
 
     def size(self, entry: Entry) -> int:
-        """Bytes on disk."""
-        return sum(p.stat().st_size for p in entry.folder.path.rglob("*") if p.is_file())
+        """Bytes on disk; files that vanish meanwhile do not count."""
+        total = 0
+        for folder, _, names in os.walk(entry.folder.path):
+            for name in names:
+                with suppress(OSError):
+                    total += Path(folder, name).stat().st_size
+        return total
 
     def rename(self, run: str, name: str) -> None:
         """Give a run another name; its id and its files stay.
@@ -146,12 +156,16 @@ class Library:
         entry = self.find(run)
         root = entry.folder.path
         try:
-            with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            # a zip knows no time before 1980; such files get that year
+            with zipfile.ZipFile(
+                target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
+            ) as archive:
                 for path in sorted(root.rglob("*")):
                     if path.is_file() and not path.name.endswith(LEFT_OUT):
                         archive.write(path, Path(run) / path.relative_to(root))
         except OSError as error:
-            target.unlink(missing_ok=True)
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
             raise StorageError(
                 f"cannot write {target}: {error.strerror}. Free some space."
             ) from error
@@ -188,7 +202,9 @@ class Library:
         if known is not None and known[0] == stamp:
             return known[1]
         entry = _read(folder, None)
-        self._known[folder.path] = (stamp, entry)
+        # what is wrong with a damaged run may be mended without a trace in its files
+        if not entry.problem:
+            self._known[folder.path] = (stamp, entry)
         return entry
 
 

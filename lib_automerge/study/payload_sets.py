@@ -15,6 +15,7 @@ import msgspec
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.study.store import replace_file
 
 DEMO = "Demo (64)"
 """The set of the built-in demo's prompts, which are small pictures of 64 pixels."""
@@ -82,11 +83,9 @@ class PayloadSets:
             )
         found = msgspec.structs.replace(found, name=name, payloads=named(found.payloads))
         path = self._own().get(name) or self._free(name)
-        partial = path.with_name(f".{path.name}.partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-            partial.replace(path)
+            replace_file(path, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         except OSError as error:
             raise StorageError(
                 f"cannot write {path}: {error.strerror}. Check the folder's permissions and free "
@@ -99,13 +98,20 @@ class PayloadSets:
 
         Raises:
             ConfigError: the user has no such set.
+            StorageError: the file cannot be renamed.
         """
         path = self._own().get(name)
         if path is None:
             raise ConfigError(
                 f"you have no payload set {name!r}. Sets that come with Automerge stay."
             )
-        path.replace(path.with_suffix(".deleted"))
+        try:
+            path.replace(path.with_suffix(".deleted"))
+        except OSError as error:
+            raise StorageError(
+                f"cannot rename {path}: {error.strerror}. Close programs that have it open and "
+                "check the folder's permissions."
+            ) from error
 
     def _own(self) -> dict[str, Path]:
         found: dict[str, Path] = {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +23,8 @@ from lib_automerge.study.journal import Journal, read_events
 LOCK_WAIT_S = 2.0
 """A status query holds the lock for a moment; a starting run waits this long for it."""
 
+_PROBE = threading.Lock()
+"""Held while asking for a run's lock: two threads that ask at once would find each other."""
 
 TINY = 128 * 128
 """Up to so many pixels, deflating a picture takes longer than everything else about saving it."""
@@ -129,12 +133,15 @@ class RunFolder:
         return RunState(self.events())
 
     def stamp(self) -> tuple[int, int]:
-        """Changes whenever the journal does: its size in bytes and its time (ns)."""
-        try:
-            found = self._journal.stat()
-        except OSError:
-            return 0, 0
-        return found.st_size, found.st_mtime_ns
+        """Changes whenever `run.json` or the journal does: sums of their sizes and times (ns)."""
+        size, time = 0, 0
+        for path in (self._manifest, self._journal):
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            size, time = size + found.st_size, time + found.st_mtime_ns
+        return size, time
 
     def created(self) -> float:
         """When `run.json` was written, in seconds since the epoch; 0 if that is unknown."""
@@ -147,7 +154,7 @@ class RunFolder:
         """Whether some process works on the run now."""
         lock = filelock.FileLock(self.path / "run.lock", timeout=0)
         try:
-            with lock:
+            with _PROBE, lock:
                 return False
         except filelock.Timeout:
             return True
@@ -169,15 +176,9 @@ class RunFolder:
             StorageError: it could not be written; the old file is still there.
         """
         path = self.path / name
-        partial = path.with_name(f".{name}.partial")
         try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            replace_file(path, data)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
         return path
 
@@ -217,9 +218,10 @@ class OwnedRun:
         except OSError as error:
             raise _cannot_write(self.folder.path / "run.lock", error) from error
         try:
-            # a killed process may have left half-written files; nobody else can be writing now
+            # a killed process may have left half-written files
             for partial in self.folder.path.glob(".*.partial"):
-                partial.unlink()
+                with suppress(OSError):
+                    partial.unlink()
             self.journal = Journal(self._path, self._clock)
         except BaseException:
             self._lock.release()
@@ -304,6 +306,27 @@ def _holds_run(path: Path) -> bool:
     except OSError:
         # one folder of somebody else's must not hide all the others
         return False
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file in one step: its readers see the old or the new whole.
+
+    Raises:
+        OSError: it could not be written; the old file is still there.
+    """
+    # a name for each writer, so that two at once do not move each other's file away
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f".{path.name}.{writer}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def pixel_digest(image: Image) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zipfile
@@ -130,3 +131,63 @@ def test_free_space_of_a_drive_that_is_gone_is_told(
     monkeypatch.setattr(Path, "exists", lambda path: False)
     with pytest.raises(StorageError, match=r"the drive of .* is not there"):
         library.free_space()
+
+
+def test_a_run_that_is_mended_is_read_again(library: Library) -> None:
+    run_json = library.root / "20260101-aaaa" / "run.json"
+    content, found = run_json.read_bytes(), run_json.stat()
+    stamp = library.stamp()
+    run_json.write_bytes(b"{" + b" " * (len(content) - 1))
+    assert library.stamp() != stamp
+    assert library.find("20260101-aaaa").problem
+    # the same size and time as before
+    times = run_json.stat()
+    run_json.write_bytes(content)
+    os.utime(run_json, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not library.find("20260101-aaaa").problem
+    run_json.write_bytes(b"{")
+    os.utime(run_json, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert library.find("20260101-aaaa").problem
+
+
+def test_the_size_does_without_files_that_vanish(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = library.find("20260101-aaaa")
+    whole = library.size(entry)
+    assert whole == sum(p.stat().st_size for p in entry.folder.path.rglob("*") if p.is_file())
+    vanishing = entry.folder.path / "images" / "vanishing.png"
+    vanishing.parent.mkdir(exist_ok=True)
+    vanishing.write_bytes(b"12345")
+    (vanishing.parent / "vanished.png").symlink_to(vanishing.parent / "nothing")
+    original = Path.stat
+
+    def once(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = original(path, follow_symlinks=follow_symlinks)
+        if path == vanishing:
+            vanishing.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", once)
+    assert library.size(entry) == whole + 5
+    assert library.size(entry) == whole
+
+
+def test_runs_that_are_gone_are_forgotten(library: Library) -> None:
+    assert len(library.entries()) == 2
+    assert len(library._known) == 2
+    shutil.rmtree(library.root / "20260101-aaaa")
+    assert len(library.entries()) == 1
+    assert [path.name for path in library._known] == ["20260102-bbbb"]
+    shutil.rmtree(library.root)
+    assert library.entries() == []
+    assert not library._known
+
+
+def test_files_older_than_zip_are_exported(library: Library, tmp_path: Path) -> None:
+    os.utime(library.root / "20260101-aaaa" / "run.json", (0, 0))
+    target = library.export("20260101-aaaa", tmp_path / "run.zip")
+    assert "20260101-aaaa/run.json" in zipfile.ZipFile(target).namelist()
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write .*run\.zip"):
+        library.export("20260101-aaaa", tmp_path / "file" / "run.zip")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lib_automerge.domain.payload import Payload
-from lib_automerge.errors import ConfigError
+from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.study.payload_sets import PayloadSet, PayloadSets, read_set
 
 
@@ -94,3 +95,19 @@ def test_sets_that_come_with_automerge_can_be_used_but_not_replaced(sets: Payloa
             sets.save(a_set(name))
         with pytest.raises(ConfigError):
             sets.delete(name)
+
+
+def test_a_set_that_cannot_be_deleted_is_told_and_stays(sets: PayloadSets) -> None:
+    path = sets.save(a_set("mine"))
+    path.with_suffix(".deleted").mkdir()
+    with pytest.raises(StorageError, match=r"cannot rename .*mine\.json.*Close programs"):
+        sets.delete("mine")
+    assert "mine" in sets.names()
+
+
+def test_two_who_save_one_set_do_not_disturb_each_other(sets: PayloadSets, meeting: None) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        saved = [threads.submit(sets.save, a_set("mine", prompt)) for prompt in ("x", "y")]
+        assert [one.result().name for one in saved] == ["mine.json"] * 2
+    assert sets.get("mine").payloads[0].prompt in ("x", "y")
+    assert len(list(sets.folder.iterdir())) == 1
