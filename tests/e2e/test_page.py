@@ -272,7 +272,8 @@ def test_ctrl_c_stops_a_run_and_it_can_be_resumed(
         config,
     )
     assert "id" in answer, answer
-    page.strip.get_by_text("evaluation 2 of 100").wait_for(timeout=60_000)
+    # evaluations may be quicker than the page asks
+    page.strip.get_by_text(re.compile(r"evaluation \d+ of 100")).wait_for(timeout=60_000)
     page.close()
     code, printed = server.end()
     assert code in (0, 130), printed
