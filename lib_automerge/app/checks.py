@@ -122,13 +122,13 @@ def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:
                 f"{plural(held_out, 'held-out prompt')} for the verdict.",
             )
         )
-        if len(searched) < FEW_PROMPTS:
+        if 0 < len(searched) < FEW_PROMPTS:
             checks.append(
                 Check(
                     Level.WARNING,
                     "Payloads",
-                    f"{plural(len(searched), 'prompt')} say little about a model: the winner may "
-                    "be good at them alone. Use eight or more.",
+                    f"the search has only {plural(len(searched), 'prompt')}: the winner may be "
+                    "good at nothing else. Use eight or more.",
                 )
             )
         if not held_out:

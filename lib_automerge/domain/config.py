@@ -171,7 +171,7 @@ def check_config(config: RunConfig) -> None:
         )
     limits: tuple[tuple[str, float | None, float, float], ...] = (
         ("search.evaluations", config.search.evaluations, 4, 100_000),
-        ("search.hours", config.search.hours, 0, 10_000),
+        ("search.hours", config.search.hours, 0.01, 10_000),
         ("search.patience", config.search.patience, 1, 100_000),
         ("search.seed", config.search.seed, 0, 2**32 - 1),
         ("search.seeds_per_payload", config.search.seeds_per_payload, 1, 1000),

@@ -31,6 +31,7 @@ def demo(weights: Path | None = None) -> Reward:
         "Human preference for an image given its prompt (ImageReward v1.0, about -2 to 2); "
         "needs the file ImageReward.pt (1.8 GB)."
     ),
+    source="ImageReward.pt (1.8 GB, Apache-2.0) from https://huggingface.co/THUDM/ImageReward",
 )
 def image_reward(
     weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8

@@ -49,12 +49,16 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class RewardInfo(msgspec.Struct, frozen=True):
-    """What a user needs to know to choose a reward: its label, one sentence of help, options."""
+    """What a user needs to know to choose a reward: its label, one sentence of help, options.
+
+    `source` says where its weights come from, with size and licence; empty if it brings them.
+    """
 
     name: str
     label: str
     help: str
     options: tuple[Option, ...]
+    source: str = ""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -65,13 +69,14 @@ class _Entry(msgspec.Struct, frozen=True):
 _entries: dict[str, _Entry] = {}
 
 
-def register(name: str, *, label: str, help: str) -> Callable[[Factory], Factory]:
+def register(name: str, *, label: str, help: str, source: str = "") -> Callable[[Factory], Factory]:
     """Make a factory known as `name`.
 
     Args:
         name: Key for `create` and for run configurations.
         label: Name shown to users.
         help: One sentence: what it judges and what it needs.
+        source: Where its weights come from, with size and licence.
 
     Returns:
         A decorator that returns the factory unchanged.
@@ -83,7 +88,9 @@ def register(name: str, *, label: str, help: str) -> Callable[[Factory], Factory
         raise ConfigError(f"reward name is taken: {name!r}. Choose another name.")
 
     def decorate(factory: Factory) -> Factory:
-        info = RewardInfo(name=name, label=label, help=help, options=_options_of(name, factory))
+        info = RewardInfo(
+            name=name, label=label, help=help, options=_options_of(name, factory), source=source
+        )
         _entries[name] = _Entry(info=info, factory=factory)
         return factory
 
@@ -131,9 +138,10 @@ def readiness(name: str, options: Mapping[str, object]) -> str:
     for option in info.options:
         value = values.get(option.name)
         if isinstance(value, Path) and not value.is_file():
+            get = f"Get {info.source} and put it there" if info.source else "Put it there"
             raise RewardError(
-                f"{info.label} needs its {option.name}, and there is no file {value}. {info.help} "
-                "Put it there, or choose where it is."
+                f"{info.label} needs its {option.name}: there is no file {value}. {get}, or choose "
+                "where it is."
             )
     return f"{info.label} is ready."
 

@@ -71,6 +71,7 @@ def test_everything_wrong_is_told_at_once(
     assert "the same file" in errors(found)
     assert "empty prompt" in errors(found)
     assert "there is no file" in errors(found)
+    assert "huggingface.co/THUDM/ImageReward" in errors(found)
 
 
 def test_models_that_do_not_fit_are_named(

@@ -76,7 +76,7 @@ def _busy(now: Standing, clock: float) -> Markup:
 def _numbers(run: RunStanding, clock: float) -> list[Markup]:
     items = [_number(_where(run), "", "")]
     if run.best is not None:
-        items.append(_number("best", number(run.best, run.decimals), "best"))
+        items.append(_number("best candidate", number(run.best, run.decimals), "best"))
     if run.difference is not None:
         shown = signed(run.difference, run.decimals)
         items.append(
