@@ -72,7 +72,7 @@ def _hero(opened: Opened, found: Findings) -> Markup:
         element(
             "p",
             element("b", opened.name),
-            f" · {models} · {opened.id} ",
+            f" · {models} " + (f"· {opened.id} " if opened.id != opened.name else ""),
             tag("still running") if opened.live else EMPTY,
             class_="hint",
         ),

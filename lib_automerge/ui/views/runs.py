@@ -85,7 +85,7 @@ def _row(row: Row) -> Markup:
     name = element(
         "th",
         element("span", row.name, class_="automerge-name"),
-        element("span", row.id, class_="id"),
+        element("span", row.id, class_="id") if row.id != row.name else EMPTY,
         scope="row",
         class_="text",
     )
