@@ -344,7 +344,9 @@ def test_a_refused_action_is_said(tmp_path: Path, visit) -> None:
     cut = Plan(evaluations=5, size=0, until=Until.SEARCH, end=STOPPED)
     add_run(desk, "20260101-abcd", cut)
     page = visit(desk)
-    page.route("**/status?*", lambda route: route.abort())
+    # polls come one after another: when one has failed, none is under way that could still arrive
+    with page.expect_event("requestfailed", timeout=60_000):
+        page.route("**/status?*", lambda route: route.abort())
     shutil.rmtree(desk.library.root / "20260101-abcd")
     page.get_by_role("button", name="Resume").click()
     page.wait_for_selector(".automerge-toast.bad:has-text('no run')")
