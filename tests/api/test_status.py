@@ -164,7 +164,7 @@ def test_a_run_that_could_not_start_says_why(tmp_path: Path) -> None:
     assert desk.worker.wait(30)
     status = make_client(desk).get(f"{ROOT}/status").json()
     assert status["failure"]
-    assert "did not start" in status["fragments"]["strip"]
+    assert "could not be carried out" in status["fragments"]["strip"]
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def announcement(now: Standing) -> str:
         name = now.run.name if now.run else now.name
         return f"{WORDS[now.phase]}: {name}."
     if now.failure:
-        return f"The run did not start: {now.failure}"
+        return f"The run could not be carried out: {now.failure}"
     if now.run is None:
         return "No run."
     return f"{_capital(now.run.state)}: {now.run.name}. {now.run.sentence}"
@@ -159,7 +159,7 @@ def _idle(now: Standing) -> tuple[str, Markup, list[Markup]]:
         actions.insert(0, button("Resume", "resume", run.id, primary=True))
     if now.failure:
         last = f"Last run: {run.name}, {run.state}." if run is not None else ""
-        words = _said("The run did not start", "", sentence(now.failure), last)
+        words = _said("The run could not be carried out", "", sentence(now.failure), last)
         return "failed", words, actions
     if run is None:
         words = _said("No run yet", "", "Choose model B and press Start.")

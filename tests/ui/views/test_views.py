@@ -175,7 +175,7 @@ def test_a_failed_start_is_told_before_the_last_run(tmp_path: Path) -> None:
     entry = entry_of(tmp_path, ENDS["finished"])
     now = standing(snapshot(Phase.IDLE, failure="A & B are one file."), [entry], NOW)
     text = check_text(strip(now, NOW))
-    assert "did not start" in text
+    assert "could not be carried out" in text
     assert "A &amp; B are one file." in text
     assert "A & B" in announcement(now)
 
