@@ -29,27 +29,48 @@ class BlockRule(_Section, frozen=True):
     tied_to: str | None = None
 
 
+STOPS = ("regret", "improvement", "never")
+"""What `SearchConfig.stop` can be."""
+
+
 class SearchConfig(_Section, frozen=True):
     """What is searched, by which optimizer, for how long.
 
     `low` and `high` (within -1..2) are the range of every searched block; `blocks` holds the
-    exceptions by block name, and opts text encoder and VAE blocks in. The search ends at
-    `evaluations` (baselines included), after `hours`, when the best score reaches `target`, or
-    when `patience` evaluations brought no better one, whichever comes first. `start` are weights
-    to evaluate after the baselines; a block that is not named there is A's.
+    exceptions by block name, and opts text encoder and VAE blocks in. `coarse_first` searches
+    groups of blocks before single ones.
+
+    The search ends at `evaluations` (baselines included), after `hours` or `images`, when the best
+    score reaches `target`, when `patience` evaluations brought no better one, or when `stop` says
+    so, whichever comes first. `stop` is "regret" (the model can rule out that much is left to
+    gain), "improvement" (it expects little of the next candidate) or "never".
+
+    `start` are weights to evaluate after the baselines; a block that is not named there is A's.
+    `warm_start` are files or folders whose recipes and scores the search begins with: run folders,
+    recipes, logs of other tools.
+
+    `early_reject` gives a candidate up once a paired test against the incumbent is clear.
+    `calibration` is how many sets of fresh seeds the 50:50 merge is scored on after the baselines,
+    to measure the noise (0: none).
     """
 
     optimizer: str = "bayes"
     evaluations: int = 80
     hours: float | None = None
+    images: int | None = None
     target: float | None = None
     patience: int | None = None
+    stop: str = "regret"
     low: float = 0.0
     high: float = 1.0
     blocks: dict[str, BlockRule] = {}
     seed: int = 0
     seeds_per_payload: int = 2
     start: tuple[dict[str, float], ...] = ()
+    warm_start: tuple[str, ...] = ()
+    coarse_first: bool = False
+    early_reject: bool = False
+    calibration: int = 0
 
 
 class VerdictConfig(_Section, frozen=True):
@@ -172,7 +193,9 @@ def check_config(config: RunConfig) -> None:
     limits: tuple[tuple[str, float | None, float, float], ...] = (
         ("search.evaluations", config.search.evaluations, 4, 100_000),
         ("search.hours", config.search.hours, 0.01, 10_000),
+        ("search.images", config.search.images, 1, 10_000_000),
         ("search.patience", config.search.patience, 1, 100_000),
+        ("search.calibration", config.search.calibration, 0, 100),
         ("search.seed", config.search.seed, 0, 2**32 - 1),
         ("search.seeds_per_payload", config.search.seeds_per_payload, 1, 1000),
         ("verdict.finalists", config.verdict.finalists, 1, 50),
@@ -184,6 +207,7 @@ def check_config(config: RunConfig) -> None:
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{field} is {value}. It must be between {low:g} and {high:g}.")
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
+        ("search.stop", config.search.stop, STOPS),
         ("output.checkpoint", config.output.checkpoint, ("never", "gain", "always")),
         ("output.dtype", config.output.dtype, (None, "fp16", "bf16", "fp32")),
         ("generator.dtype", config.generator.dtype, (None, "fp16", "bf16", "fp32")),

@@ -22,6 +22,7 @@ class Origin(str, enum.Enum):
     MODEL_A = "A"
     MODEL_B = "B"
     HALF = "50:50"
+    EARLIER = "earlier run"
     START = "start point"
     DESIGN = "start design"
     SEARCH = "search"
@@ -35,6 +36,7 @@ class Stage(str, enum.Enum):
     """What an image is scored for."""
 
     SEARCH = "search"
+    CALIBRATION = "calibration"
     FINALISTS = "finalists"
     VERDICT = "verdict"
 
@@ -97,11 +99,47 @@ class Evaluated(Event, frozen=True, tag="evaluated"):
 
 
 class Rejected(Event, frozen=True, tag="rejected"):
-    """A candidate was given up (black or NaN images); it has no score."""
+    """A candidate was given up; it has no score.
+
+    One that is merely worse than the incumbent has the means of the payloads that were scored, of
+    so many images; a broken one (black or NaN images) has none.
+    """
 
     evaluation: int
     reason: str
+    images: int = 0
+    per_payload: dict[str, float] = {}
     seconds: Timing = {}
+
+
+class Learned(Event, frozen=True, tag="learned"):
+    """What the model makes of the scores of evaluations 1 to `evaluation`.
+
+    `leader` is the evaluation with the highest expected score, `mean` and `sd` what the model
+    believes of it; `noise` is the learned standard deviation of a complete score; `gain` is what
+    the best unknown candidate is expected to be better by, `bound` what it is better by at most
+    (both in units of the score, 0 or more; None while the model cannot tell).
+    """
+
+    evaluation: int
+    leader: int
+    mean: float
+    sd: float
+    noise: float
+    gain: float | None = None
+    bound: float | None = None
+
+
+class Calibrated(Event, frozen=True, tag="calibrated"):
+    """The measured noise, and what it says about the number of images.
+
+    `seed_sd` is the standard deviation of a candidate's score over sets of fresh seeds, `sentence`
+    the advice.
+    """
+
+    evaluation: int
+    seed_sd: float
+    sentence: str
 
 
 class Warned(Event, frozen=True, tag="warned"):
@@ -111,9 +149,12 @@ class Warned(Event, frozen=True, tag="warned"):
 
 
 class SearchEnded(Event, frozen=True, tag="search_ended"):
-    """The search is over; `reason` says why in words."""
+    """The search is over; `reason` says why in words, `outlook` what going on would probably have
+    gained (empty if the model cannot tell).
+    """
 
     reason: str
+    outlook: str = ""
 
 
 class StageDone(Event, frozen=True, tag="stage_done"):
@@ -207,6 +248,8 @@ AnyEvent = (
     | Scored
     | Evaluated
     | Rejected
+    | Learned
+    | Calibrated
     | Warned
     | SearchEnded
     | StageDone
@@ -234,7 +277,8 @@ class Activity(str, enum.Enum):
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate with what is known of it.
 
-    `score` is the mean over its images and None while it is unfinished or was rejected.
+    `score` is the mean over its images and None while it is unfinished or was rejected; a rejected
+    one may have `images` and `per_payload` of the payloads that were scored.
     """
 
     number: int
@@ -280,6 +324,8 @@ class RunState:
         self.warnings: list[str] = []
         self.started: Started | None = None
         self.search_ended: SearchEnded | None = None
+        self.learned: Learned | None = None
+        self.calibrated: Calibrated | None = None
         self.verdict: Verdict | None = None
         self.saved: Saved | None = None
         self.finished: Finished | None = None
@@ -313,7 +359,17 @@ class RunState:
                     seconds=event.seconds,
                 )
             case Rejected():
-                self._update(event.evaluation, rejected=event.reason, seconds=event.seconds)
+                self._update(
+                    event.evaluation,
+                    rejected=event.reason,
+                    images=event.images,
+                    per_payload=event.per_payload,
+                    seconds=event.seconds,
+                )
+            case Learned():
+                self.learned = event
+            case Calibrated():
+                self.calibrated = event
             case Warned():
                 self.warnings.append(event.message)
             case SearchEnded():
@@ -361,7 +417,12 @@ class RunState:
 
     @property
     def incumbent(self) -> Evaluation | None:
-        """The evaluation with the best score so far; the earliest of equals."""
+        """The best evaluation so far: by the model's belief once there is one, by score before.
+
+        The highest of noisy scores is partly luck, so the model's leader may have a lower one.
+        """
+        if self.learned is not None:
+            return self.evaluations[self.learned.leader]
         return best(self.history)
 
     def baseline(self, origin: Origin) -> Evaluation | None:
