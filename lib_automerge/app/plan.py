@@ -16,6 +16,7 @@ from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
+    Evaluated,
     Evaluation,
     Origin,
     Proposed,
@@ -41,6 +42,10 @@ class Plan:
         search = manifest.config.search
         space = Space.of(search, self._architecture)
         self._start = [space.point(weights) for weights in search.start]
+        scored = [e for e in manifest.observations if e.score is not None]
+        scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
+        self._adopted = scored[: manifest.config.verdict.finalists]
+        self._observations = [e for e in manifest.observations if e not in self._adopted]
         self._proposer = proposers.create(search.optimizer, space, seed=search.seed)
         self._stopping = stopping.from_config(search)
         self._searched = [p for p in self._config.payloads if not p.held_out]
@@ -57,10 +62,14 @@ class Plan:
                 self._architecture, self._manifest.distances, UNIFORM[origin]
             )
             return Proposed(evaluation=number, origin=origin, weights=weights)
-        history = state.history
-        if number <= len(BASELINES) + len(self._start):
-            weights = self._start[number - len(BASELINES) - 1]
-            return Proposed(evaluation=number, origin=Origin.START, weights=weights)
+        adopted = number - len(BASELINES) - 1
+        if adopted < len(self._adopted):
+            weights = self._adopted[adopted].weights
+            return Proposed(evaluation=number, origin=Origin.EARLIER, weights=weights)
+        start = adopted - len(self._adopted)
+        if start < len(self._start):
+            return Proposed(evaluation=number, origin=Origin.START, weights=self._start[start])
+        history = (*self._observations, *state.history)
         if number > len(BASELINES) + 1:  # whatever the limits, one candidate is tried
             elapsed_s = sum(e.seconds.get("total", 0.0) for e in history)
             reason = self._stopping.reason(history, elapsed_s)
@@ -70,6 +79,24 @@ class Plan:
             history = tuple(e for e in history if e.origin not in (Origin.MODEL_B, Origin.HALF))
         proposal = self._proposer.propose(history, state.pending, number)
         return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
+
+    def known(self, evaluation: Evaluation) -> Evaluated | None:
+        """What an earlier run found out about a candidate, if its images need not be made again.
+
+        The best of the observations are taken over as evaluations of this run, as many as there
+        are finalists: so they can be shown, led with and proved like its own.
+        """
+        if evaluation.origin is not Origin.EARLIER:
+            return None
+        found = self._adopted[evaluation.number - len(BASELINES) - 1]
+        assert found.score is not None
+        return Evaluated(
+            evaluation=evaluation.number,
+            mean=found.score,
+            standard_error=found.standard_error,
+            images=found.images,
+            per_payload=found.per_payload,
+        )
 
     def recipe(self, evaluation: Evaluation) -> Recipe:
         """What is merged for an evaluation."""

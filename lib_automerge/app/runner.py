@@ -184,6 +184,10 @@ class Runner:
             log.warning("%s", error)
 
     def _evaluate(self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]) -> None:
+        known = self._plan.known(evaluation)
+        if known is not None:
+            self._record.add(known)
+            return
         try:
             scores = self._score_twice(scorer, evaluation, jobs)
         except GenerationError as error:

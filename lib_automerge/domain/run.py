@@ -278,7 +278,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate with what is known of it.
 
     `score` is the mean over its images and None while it is unfinished or was rejected; a rejected
-    one may have `images` and `per_payload` of the payloads that were scored.
+    one may have `images` and `per_payload` of the payloads that were scored. `number` counts the
+    run's own from 1; observations of earlier runs have negative numbers.
     """
 
     number: int

@@ -20,7 +20,8 @@ class StoppingRule(Protocol):
         """Return why the search is over, as a clause without a full stop, or None to go on.
 
         Args:
-            history: the finished evaluations, in order of their numbers.
+            history: the finished evaluations, in order of their numbers; observations of earlier
+                runs, whose numbers are negative, used nothing of this run's budget.
             elapsed_s: seconds that the search has taken so far.
         """
 
@@ -40,7 +41,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         score = None if incumbent is None else incumbent.score
         if self.target is not None and score is not None and score >= self.target:
             return f"the best score, {score:.4f}, reached the target of {self.target:g}"
-        if self.evaluations is not None and len(history) >= self.evaluations:
+        done = sum(e.number > 0 for e in history)
+        if self.evaluations is not None and done >= self.evaluations:
             return f"the budget of {self.evaluations} evaluations is used up"
         if self.hours is not None and elapsed_s >= self.hours * _SECONDS_PER_HOUR:
             return f"the budget of {self.hours:g} hours is used up"

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.recipe import ModelRef
-from lib_automerge.domain.run import AnyEvent, RunState, Stage
+from lib_automerge.domain.run import AnyEvent, Evaluation, RunState, Stage
 from lib_automerge.errors import StorageError
 from lib_automerge.study.journal import Journal, read_events
 
@@ -35,6 +35,10 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `distances` are the relative distances of the other model from A per block; `versions` and
     `generator` decide, with everything else, the bits of images and scores.
+
+    `observations` are evaluations of earlier runs on the scale of this one (the same models,
+    images and reward). Their numbers are negative and ascend to -1, so they sort before the run's
+    own; their origin is "earlier run".
     """
 
     config: RunConfig
@@ -44,6 +48,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     reward: str
     generator: dict[str, str]
     versions: dict[str, str]
+    observations: tuple[Evaluation, ...] = ()
     format: int = 1
 
 

@@ -93,3 +93,13 @@ def test_a_configuration_sets_every_limit(
     rule = from_config(config)
     assert word in (rule.reason(history(*scores), seconds) or "")
     assert rule.reason(history(0.05), 0.0) is None
+
+
+def test_observations_of_earlier_runs_use_up_no_budget() -> None:
+    earlier = [
+        Evaluation(number=number, origin=Origin.EARLIER, weights={}, score=0.1)
+        for number in range(-9, 0)
+    ]
+    own = [Evaluation(number=n, origin=Origin.SEARCH, weights={}, score=0.1) for n in (1, 2, 3)]
+    assert Budget(evaluations=4).reason([*earlier, *own], 0.0) is None
+    assert Budget(evaluations=3).reason([*earlier, *own], 0.0) is not None
