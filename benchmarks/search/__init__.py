@@ -1,0 +1,1 @@
+"""How good the search is, against the peers and against its targets: `run.py` is the command."""
