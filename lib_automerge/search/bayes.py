@@ -8,7 +8,7 @@ suggestion in 27 dimensions; it is never fitted here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,11 @@ from lib_automerge.search.acquisition import (
     most_promising,
 )
 from lib_automerge.search.design import SobolSequence, design_size, start_points
-from lib_automerge.search.kernel import Kernel, group_features
+from lib_automerge.search.model import Fitted, Model
 from lib_automerge.search.proposers import Proposal, taken
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Key, Space
-from lib_automerge.search.surrogate import Observations, fit
+from lib_automerge.search.surrogate import Posterior
 
 Array = NDArray[np.float64]
 
@@ -41,25 +41,40 @@ class BayesProposer:
 
     Even numbers maximize the expected improvement, odd ones the upper confidence bound: the first
     refines, the second keeps exploring when scores are noisy.
+
+    Args:
+        space: what is searched.
+        seed: of all random choices.
+        distances: see `model.Model`.
+        coarse_first: whether to search groups of blocks before single ones.
     """
 
-    def __init__(self, space: Space, *, seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        distances: Mapping[str, float] | None = None,
+        coarse_first: bool = False,
+    ) -> None:
         self._space, self._seed = space, seed
         self._sequence = SobolSequence(space.dimension, seed, "start design")
-        self._kernel = Kernel(group_features(space.names, space.groups))
+        self._model = Model(space, distances)
+        self._coarse = coarse_first
 
     def propose(
         self, history: Sequence[Evaluation], pending: Sequence[Evaluation], number: int
     ) -> Proposal:
         """Return the next candidate; see `Proposer.propose`."""
         space = self._space
-        known = [e for e in history if space.contains(e.weights)]
+        known = self._model.known(history)
         waiting = sorted((e for e in pending if space.contains(e.weights)), key=lambda e: e.number)
         used = taken(space, known, waiting)
         started = len(known) + len(waiting) >= design_size(space.dimension)
         rng = generator(self._seed, "acquisition", number)
-        if started and any(e.score is not None for e in known):
-            vector = space.unused(self._suggest(known, waiting, number, rng), used, rng)
+        fitted = self._model.fitted(known) if started else None
+        if fitted is not None:
+            vector = space.unused(self._suggest(fitted, waiting, number, rng), used, rng)
             return Proposal(space.weights(vector), Origin.SEARCH)
         return Proposal(space.weights(self._design(used, rng)), Origin.DESIGN)
 
@@ -76,16 +91,14 @@ class BayesProposer:
 
     def _suggest(
         self,
-        known: Sequence[Evaluation],
+        fitted: Fitted,
         waiting: Sequence[Evaluation],
         number: int,
         rng: np.random.Generator,
     ) -> Array:
         space = self._space
-        vectors, scores, noise = observed(space, known)
         acquisition = ModelAcquisition(
-            self._kernel,
-            noise=noise,
+            fitted.posterior,
             pending=np.array([space.vector(e.weights) for e in waiting]).reshape(
                 -1, space.dimension
             ),
@@ -100,7 +113,9 @@ class BayesProposer:
             verbose=0,
             allow_duplicate_points=True,
         )
-        for vector, score in zip(vectors, scores.tolist(), strict=True):
+        width = space.high - space.low
+        vectors = space.low + width * fitted.posterior.points
+        for vector, score in zip(vectors, fitted.posterior.values.tolist(), strict=True):
             # Not optimizer.register: for its log that reformats all observations each time.
             optimizer.space.register(vector, score)
         # Threads cost more than they save on matrices this small, and their number would decide the
@@ -114,8 +129,7 @@ class ModelAcquisition(AcquisitionFunction):
     """The acquisition function that the package asks; brings its own model.
 
     Args:
-        kernel: the covariance of the model.
-        noise: the relative noise variance of every registered observation, in order, (n,).
+        posterior: the model, over the unit cube, of the registered observations.
         pending: points that are being evaluated, in the units of the space, (m, d).
         explore: whether to use the upper confidence bound rather than the expected improvement.
         rng: where the search for the maximum begins.
@@ -123,15 +137,14 @@ class ModelAcquisition(AcquisitionFunction):
 
     def __init__(
         self,
-        kernel: Kernel,
+        posterior: Posterior,
         *,
-        noise: Array,
         pending: Array,
         explore: bool,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        self._kernel, self._noise, self._pending = kernel, noise, pending
+        self._posterior, self._pending = posterior, pending
         self._explore, self._rng = explore, rng
 
     def base_acq(self, mean: Array, std: Array) -> Array:
@@ -147,40 +160,14 @@ class ModelAcquisition(AcquisitionFunction):
     ) -> Array:
         """Return the most promising point in the units of the space, (d,).
 
-        Only `target_space` is used: `gp` is the package's model, the others steer its search.
+        Only the bounds of `target_space` are used: `gp` is the package's model, the others steer
+        its search.
         """
         low, high = target_space.bounds.T
         width = high - low
-        points = (target_space.params - low) / width
-        scores = np.asarray(target_space.target, dtype=np.float64)
-        posterior = fit(self._kernel, Observations(points, scores, self._noise))
-        best, around = best_known(posterior)
+        best, around = best_known(self._posterior)
         acquisition: Acquisition = (
             UpperConfidenceBound() if self._explore else LogExpectedImprovement(best)
         )
-        believed = posterior.believing((self._pending - low) / width)
+        believed = self._posterior.believing((self._pending - low) / width)
         return np.asarray(low + width * most_promising(believed, acquisition, around, self._rng))
-
-
-def observed(space: Space, known: Sequence[Evaluation]) -> tuple[Array, Array, Array]:
-    """Return what evaluations within the space tell: vectors (n, d), scores (n,), noise (n,).
-
-    A rejected evaluation counts as the worst score seen. The noise variance of a score is relative
-    to that of the evaluation with the most images. Evaluations of the same point become one, with
-    the mean weighted by precision.
-    """
-    worst = min(e.score for e in known if e.score is not None)
-    most = max(e.images for e in known)
-    merged: dict[Key, list[tuple[float, float]]] = {}
-    for evaluation in sorted(known, key=lambda e: e.number):
-        partial = evaluation.score is not None and evaluation.images > 0
-        precision = evaluation.images / most if partial else 1.0
-        score = worst if evaluation.score is None else evaluation.score
-        point = tuple(space.vector(evaluation.weights).tolist())
-        merged.setdefault(point, []).append((score, precision))
-    precisions = [sum(precision for _, precision in seen) for seen in merged.values()]
-    scores = [
-        sum(score * precision for score, precision in seen) / total
-        for seen, total in zip(merged.values(), precisions, strict=True)
-    ]
-    return np.array(list(merged)), np.array(scores), 1.0 / np.array(precisions)

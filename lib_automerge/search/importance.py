@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.design import SobolSequence
-from lib_automerge.search.kernel import Kernel, group_features
+from lib_automerge.search.model import FEWEST, Model
 from lib_automerge.search.space import Space
-from lib_automerge.search.surrogate import Observations, fit
 
 Array = NDArray[np.float64]
 
 LEVELS = 5
 _SAMPLES = 64
-_FEWEST = 5
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,18 +54,12 @@ def importance(space: Space, history: Sequence[Evaluation], *, seed: int = 0) ->
     Returns:
         Nothing if fewer than five evaluations of the space have a score, or all scores are equal.
     """
-    from lib_automerge.search.bayes import observed
-
-    known = [e for e in history if e.score is not None and space.contains(e.weights)]
-    if len(known) < _FEWEST:
+    model = Model(space)
+    known = [e for e in model.known(history) if e.score is not None]
+    fitted = model.fitted(known) if len(known) >= FEWEST else None
+    if fitted is None or not fitted.posterior.values.any():
         return ()
-    vectors, values, noise = observed(space, known)
-    scale = float(values.std())
-    if not scale:
-        return ()
-    unit = (vectors - space.low) / (space.high - space.low)
-    kernel = Kernel(group_features(space.names, space.groups))
-    posterior = fit(kernel, Observations(unit, values, noise))
+    posterior, scale = fitted.posterior, fitted.scale
     sequence = SobolSequence(space.dimension, seed, "importance")
     sample = np.array([sequence.point(index) for index in range(_SAMPLES)])
     levels = np.linspace(0.0, 1.0, LEVELS)

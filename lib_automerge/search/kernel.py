@@ -34,9 +34,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from lib_automerge.search.space import Space
+
 Array = NDArray[np.float64]
 
 _MIN_MEMBERS = 3
+_BY_RELEVANCE = 0.5
 
 
 def group_features(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Array:
@@ -58,6 +61,23 @@ def group_features(names: Sequence[str], groups: Mapping[str, Sequence[str]]) ->
     if rows:
         rows.append(np.full(len(names), 1.0 / math.sqrt(len(names))))
     return np.array(rows).reshape(len(rows), len(names))
+
+
+def relevance(space: Space, distances: Mapping[str, float]) -> Array:
+    """Return how much the models differ in each free parameter, relative to the others, (d,).
+
+    The root of the summed squares of the distances of the blocks that take its value, divided by
+    the geometric mean over the parameters, and kept within a factor of four; 1 where it is unknown.
+    """
+    squares = dict.fromkeys(space.names, 0.0)
+    for block, source in space.blocks.items():
+        if isinstance(source, str):
+            squares[source] += distances.get(block, 0.0) ** 2
+    found = np.sqrt(np.array(list(squares.values())))
+    if not (found > 0).any():
+        return np.ones(len(found))
+    typical = float(np.exp(np.log(found[found > 0]).mean()))
+    return np.clip(np.where(found > 0, found / typical, 1.0), 0.25, 4.0)
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, eq=False):
@@ -94,10 +114,15 @@ class Prior(msgspec.Struct, frozen=True, eq=False):
 
 
 class Kernel:
-    """The covariance function for `d` parameters with `g` group features, (g, d)."""
+    """The covariance function for `d` parameters with `g` group features, (g, d).
 
-    def __init__(self, groups: Array) -> None:
+    `relevance`, (d,), is how fast the score is expected to change with each parameter, relative to
+    the others.
+    """
+
+    def __init__(self, groups: Array, relevance: Array | None = None) -> None:
         self.dimension = groups.shape[1]
+        self._relevance = np.ones(self.dimension) if relevance is None else relevance
         self.projection = np.vstack([np.eye(self.dimension), groups])
         self.features = len(self.projection)
 
@@ -107,13 +132,15 @@ class Kernel:
         Length-scales are log-normal with mean sqrt(2) + log(d)/2 and sd sqrt(3), so that distances
         in many dimensions do not make all points strangers (Hvarfner et al. 2024). The density is
         that of the logarithm: that of the length itself has its peak e^3 times lower, and a fit
-        to it explains noise by short length-scales. The four variances are log-normal around 1,
-        exp(-5), exp(-1) and exp(-1) times the variance of the scores.
+        to it explains noise by short length-scales. A parameter's own length-scale is expected to
+        be shorter the more relevant it is. The four variances are log-normal around 1, exp(-5),
+        exp(-1) and exp(-1) times the variance of the scores.
         """
         count = self.features
-        lengths = math.sqrt(2.0) + 0.5 * math.log(self.dimension)
+        lengths = np.full(count, math.sqrt(2.0) + 0.5 * math.log(self.dimension))
+        lengths[: self.dimension] -= _BY_RELEVANCE * np.log(self._relevance)
         return Prior(
-            mean=np.concatenate([np.full(count, lengths), [0.0, -5.0, -1.0, -1.0]]),
+            mean=np.concatenate([lengths, [0.0, -5.0, -1.0, -1.0]]),
             sd=np.concatenate([np.full(count, math.sqrt(3.0)), [1.5, 2.0, 2.0, 2.0]]),
             bounds=[(-3.0, 6.0)] * count + [(-4.0, 4.0), (-13.0, 0.7), (-8.0, 4.0), (-8.0, 4.0)],
         )

@@ -38,11 +38,13 @@ class Observations(msgspec.Struct, frozen=True, eq=False):
         values: their scores, (n,).
         noise: their noise variances relative to that of a complete evaluation, (n,): 2 for a score
             from half of the images.
+        error: further variance of each score, in units of the scores squared, (n,).
     """
 
     points: Array
     values: Array
     noise: Array
+    error: Array
 
 
 class Posterior:
@@ -52,16 +54,14 @@ class Posterior:
     relative to the standard deviation matter to an acquisition function.
     """
 
-    def __init__(
-        self, kernel: Kernel, hyper: Hyperparameters, points: Array, values: Array, noise: Array
-    ) -> None:
-        self.points, self.values = points, values
-        self._kernel, self._hyper, self._noise = kernel, hyper, noise
-        self._basis = kernel.basis(points)
+    def __init__(self, kernel: Kernel, hyper: Hyperparameters, data: Observations) -> None:
+        self.points, self.values = data.points, data.values
+        self._kernel, self._hyper, self._data = kernel, hyper, data
+        self._basis = kernel.basis(data.points)
         covariance = kernel.covariance(hyper, self._basis, self._basis)
-        covariance[np.diag_indices(len(points))] += hyper.noise * noise
+        covariance[np.diag_indices(len(data.points))] += hyper.noise * data.noise + data.error
         self._factor = cho_factor(covariance, lower=True, check_finite=False)
-        self._alpha = cho_solve(self._factor, values, check_finite=False)
+        self._alpha = cho_solve(self._factor, data.values, check_finite=False)
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -121,25 +121,22 @@ class Posterior:
         if not len(points):
             return self
         mean, _ = self.predict(points)
-        return Posterior(
-            self._kernel,
-            self._hyper,
+        believed = Observations(
             np.vstack([self.points, points]),
             np.concatenate([self.values, mean]),
-            np.concatenate([self._noise, np.ones(len(points))]),
+            np.concatenate([self._data.noise, np.ones(len(points))]),
+            np.concatenate([self._data.error, np.zeros(len(points))]),
         )
+        return Posterior(self._kernel, self._hyper, believed)
 
 
 def fit(kernel: Kernel, observations: Observations) -> Posterior:
     """Return the posterior with the most probable hyperparameters.
 
     The search for them starts from the prior each time, so the result depends on the observations
-    alone.
+    alone. The values should have mean 0 and variance 1 (or be all 0).
     """
-    values = observations.values - observations.values.mean()
-    # Equal scores: their distance from the mean is rounding error, not to be blown up.
-    values = values / values.std() if np.ptp(observations.values) > 0 else np.zeros(len(values))
-    loss = Loss(kernel, observations.points, values, observations.noise)
+    loss = Loss(kernel, observations)
     prior = kernel.prior()
     found = minimize(
         loss,
@@ -149,17 +146,18 @@ def fit(kernel: Kernel, observations: Observations) -> Posterior:
         bounds=prior.bounds,
         options={"maxiter": _ITERATIONS},
     )
-    hyper = kernel.unpack(found.x)
-    return Posterior(kernel, hyper, observations.points, values, observations.noise)
+    return Posterior(kernel, kernel.unpack(found.x), observations)
 
 
 class Loss:
     """The negative log posterior density of theta, with its gradient."""
 
-    def __init__(self, kernel: Kernel, points: Array, values: Array, noise: Array) -> None:
-        self._kernel, self._values, self._noise = kernel, values, noise
+    def __init__(self, kernel: Kernel, observations: Observations) -> None:
+        self._kernel = kernel
+        self._values, self._noise = observations.values, observations.noise
+        self._error = observations.error
         self._prior = kernel.prior()
-        self._basis = kernel.basis(points)
+        self._basis = kernel.basis(observations.points)
         self._squares = self._basis.features**2
         self._linear = self._basis.linear @ self._basis.linear.T
         self._quadratic = self._basis.quadratic @ self._basis.quadratic.T
@@ -169,7 +167,7 @@ class Loss:
         hyper = self._kernel.unpack(theta)
         matern, slope = self._kernel.matern(hyper, self._basis, self._basis)
         covariance = matern + hyper.linear * self._linear + hyper.quadratic * self._quadratic
-        covariance[np.diag_indices(len(covariance))] += hyper.noise * self._noise
+        covariance[np.diag_indices(len(covariance))] += hyper.noise * self._noise + self._error
         factor = cho_factor(covariance, lower=True, check_finite=False)
         alpha = cho_solve(factor, self._values, check_finite=False)
         likelihood = -0.5 * float(self._values @ alpha) - float(np.log(np.diag(factor[0])).sum())

@@ -68,7 +68,9 @@ def posterior() -> Posterior:
     rng = generator(0, "data")
     points = rng.random((30, 4))
     values = -((points - np.array([0.2, 0.7, 1.2, 0.5])) ** 2).sum(1)
-    return fit(Kernel(group_features("abcd", {})), Observations(points, values, np.ones(30)))
+    return fit(
+        Kernel(group_features("abcd", {})), Observations(points, values, np.ones(30), np.zeros(30))
+    )
 
 
 @pytest.mark.parametrize("bound", [True, False])
@@ -88,7 +90,7 @@ def test_most_promising_is_at_a_top_where_little_is_known(bound: bool) -> None:
     rng = generator(0, "data")
     points = rng.random((14, 4))
     values = -((points - 0.5) ** 2).sum(1) + 0.3 * rng.normal(size=14)
-    observations = Observations(points, values, np.ones(14))
+    observations = Observations(points, values, np.ones(14), np.zeros(14))
     model = fit(Kernel(group_features("abcd", {})), observations)
     best, around = best_known(model)
     acquisition = UpperConfidenceBound() if bound else LogExpectedImprovement(best)
@@ -105,7 +107,9 @@ def test_best_known_is_the_best_mean_not_the_luckiest_score() -> None:
     values = truth + 0.1 * rng.normal(size=40)
     lucky = int(np.argsort(truth)[20])
     values[lucky] = values.max() + 0.01
-    model = fit(Kernel(group_features("abcd", {})), Observations(points, values, np.ones(40)))
+    model = fit(
+        Kernel(group_features("abcd", {})), Observations(points, values, np.ones(40), np.zeros(40))
+    )
     best, around = best_known(model)
     means = model.predict(points)[0]
     assert around.tolist() == points[np.argsort(-means)[:3]].tolist()

@@ -1,0 +1,184 @@
+"""What evaluations tell a model: distinct points with scores, and how far each can be trusted.
+
+Every candidate is judged on the same payloads and seeds, so what makes a payload easy or hard for
+all candidates cancels. What is left between the payloads of a candidate, after that, is how much
+its score would change with other payloads: that is the noise of a score, not the spread between
+payloads itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lib_automerge.domain.run import Evaluation
+from lib_automerge.search.space import Key, Space
+
+Array = NDArray[np.float64]
+
+FEWEST_PAYLOADS = 4
+"""Below so many payloads their scatter says nothing."""
+
+_PRIOR_WEIGHT = 8.0
+_NOISE_RANGE = (0.25, 4.0)
+
+
+class Observed(msgspec.Struct, frozen=True, eq=False):
+    """Distinct points of a space and what was measured there, in the order of first evaluation.
+
+    Attributes:
+        vectors: in the units of the space, (n, d).
+        scores: (n,).
+        noise: the variance of the chance in each score, relative to that of a typical complete
+            evaluation, (n,): 0.5 for two evaluations of one point.
+        error: what is added to that because payloads are missing, a variance in units of the
+            scores squared, (n,).
+        numbers: the evaluations of each point.
+    """
+
+    vectors: Array
+    scores: Array
+    noise: Array
+    error: Array
+    numbers: tuple[tuple[int, ...], ...]
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """One evaluation as the model takes it."""
+
+    number: int
+    score: float
+    noise: float
+    error: float
+
+
+def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
+    """Return what evaluations within the space tell; one at least must have a score.
+
+    A rejected evaluation counts as the worst score seen, unless some payloads of it were scored:
+    then it counts as what these say, corrected for how easy they are, with the error of the others.
+    Evaluations of the same point become one, with the mean weighted by precision.
+    """
+    payloads = Payloads.of(known)
+    worst = min(e.score for e in known if e.score is not None)
+    most = max((e.images for e in known if e.score is not None), default=0)
+    trust = _trust(known, payloads)
+    merged: dict[Key, list[_Reading]] = {}
+    for evaluation in sorted(known, key=lambda e: e.number):
+        reading = _reading(evaluation, payloads, worst, most, trust)
+        point = tuple(space.vector(evaluation.weights).tolist())
+        merged.setdefault(point, []).append(reading)
+    groups = list(merged.values())
+    precisions = np.array([sum(1.0 / r.noise for r in group) for group in groups])
+    means = [
+        group[0].score if len(group) == 1 else sum(r.score / r.noise for r in group) / total
+        for group, total in zip(groups, precisions.tolist(), strict=True)
+    ]
+    return Observed(
+        vectors=np.array(list(merged)),
+        scores=np.array(means),
+        noise=1.0 / precisions,
+        error=np.array([min(r.error for r in group) for group in groups]),
+        numbers=tuple(tuple(r.number for r in group) for group in groups),
+    )
+
+
+class Payloads(msgspec.Struct, frozen=True, kw_only=True):
+    """How payloads differ for all candidates alike.
+
+    Attributes:
+        offsets: payload -> how much higher than its candidate's score it is on average.
+        variance: of a payload's score around that, pooled over candidates and payloads.
+    """
+
+    offsets: Mapping[str, float]
+    variance: float
+
+    @classmethod
+    def of(cls, known: Sequence[Evaluation]) -> Payloads | None:
+        """Return what complete evaluations say; None if there are fewer than two, or they do not
+        share enough payloads.
+        """
+        whole = [e for e in known if e.score is not None and len(e.per_payload) >= FEWEST_PAYLOADS]
+        names = set.intersection(*(set(e.per_payload) for e in whole)) if whole else set()
+        if len(whole) < 2 or len(names) < FEWEST_PAYLOADS:
+            return None
+        order = sorted(names)
+        apart = np.array([[e.per_payload[n] - (e.score or 0.0) for n in order] for e in whole])
+        offsets = apart.mean(axis=0)
+        # two-way layout: one mean for each candidate (its score), one for each payload
+        freedom = (len(whole) - 1) * (len(order) - 1)
+        variance = float(((apart - offsets) ** 2).sum()) / freedom
+        return cls(offsets=dict(zip(order, offsets.tolist(), strict=True)), variance=variance)
+
+    def estimate(self, per_payload: Mapping[str, float]) -> tuple[float, float] | None:
+        """Return the score that some payloads foretell and the variance of its error, or None.
+
+        With k of n payloads the error is that of a sample without replacement from n.
+        """
+        seen = [name for name in per_payload if name in self.offsets]
+        if not seen:
+            return None
+        score = sum(per_payload[name] - self.offsets[name] for name in seen) / len(seen)
+        return score, self.variance * (1.0 / len(seen) - 1.0 / len(self.offsets))
+
+    def scatter(self, evaluation: Evaluation) -> float | None:
+        """Return the variance of a complete evaluation's payloads around what is usual, or None."""
+        if evaluation.score is None or not self.offsets.keys() <= evaluation.per_payload.keys():
+            return None
+        apart = [
+            evaluation.per_payload[name] - evaluation.score - offset
+            for name, offset in self.offsets.items()
+        ]
+        return float(np.square(apart).sum()) / (len(apart) - 1)
+
+
+def _trust(known: Sequence[Evaluation], payloads: Payloads | None) -> dict[int, float]:
+    """Return the noise variance of evaluations relative to the typical one, by number.
+
+    From the scatter of their payloads, drawn towards the common one as far as a few payloads
+    cannot tell (Smyth 2004, a scaled inverse chi-square prior); or from given standard errors.
+    """
+    if payloads is not None:
+        if payloads.variance <= 0.0:
+            return {}
+        freedom = len(payloads.offsets) - 1
+        found = {}
+        for evaluation in known:
+            own = payloads.scatter(evaluation)
+            if own is not None:
+                pooled = _PRIOR_WEIGHT * payloads.variance + freedom * own
+                found[evaluation.number] = pooled / (_PRIOR_WEIGHT + freedom) / payloads.variance
+    else:
+        given = {
+            e.number: e.standard_error**2
+            for e in known
+            if e.score is not None and e.standard_error and not e.per_payload
+        }
+        if not given:
+            return {}
+        typical = float(np.median(list(given.values())))
+        found = {number: variance / typical for number, variance in given.items()}
+    return {number: float(np.clip(value, *_NOISE_RANGE)) for number, value in found.items()}
+
+
+def _reading(
+    evaluation: Evaluation,
+    payloads: Payloads | None,
+    worst: float,
+    most: int,
+    trust: Mapping[int, float],
+) -> _Reading:
+    number = evaluation.number
+    if evaluation.score is not None:
+        images = most / evaluation.images if evaluation.images else 1.0
+        return _Reading(number, evaluation.score, images * trust.get(number, 1.0), 0.0)
+    partial = payloads.estimate(evaluation.per_payload) if payloads is not None else None
+    if partial is None:
+        return _Reading(number, worst, 1.0, 0.0)
+    score, error = partial
+    images = most / evaluation.images if evaluation.images else 1.0
+    return _Reading(number, score, images, error)

@@ -1,0 +1,108 @@
+"""What evaluations tell the model, when payloads are missing or scatter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.search.observations import Payloads, observed
+from lib_automerge.search.randomness import generator
+from lib_automerge.search.space import Space
+
+LINE = Space.box({"x": (0.0, 1.0)})
+EASE = {"p1": 1.0, "p2": -1.0, "p3": 0.5, "p4": -0.5, "p5": 2.0, "p6": -2.0}
+
+
+def whole(number: int, x: float, level: float, scatter: float = 0.0) -> Evaluation:
+    """A complete evaluation whose payloads are as easy as usual, but for some scatter."""
+    chance = generator(number, "scatter").normal(size=len(EASE)) * scatter
+    means = {n: level + ease + c for (n, ease), c in zip(EASE.items(), chance.tolist())}
+    return Evaluation(
+        number=number,
+        origin=Origin.SEARCH,
+        weights={"x": x},
+        score=float(np.mean(list(means.values()))),
+        standard_error=0.6,
+        images=12,
+        per_payload=means,
+    )
+
+
+def part(number: int, x: float, per_payload: dict[str, float]) -> Evaluation:
+    return Evaluation(
+        number=number,
+        origin=Origin.SEARCH,
+        weights={"x": x},
+        rejected="worse than the incumbent",
+        images=2 * len(per_payload),
+        per_payload=per_payload,
+    )
+
+
+def test_a_partial_score_is_corrected_for_how_easy_its_payloads_are() -> None:
+    known = [whole(n, 0.1 * n, level=0.1 * n) for n in range(1, 6)]
+    hard = part(6, 0.9, {"p2": 0.7 - 1.0, "p6": 0.7 - 2.0})
+    found = observed(LINE, [*known, hard])
+    assert found.scores[-1] == pytest.approx(0.7)
+    assert found.error[-1] == pytest.approx(0.0, abs=1e-12)  # these payloads foretell all others
+
+
+def test_what_is_missing_makes_a_score_less_sure() -> None:
+    known = [whole(n, 0.05 * n, level=0.1 * n, scatter=0.3) for n in range(1, 11)]
+    two = part(11, 0.8, {"p1": 1.0, "p2": -1.0})
+    four = part(12, 0.9, {"p1": 1.0, "p2": -1.0, "p3": 0.5, "p4": -0.5})
+    found = observed(LINE, [*known, two, four])
+    assert found.error[:10].tolist() == [0.0] * 10
+    assert found.error[10] == pytest.approx(0.09 * (1 / 2 - 1 / 6), rel=0.5)
+    assert found.error[11] / found.error[10] == pytest.approx((1 / 4 - 1 / 6) / (1 / 2 - 1 / 6))
+    assert found.noise[10] > found.noise[11] > 1.0
+
+
+def test_a_broken_candidate_is_the_worst_whatever_it_had() -> None:
+    known = [whole(n, 0.1 * n, level=0.1 * n) for n in range(1, 6)]
+    broken = part(6, 0.9, {})
+    found = observed(LINE, [*known, broken])
+    assert found.scores[-1] == found.scores[:-1].min()
+
+
+def test_an_evaluation_that_scatters_more_than_usual_counts_less() -> None:
+    known = [whole(n, 0.05 * n, level=0.1 * n, scatter=0.1) for n in range(1, 11)]
+    wild = whole(11, 0.9, level=0.5, scatter=1.0)
+    noise = observed(LINE, [*known, wild]).noise
+    assert noise[-1] == noise.max()
+    assert noise[-1] > 1.5 > 1.0 > np.median(noise)
+
+
+def test_how_easy_payloads_are_is_no_noise() -> None:
+    payloads = Payloads.of([whole(n, 0.1 * n, level=0.1 * n) for n in range(1, 6)])
+    assert payloads is not None
+    assert payloads.variance == pytest.approx(0.0, abs=1e-12)
+    assert payloads.offsets == pytest.approx(EASE)
+
+
+def test_too_few_payloads_say_nothing() -> None:
+    few = {"p1": 1.0, "p2": 0.0}
+    known = [
+        Evaluation(
+            number=n,
+            origin=Origin.SEARCH,
+            weights={"x": 0.1 * n},
+            score=0.5,
+            images=4,
+            per_payload=few,
+        )
+        for n in (1, 2, 3)
+    ]
+    assert Payloads.of(known) is None
+    assert observed(LINE, [*known, part(4, 0.9, {"p1": 3.0})]).scores[-1] == 0.5
+
+
+def test_given_standard_errors_tell_scores_apart() -> None:
+    known = [
+        Evaluation(
+            number=n, origin=Origin.SEARCH, weights={"x": 0.1 * n}, score=0.5, standard_error=error
+        )
+        for n, error in enumerate((0.1, 0.1, 0.1, 0.15, 9.0), start=1)
+    ]
+    assert observed(LINE, known).noise.tolist() == pytest.approx([1.0, 1.0, 1.0, 2.25, 4.0])
