@@ -68,12 +68,25 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     decimals: int = _DECIMALS
 
     @classmethod
-    def of(cls, search: SearchConfig, architecture: BlockLayout) -> Space:
+    def of(
+        cls,
+        search: SearchConfig,
+        architecture: BlockLayout,
+        distances: Mapping[str, float] | None = None,
+    ) -> Space:
         """Return the space that a configuration describes.
 
         The blocks in `architecture.parameters` are searched from `search.low` to `search.high`;
-        rules in `search.blocks` change that block by block, and opt other blocks in. Blocks that
-        are neither searched nor named keep the weight 0, which is model A.
+        rules in `search.blocks` change that block by block, and opt other blocks in. A range
+        without width is a fixed weight. Blocks that are neither searched nor named keep the weight
+        0, which is model A; so do those in which the models do not differ, unless blocks that are
+        tied to them need their value.
+
+        Args:
+            search: the configuration.
+            architecture: whose blocks these are.
+            distances: block -> how far the models are apart in it, 0 for equal ones; None while
+                that is not known.
 
         Raises:
             ConfigError: an unknown block (with the nearest known one), a range that is reversed or
@@ -84,6 +97,11 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         for block, rule in rules.items():
             _check_rule(block, rule, architecture)
         _check_range("search", search.low, search.high)
+        if search.low == search.high:
+            raise ConfigError(
+                f"the range of search is {search.low:g} to {search.high:g}: nothing is left to "
+                "search. Low must be below high."
+            )
         sources = {block: _source(block, rules, architecture, ()) for block in architecture.blocks}
         bounds = {
             block: _range(block, rules.get(block, BlockRule()), search)
@@ -95,10 +113,23 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                 f"nothing is left to search: {len(rules)} rules fix or tie every block of "
                 f"{architecture.name}. Give at least one block a range."
             )
+        constants = {block: low for block, (low, high) in bounds.items() if low == high}
+        idle = {} if distances is None else dict.fromkeys(_idle(sources, bounds, distances), 0.0)
+        constants |= {block: weight for block, weight in idle.items() if block not in constants}
+        if len(constants) == len(bounds):
+            raise ConfigError(
+                f"nothing is left to search: {_count(idle, 'block')} of {architecture.name} "
+                f"{'is' if len(idle) == 1 else 'are'} equal in the models, and all others have a "
+                "fixed weight. Give a block in which the models differ a range."
+            )
+        bounds = {block: ends for block, ends in bounds.items() if block not in constants}
         return cls(
             names=tuple(bounds),
             bounds=tuple(bounds.values()),
-            blocks=sources,
+            blocks={
+                block: constants.get(source, source) if isinstance(source, str) else source
+                for block, source in sources.items()
+            },
             groups={
                 group: tuple(block for block in members if block in bounds)
                 for group, members in architecture.groups.items()
@@ -109,10 +140,11 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     def box(cls, bounds: Mapping[str, tuple[float, float]]) -> Space:
         """Return a space of independent parameters with the given (low, high), of any scale.
 
-        Values are rounded to at least four decimals, and to 1/10,000 of the narrowest range.
+        Values are rounded to at least four decimals, and to 1/10,000 of the narrowest range. A
+        range without width is a constant.
 
         Raises:
-            ConfigError: no parameter, or a range that is reversed or not finite.
+            ConfigError: no parameter with a width, or a range that is reversed or not finite.
         """
         if not bounds:
             raise ConfigError(
@@ -120,11 +152,19 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
             )
         for name, (low, high) in bounds.items():
             _check_order(name, low, high)
-        narrowest = min(high - low for low, high in bounds.values())
+        free = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+        constants = {name: low for name, (low, high) in free.items() if low == high}
+        free = {name: ends for name, ends in free.items() if name not in constants}
+        if not free:
+            raise ConfigError(
+                f"nothing is left to search: {_count(constants, 'range')} without width. Give at "
+                "least one parameter a range."
+            )
+        narrowest = min(high - low for low, high in free.values())
         return cls(
-            names=tuple(bounds),
-            bounds=tuple((float(low), float(high)) for low, high in bounds.values()),
-            blocks={name: name for name in bounds},
+            names=tuple(free),
+            bounds=tuple(free.values()),
+            blocks={name: constants.get(name, name) for name in bounds},
             decimals=max(_DECIMALS, _DECIMALS - math.floor(math.log10(narrowest))),
         )
 
@@ -275,10 +315,10 @@ def _check_rule(block: str, rule: BlockRule, architecture: BlockLayout) -> None:
 def _check_order(name: str, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(f"the range of {name} is {low} to {high}. Use finite numbers.")
-    if low >= high:
+    if low > high:
         raise ConfigError(
-            f"the range of {name} is reversed or empty: low is {low:g}, high is {high:g}. "
-            "Low must be below high."
+            f"the range of {name} is reversed: low is {low:g}, high is {high:g}. "
+            "Low must not be above high."
         )
 
 
@@ -289,6 +329,23 @@ def _check_range(name: str, low: float, high: float) -> None:
             f"the range of {name} is {low:g} to {high:g}. "
             f"It must be within {LOWEST:g} to {HIGHEST:g}."
         )
+
+
+def _idle(
+    sources: Mapping[str, str | float],
+    bounds: Mapping[str, tuple[float, float]],
+    distances: Mapping[str, float],
+) -> list[str]:
+    """Return the free parameters whose value reaches only blocks in which the models are equal."""
+    reaches: dict[str, float] = dict.fromkeys(bounds, 0.0)
+    for block, source in sources.items():
+        if isinstance(source, str):
+            reaches[source] = max(reaches[source], distances.get(block, 0.0))
+    return [name for name, distance in reaches.items() if distance == 0.0]
+
+
+def _count(things: Collection[object], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def _range(block: str, rule: BlockRule, search: SearchConfig) -> tuple[float, float]:

@@ -110,8 +110,8 @@ def test_small_ranges_get_more_decimals() -> None:
     [
         ({"IN0": BlockRule(fixed=0.0)}, r"unknown sd1 block: 'IN0'\. Did you mean 'IN\d\d'"),
         ({"IN00": BlockRule(tied_to="OUT9")}, "IN00 is tied to an unknown sd1 block: 'OUT9'"),
-        ({"IN00": BlockRule(low=0.8, high=0.2)}, "range of IN00 is reversed or empty"),
-        ({"IN00": BlockRule(low=1.0)}, "range of IN00 is reversed or empty"),
+        ({"IN00": BlockRule(low=0.8, high=0.2)}, "range of IN00 is reversed"),
+        ({"IN00": BlockRule(low=1.5)}, "range of IN00 is reversed"),
         ({"IN00": BlockRule(low=float("nan"))}, "Use finite numbers"),
         ({"IN00": BlockRule(high=2.1)}, "must be within -1 to 2"),
         ({"IN00": BlockRule(fixed=-1.5)}, "IN00 is fixed at -1.5"),
@@ -146,7 +146,8 @@ def test_an_impossible_range_of_the_search_is_refused(low: float, high: float) -
     ("bounds", "message"),
     [
         ({}, "no parameter"),
-        ({"x": (1.0, 1.0)}, "range of x is reversed or empty"),
+        ({"x": (1.0, 0.5)}, "range of x is reversed"),
+        ({"x": (1.0, 1.0)}, "1 range without width"),
         ({"x": (0.0, float("inf"))}, "Use finite numbers"),
     ],
 )
@@ -189,3 +190,35 @@ def test_a_point_beside_a_taken_one_is_near_in_a_large_space() -> None:
     vector = np.full(27, 0.5)
     moved = space.unused(vector, {space.key(vector)}, generator(0, "test"))
     assert 0 < np.abs(moved - vector).max() <= 0.0011
+
+
+def test_a_range_without_width_is_a_fixed_weight() -> None:
+    space = of(IN00=BlockRule(low=0.4, high=0.4), M00=BlockRule(tied_to="IN00"))
+    assert "IN00" not in space.names
+    weights = space.weights(np.full(space.dimension, 0.9))
+    assert (weights["IN00"], weights["M00"], weights["IN01"]) == (0.4, 0.4, 0.9)
+    box = Space.box({"x": (2.0, 2.0), "y": (0.0, 1.0)})
+    assert box.weights(np.array([0.25])) == {"x": 2.0, "y": 0.25}
+
+
+def test_blocks_in_which_the_models_do_not_differ_are_taken_out() -> None:
+    distances = dict.fromkeys(SD1.blocks, 0.1) | {"IN03": 0.0, "OUT05": 0.0}
+    space = Space.of(SearchConfig(), SD1, distances)
+    assert set(SD1.parameters) - set(space.names) == {"IN03", "OUT05"}
+    weights = space.weights(np.full(space.dimension, 0.7))
+    assert (weights["IN03"], weights["OUT05"], weights["IN04"]) == (0.0, 0.0, 0.7)
+    assert all("IN03" not in members for members in space.groups.values())
+
+
+def test_a_block_stays_that_others_are_tied_to() -> None:
+    rules = {"OUT00": BlockRule(tied_to="IN03")}
+    distances = dict.fromkeys(SD1.blocks, 0.1) | {"IN03": 0.0}
+    assert "IN03" in Space.of(SearchConfig(blocks=rules), SD1, distances).names
+    both = distances | {"OUT00": 0.0}
+    assert "IN03" not in Space.of(SearchConfig(blocks=rules), SD1, both).names
+
+
+def test_equal_models_leave_nothing_to_search() -> None:
+    distances = dict.fromkeys(SD1.blocks, 0.0) | {"IN00": 0.2}
+    with pytest.raises(ConfigError, match="26 blocks of sd1 are equal in the models"):
+        Space.of(SearchConfig(blocks={"IN00": BlockRule(fixed=0.5)}), SD1, distances)
