@@ -131,7 +131,18 @@ class Reader:
         Raises:
             ConfigError: the field is empty, or it is not a whole number.
         """
-        found = self.number(name)
+        return self._whole(name, self.number(name))
+
+    def whole_or_none(self, name: str) -> int | None:
+        """The whole number; None if the field is empty.
+
+        Raises:
+            ConfigError: it is not a whole number.
+        """
+        found = self.number_or_none(name)
+        return None if found is None else self._whole(name, found)
+
+    def _whole(self, name: str, found: float) -> int:
         if found != int(found):
             raise ConfigError(
                 f'"{self._fields[name].label}" is {found:g}. Enter a whole number, like '

@@ -12,38 +12,20 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.app.ports import ModelChoice
-from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.config import (
-    BlockRule,
     GeneratorConfig,
     OutputConfig,
     RewardConfig,
     RunConfig,
-    SearchConfig,
     VerdictConfig,
 )
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge import methods
 from lib_automerge.reward import registry
 from lib_automerge.ui.fields import Reader, defaults
-from lib_automerge.ui.form_fields import (
-    BUDGETS,
-    CHECKPOINTS,
-    CUSTOM,
-    DTYPES,
-    FIELDS,
-    METHODS,
-    OPTIMIZERS,
-    REWARDS,
-)
-from lib_automerge.ui.texts import (
-    payloads_of,
-    payloads_text,
-    reason,
-    rules_of,
-    rules_text,
-    start_points,
-)
+from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS, REWARDS
+from lib_automerge.ui.search_form import search_of, search_values
+from lib_automerge.ui.texts import payloads_of, payloads_text, reason
 
 DEFAULT_WEIGHTS: Mapping[str, str] = {"image_reward": "ImageReward.pt"}
 """Reward -> the file in the folder `rewards` that is used when the form names none."""
@@ -72,31 +54,13 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
     form = Reader(FIELDS, values)
     method = METHODS.name(form.text("method"))
     roles = methods.get(method).roles
-    evaluations, hours = BUDGETS.get(form.text("budget"), (0, None))
-    target = None
-    if form.text("budget") not in BUDGETS:
-        evaluations = form.whole("evaluations")
-        hours = form.number_or_none("hours")
-        target = form.number_or_none("target")
     return RunConfig(
         models={role: path_of(form.text(f"model_{role}"), role, place.models) for role in roles},
         payloads=payloads_of(form.text("payloads")),
         name=" ".join(form.text("name").split()),
         method=method,
         reward=_reward(form, place),
-        search=SearchConfig(
-            optimizer=OPTIMIZERS.name(form.text("optimizer")),
-            evaluations=evaluations,
-            hours=hours,
-            target=target,
-            patience=form.whole("patience") if form.check("stop_early") else None,
-            low=form.number("low"),
-            high=form.number("high"),
-            blocks=block_rules(form, place.architecture),
-            seed=form.whole("seed"),
-            seeds_per_payload=form.whole("seeds_per_payload"),
-            start=start_points(form.text("start"), form.text("start_order"), place.architecture),
-        ),
+        search=search_of(form, place.architecture),
         verdict=VerdictConfig(
             finalists=form.whole("finalists"),
             finalist_seeds=form.whole("finalist_seeds"),
@@ -115,55 +79,24 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
 
     The image backend is the place's own. A model that is not offered here leaves its field empty.
     """
-    search, values = config.search, defaults(FIELDS)
+    values = defaults(FIELDS)
     for role, path in config.models.items():
         values[f"model_{role}"] = _title(path, place.models)
-    budget = next(
-        (
-            label
-            for label, limits in BUDGETS.items()
-            if limits == (search.evaluations, search.hours) and search.target is None
-        ),
-        CUSTOM,
-    )
-    if budget == CUSTOM:
-        values |= {
-            "evaluations": search.evaluations,
-            "hours": _number_text(search.hours),
-            "target": _number_text(search.target),
-        }
-    if search.patience is not None:
-        values["patience"] = search.patience
     options = dict(config.reward.options)
     file = options.pop("weights", None)
     device = options.pop("device", None)
-    rules = dict(search.blocks)
-    opted = {"text_encoder": False, "vae": False}
-    if place.architecture is not None:
-        architecture = architectures.get(place.architecture)
-        opted["text_encoder"] = _take_opted(rules, architecture.text_encoders)
-        opted["vae"] = _take_opted(rules, architecture.vae)
     return (
         values
-        | opted
+        | search_values(config.search, place.architecture)
         | {
             "method": METHODS.label(config.method),
             "payloads": payloads_text(config.payloads),
-            "seeds_per_payload": search.seeds_per_payload,
             "reward": REWARDS.label(config.reward.name),
             "reward_weights": ""
             if file in (None, str(default_weights(config.reward.name, place.data)))
             else str(file),
             "reward_device": str(device or ""),
             "reward_options": msgspec.json.encode(options).decode(),
-            "budget": budget,
-            "stop_early": search.patience is not None,
-            "optimizer": OPTIMIZERS.label(search.optimizer),
-            "seed": search.seed,
-            "low": search.low,
-            "high": search.high,
-            "rules": rules_text(rules),
-            "start": "\n".join(weights.format(point) or "{}" for point in search.start),
             "name": config.name,
             "checkpoint": CHECKPOINTS.label(config.output.checkpoint),
             "dtype": DTYPES.label(config.output.dtype or ""),
@@ -188,21 +121,6 @@ def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:
     raise ConfigError(
         f"model {role.upper()}: there is no checkpoint {title!r}. Refresh the list and choose one."
     )
-
-
-def block_rules(form: Reader, architecture: str | None) -> dict[str, BlockRule]:
-    """The rules of the form, with those that its boxes for text encoder and VAE stand for.
-
-    Raises:
-        ConfigError: the rules' text cannot be read.
-    """
-    rules = rules_of(form.text("rules"))
-    if architecture is not None:
-        found = architectures.get(architecture)
-        opted = found.text_encoders if form.check("text_encoder") else ()
-        opted += found.vae if form.check("vae") else ()
-        rules |= {block: BlockRule() for block in opted if block not in rules}
-    return rules
 
 
 def default_weights(reward: str, data: Path) -> Path | None:
@@ -230,10 +148,6 @@ def _reward(form: Reader, place: Place) -> RewardConfig:
     return RewardConfig(name=name, options=options)
 
 
-def _number_text(value: float | None) -> str:
-    return "" if value is None else repr(float(value)).removesuffix(".0")
-
-
 def _title(path: str, models: Sequence[ModelChoice]) -> str:
     exact = [model.title for model in models if model.path == path]
     return (exact or [m.title for m in models if _same_file(m.path, path)] or [""])[0]
@@ -244,12 +158,3 @@ def _same_file(one: str, two: str) -> bool:
         return Path(one).samefile(two)
     except OSError:
         return False
-
-
-def _take_opted(rules: dict[str, BlockRule], blocks: Sequence[str]) -> bool:
-    """Whether all blocks are searched by default; their rules are then taken out."""
-    opted = bool(blocks) and all(rules.get(block) == BlockRule() for block in blocks)
-    if opted:
-        for block in blocks:
-            del rules[block]
-    return opted

@@ -1,40 +1,20 @@
-"""The fields of the set-up form, in one place."""
+"""All fields of the set-up form, in one place; those of the search come from `search_fields`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib_automerge.domain import weights
 from lib_automerge.merge import methods
 from lib_automerge.reward import registry
-from lib_automerge.search import proposers
 from lib_automerge.ui.fields import Field, Kind, Labels
+from lib_automerge.ui.search_fields import SEARCH_FIELDS
 
 METHODS = Labels({name: method.label for name, method in methods.METHODS.items()})
 REWARDS = Labels({name: registry.describe(name).label for name in reversed(registry.names())})
-OPTIMIZERS = Labels(
-    {
-        name: {
-            "bayes": "Bayesian optimization",
-            "random": "Random",
-            "sobol": "Evenly spread (Sobol)",
-        }.get(name, name)
-        for name in proposers.names()
-    }
-)
 CHECKPOINTS = Labels(
     {"gain": "If it is proved better than both parents", "always": "Always", "never": "Never"}
 )
 DTYPES = Labels({"": "As in model A", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"})
-
-QUICK = "Quick: 40 evaluations"
-OVERNIGHT = "Overnight: up to 150 evaluations or 8 hours"
-CUSTOM = "Custom"
-
-BUDGETS: Mapping[str, tuple[int, float | None]] = {QUICK: (40, None), OVERNIGHT: (150, 8.0)}
-"""Evaluations and hours of the budgets that have fixed ones."""
-
-PATIENCE = 40
 
 FIELDS: tuple[Field, ...] = (
     Field(
@@ -116,116 +96,7 @@ FIELDS: tuple[Field, ...] = (
         default="{}",
         info='In JSON, for example {"batch_size": 4}.',
     ),
-    Field(
-        name="budget",
-        kind=Kind.RADIO,
-        label="How long",
-        default=OVERNIGHT,
-        info="An evaluation is one merge, its images and their scores.",
-        choices=(QUICK, OVERNIGHT, CUSTOM),
-    ),
-    Field(
-        name="evaluations",
-        kind=Kind.WHOLE,
-        label="Evaluations",
-        default=150,
-        info="At most, both parents and the 50:50 merge included.",
-    ),
-    Field(
-        name="hours",
-        kind=Kind.OPTIONAL,
-        label="Hours",
-        default="8",
-        info="At most, for the search. Empty: no limit.",
-    ),
-    Field(
-        name="target",
-        kind=Kind.OPTIONAL,
-        label="Target score",
-        default="",
-        info="Stop as soon as a candidate reaches it. Empty: none.",
-    ),
-    Field(
-        name="stop_early",
-        kind=Kind.CHECK,
-        label="Stop early when it stops improving",
-        default=True,
-        info="The best so far is then proved and kept.",
-    ),
-    Field(
-        name="patience",
-        kind=Kind.WHOLE,
-        label="Patience",
-        default=PATIENCE,
-        info="Evaluations without a better score before it stops early.",
-    ),
-    Field(
-        name="optimizer",
-        kind=Kind.CHOICE,
-        label="Optimizer",
-        default=OPTIMIZERS.label("bayes"),
-        info="Who proposes the next candidate.",
-        choices=OPTIMIZERS.labels,
-    ),
-    Field(
-        name="seed",
-        kind=Kind.WHOLE,
-        label="Seed of the run",
-        default=0,
-        info="Same settings, seed and device: same run. It also draws image seeds and wildcards.",
-    ),
-    Field(
-        name="low",
-        kind=Kind.NUMBER,
-        label="Lowest weight",
-        default=0,
-        info="Of every searched block; -1 at least.",
-    ),
-    Field(
-        name="high",
-        kind=Kind.NUMBER,
-        label="Highest weight",
-        default=1,
-        info="Of every searched block; 2 at most.",
-    ),
-    Field(
-        name="text_encoder",
-        kind=Kind.CHECK,
-        label="Search the text encoder too",
-        default=False,
-        info="Off: it is kept from A.",
-    ),
-    Field(
-        name="vae",
-        kind=Kind.CHECK,
-        label="Search the VAE too",
-        default=False,
-        info="Off: it is kept from A.",
-    ),
-    Field(
-        name="rules",
-        kind=Kind.LINES,
-        label="Rules as text",
-        default="{}",
-        info='In JSON: {"IN00": {"low": 0, "high": 0.5}, "M00": {"fixed": 1}, '
-        '"OUT11": {"tied_to": "OUT10"}}.',
-    ),
-    Field(
-        name="start",
-        kind=Kind.LINES,
-        label="Start points",
-        default="",
-        info="Weights to try first, one list a line: IN00:0.5,M00:1 or the bare numbers of "
-        "another tool.",
-    ),
-    Field(
-        name="start_order",
-        kind=Kind.CHOICE,
-        label="Order of bare numbers",
-        default=weights.NAMED,
-        info="Which tool the numbers come from; tools do not agree on it.",
-        choices=tuple(weights.orders()),
-    ),
+    *SEARCH_FIELDS,
     Field(
         name="name",
         kind=Kind.TEXT,

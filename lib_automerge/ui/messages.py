@@ -15,6 +15,7 @@ from lib_automerge.errors import AutomergeError
 from lib_automerge.reward import registry
 from lib_automerge.study.formats import plural
 from lib_automerge.study.markup import EMPTY, Markup, element
+from lib_automerge.ui.search_fields import OPTIMIZER_HELP
 
 WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.ERROR: "to do"}
 MARKS = {Level.OK: "\N{CHECK MARK}", Level.WARNING: "!", Level.ERROR: "\N{MULTIPLICATION SIGN}"}
@@ -23,7 +24,9 @@ OPEN = (Level.ERROR, Level.WARNING)
 FORM_WORDS = {
     "search.evaluations": "Evaluations",
     "search.hours": "Hours",
-    "search.patience": "Patience",
+    "search.images": "Images",
+    "search.patience": "Evaluations without a better one",
+    "search.calibration": "Seed sets to measure the noise",
     "search.seeds_per_payload": "Seeds per prompt",
     "search.seed": "Seed of the run",
     "verdict.finalists": "Finalists",
@@ -108,6 +111,11 @@ def reward_help(name: str, weights: Path | None) -> Markup:
     if weights is not None:
         told += f" Looked for in {weights}."
     return element("p", told, class_="automerge-help")
+
+
+def optimizer_help(name: str) -> Markup:
+    """When an optimizer is the right one."""
+    return element("p", OPTIMIZER_HELP.get(name, ""), class_="automerge-help")
 
 
 def done(text: str) -> Markup:

@@ -26,12 +26,16 @@ from lib_automerge.domain.config import (
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.study.formats import plural
+from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui import messages, payload_list, space_rules
 from lib_automerge.ui.fields import Reader, clean
-from lib_automerge.ui.form import Place, block_rules, config_of, default_weights
-from lib_automerge.ui.form_fields import BUDGETS, FIELDS, METHODS, REWARDS
-from lib_automerge.ui.texts import payloads_of, payloads_text
+from lib_automerge.ui.form import Place, config_of, default_weights
+from lib_automerge.ui.form_fields import FIELDS, METHODS, REWARDS
+from lib_automerge.ui.search_fields import BUDGETS, OPTIMIZERS
+from lib_automerge.ui.search_form import block_rules, waits
+from lib_automerge.ui.texts import paths_of, payloads_of, payloads_text
 
 Values = Mapping[str, object]
 
@@ -55,11 +59,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     method: Markup
     needs_c: bool
     custom: bool
+    waits: bool
     count: Markup
     table: Markup
     names: tuple[str, ...]
     space: Markup
     reward: Markup
+    optimizer: Markup
+    earlier: tuple[str, ...]
 
 
 class Setup:
@@ -178,6 +185,30 @@ class Setup:
     def _starter(self, values: Values) -> str:
         return STARTERS.get(self._place(values).architecture or "sd1", STARTERS["sd1"])
 
+    def earlier_runs(self, values: Values) -> dict[str, Path]:
+        """The folders of the runs that a search can learn from, by what the form calls them."""
+        architecture = self._place(values).architecture
+        return {
+            _called(entry): entry.folder.path
+            for entry in self.desk.entries()
+            if entry.manifest is not None
+            and entry.state is not None
+            and architecture in (None, entry.manifest.architecture)
+            and any(evaluation.score is not None for evaluation in entry.state.history)
+        }
+
+    def add_earlier_run(self, values: Values, name: str) -> dict[str, object]:
+        """Values to change when an earlier run is chosen.
+
+        Raises:
+            ConfigError: there is none that is called so.
+        """
+        path = self.earlier_runs(values).get(name)
+        if path is None:
+            raise ConfigError(f"there is no run {name!r} to learn from. Choose one of the list.")
+        paths = paths_of(str(values.get("warm_start") or ""))
+        return {"warm_start": "\n".join(dict.fromkeys([*paths, str(path)]))}
+
     # --- showing ----------------------------------------------------------------------------------
 
     def view(self, values: Values, selected: str = "") -> View:
@@ -199,6 +230,7 @@ class Setup:
             method=messages.method_sentence(method),
             needs_c=form.text("method") == METHODS.label("add_difference"),
             custom=form.text("budget") not in BUDGETS,
+            waits=waits(form),
             count=element("p", count, class_="automerge-count") if count else EMPTY,
             table=table,
             names=names,
@@ -207,6 +239,8 @@ class Setup:
                 REWARDS.name(form.text("reward")),
                 default_weights(REWARDS.name(form.text("reward")), self.desk.catalogue.data),
             ),
+            optimizer=messages.optimizer_help(OPTIMIZERS.name(form.text("optimizer"))),
+            earlier=tuple(self.earlier_runs(values)),
         )
 
     def _checks(self, values: Values) -> tuple[Markup, bool]:
@@ -263,6 +297,12 @@ class Setup:
         )
 
 
+def _called(entry: Entry) -> str:
+    assert entry.state is not None
+    name = entry.id if entry.name == entry.id else f"{entry.name} ({entry.id})"
+    return f"{name}, {plural(len(entry.state.history), 'evaluation')}"
+
+
 def trial_of(config: RunConfig) -> RunConfig:
     """The shortest run with the settings of another one: it saves nothing, and proves little."""
     searched = [payload for payload in config.payloads if not payload.held_out][:TRIAL_PROMPTS]
@@ -278,10 +318,16 @@ def trial_of(config: RunConfig) -> RunConfig:
             config.search,
             evaluations=TRIAL_EVALUATIONS,
             hours=None,
+            images=None,
             target=None,
             patience=None,
+            stop="never",
             seeds_per_payload=1,
             start=(),
+            warm_start=(),
+            coarse_first=False,
+            early_reject=False,
+            calibration=0,
         ),
         verdict=VerdictConfig(finalists=1, finalist_seeds=1, seeds=2),
         output=OutputConfig(),

@@ -11,6 +11,7 @@ from lib_automerge.app.desk import Desk
 from lib_automerge.study.markup import Markup, element
 from lib_automerge.ui import space_rules
 from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
+from lib_automerge.ui.earlier_runs import EarlierRuns
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
 from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
 from lib_automerge.ui.setup import Setup
@@ -81,12 +82,13 @@ class _Form:
         self._setup = Setup(desk)
         self._editor = PayloadEditor(desk.catalogue.choices(), host_form)
         self._space = SpaceEditor()
+        self._earlier = EarlierRuns()
         self._controls: dict[str, Any] = {}
         self._models()
         self._payloads()
         self._reward()
         self._search()
-        self._controls |= self._editor.controls | self._space.controls
+        self._controls |= self._editor.controls | self._space.controls | self._earlier.controls
         self._controls["payload_file"] = self._editor.file
 
     def _add(self, name: str, **options: Any) -> None:
@@ -131,9 +133,11 @@ class _Form:
             _heading(4, "Search")
             self._add("budget")
             with gr.Row(visible=False, elem_id="automerge_custom_row") as self.only_custom:
-                for name in ("evaluations", "hours", "target"):
+                for name in ("evaluations", "hours", "images", "target"):
                     self._add(name, min_width=100)
-            self._add("stop_early")
+            self._add("stop")
+            with gr.Column(visible=False, elem_id="automerge_patience_row") as self.only_waits:
+                self._add("patience")
             with gr.Accordion("Search space", open=False, elem_id="automerge_space_fold"):
                 with gr.Row():
                     self._add("low", min_width=100)
@@ -141,16 +145,27 @@ class _Form:
                 with gr.Row():
                     self._add("text_encoder", min_width=140)
                     self._add("vae", min_width=140)
+                self._add("coarse_first")
                 self._space.build()
             with gr.Accordion(
-                "Optimizer, seeds, start points", open=False, elem_id="automerge_optimizer_fold"
+                "Optimizer and seeds", open=False, elem_id="automerge_optimizer_fold"
             ):
                 self._add("optimizer")
+                self.optimizer = html("optimizer_help")
                 with gr.Row():
-                    for name in ("seed", "seeds_per_payload", "patience"):
+                    for name in ("seed", "seeds_per_payload"):
                         self._add(name, min_width=100)
+            with gr.Accordion(
+                "Start points and earlier runs", open=False, elem_id="automerge_start_fold"
+            ):
+                self._earlier.build()
                 self._add("start", lines=3)
                 self._add("start_order")
+            with gr.Accordion(
+                "Noise and poor candidates", open=False, elem_id="automerge_noise_fold"
+            ):
+                self._add("calibration")
+                self._add("early_reject")
             with gr.Accordion("When finished", open=False, elem_id="automerge_finish_fold"):
                 self._add("checkpoint")
                 self._add("name")
@@ -177,11 +192,14 @@ class _Form:
             method=self.method,
             only_c=self.only_c,
             only_custom=self.only_custom,
+            only_waits=self.only_waits,
             count=self._editor.count,
             table=self._editor.table,
             selected=self._controls[SELECTED],
             space=self._space.picture,
             reward=self.reward,
+            optimizer=self.optimizer,
+            earlier=self._controls["earlier_run"],
         )
         wiring = Wiring(setup, self._controls, shown, self.message)
         own = {"model_a", "reward", "payload_set", "payloads", "rules"}
@@ -190,6 +208,7 @@ class _Form:
                 wiring.on(edited(self._controls[field.name]), latest=True)
         self._editor.wire(wiring)
         self._space.wire(wiring)
+        self._earlier.wire(wiring)
 
         def blocks_of(values: dict[str, object]) -> Offer:
             architecture = setup.architecture(values)

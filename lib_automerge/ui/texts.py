@@ -74,6 +74,18 @@ def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[
     return tuple(weights.parse(one, order, architecture) for one in lists)
 
 
+def paths_of(text: str) -> tuple[str, ...]:
+    """The paths of a text, one a line; quotes around a path, as file managers copy it, are not
+    part of it.
+    """
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(_unquoted(line) for line in lines if line)
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
+
+
 def _told(value: msgspec.Struct) -> dict[str, object]:
     """The fields that differ from their defaults, nested ones too."""
     raw: dict[str, object] = {}

@@ -54,11 +54,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     method: Any
     only_c: Any
     only_custom: Any
+    only_waits: Any
     count: Any
     table: Any
     selected: Any
     space: Any
     reward: Any
+    optimizer: Any
+    earlier: Any
 
     def components(self) -> list[Any]:
         """All of them, in order."""
@@ -74,11 +77,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
             view.method,
             gr.update(visible=view.needs_c),
             gr.update(visible=view.custom),
+            gr.update(visible=view.waits),
             view.count,
             view.table,
             gr.update(choices=list(view.names)),
             view.space,
             view.reward,
+            view.optimizer,
+            gr.update(choices=list(view.earlier)),
         ]
 
 

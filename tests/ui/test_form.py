@@ -16,10 +16,21 @@ from lib_automerge.domain.config import (
 )
 from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.errors import ConfigError
-from lib_automerge.ui import form_fields
+from lib_automerge.search import proposers
+from lib_automerge.ui import form_fields, search_fields
 from lib_automerge.ui.fields import clean, defaults
 from lib_automerge.ui.form import Place, config_of, values_of
-from lib_automerge.ui.form_fields import CUSTOM, FIELDS, OVERNIGHT, QUICK
+from lib_automerge.ui.form_fields import FIELDS
+from lib_automerge.ui.search_fields import (
+    CUSTOM,
+    LIMITS,
+    PATIENCE,
+    PATIENT,
+    QUICK,
+    STANDARD,
+    STOPS,
+    THOROUGH,
+)
 
 MODELS = (
     ModelChoice("one.safetensors [12ab]", "/models/one.safetensors"),
@@ -45,8 +56,7 @@ def filled(**changes: object) -> dict[str, object]:
 def test_two_models_are_enough(place):
     config = config_of(filled(), place)
     assert config.models == {"a": MODELS[0].path, "b": MODELS[1].path}
-    assert (config.search.evaluations, config.search.hours) == (150, 8.0)
-    assert config.search.patience == 40
+    assert config.search == SearchConfig(evaluations=80, stop="regret", seeds_per_payload=1)
     assert config.output == OutputConfig(checkpoint="gain")
     assert config.generator.name == "fake"
     assert config.reward.name == "image_reward"
@@ -77,8 +87,10 @@ def full(place: Place) -> RunConfig:
             optimizer="sobol",
             evaluations=33,
             hours=1.1,
+            images=1_000_000,
             target=-0.125,
             patience=7,
+            stop="improvement",
             low=-0.5,
             high=1.25,
             blocks={
@@ -91,6 +103,10 @@ def full(place: Place) -> RunConfig:
             seed=2**32 - 1,
             seeds_per_payload=3,
             start=({"IN00": 0.1, "M00": 1.0}, {}, {"BASE": 1 / 3}),
+            warm_start=("/runs/20260101-abcd", "C:\\logs\\my log.csv"),
+            coarse_first=True,
+            early_reject=True,
+            calibration=5,
         ),
         verdict=VerdictConfig(finalists=5, finalist_seeds=1, seeds=2),
         generator=GeneratorConfig(name="fake"),
@@ -112,8 +128,11 @@ def test_there_and_back_gives_the_same_run(place):
     ("search", "budget"),
     [
         (SearchConfig(evaluations=40), QUICK),
-        (SearchConfig(evaluations=150, hours=8), OVERNIGHT),
-        (SearchConfig(evaluations=150, hours=8, target=1.0), CUSTOM),
+        (SearchConfig(), STANDARD),
+        (SearchConfig(evaluations=150), THOROUGH),
+        (SearchConfig(evaluations=150, hours=8), CUSTOM),
+        (SearchConfig(images=1000), CUSTOM),
+        (SearchConfig(target=1.0), CUSTOM),
         (SearchConfig(evaluations=41), CUSTOM),
     ],
 )
@@ -124,6 +143,53 @@ def test_budgets_have_names(place, search, budget):
     values = values_of(config, place)
     assert values["budget"] == budget
     assert config_of(values, place) == config
+
+
+@pytest.mark.parametrize(
+    ("stop", "patience", "ending"),
+    [
+        ("regret", None, next(iter(STOPS))),
+        ("regret", 25, next(iter(STOPS))),
+        ("improvement", None, "When the next candidate promises little"),
+        ("improvement", 9, "When the next candidate promises little"),
+        ("never", 40, PATIENT),
+        ("never", 7, PATIENT),
+        ("never", None, LIMITS),
+        ("something else", 3, "something else"),
+    ],
+)
+def test_every_way_to_stop_has_its_words(place, stop, patience, ending):
+    import msgspec
+
+    search = SearchConfig(stop=stop, patience=patience)
+    config = msgspec.structs.replace(config_of(filled(), place), search=search)
+    values = values_of(config, place)
+    assert values["stop"] == ending
+    assert config_of(values, place) == config
+
+
+def test_waiting_without_a_number_waits_for_a_usual_one(place):
+    search = config_of(filled(stop=PATIENT, patience=""), place).search
+    assert (search.stop, search.patience) == ("never", PATIENCE)
+
+
+def test_only_at_the_limits_means_it(place):
+    search = config_of(filled(stop=LIMITS, patience="7"), place).search
+    assert (search.stop, search.patience) == ("never", None)
+
+
+def test_every_optimizer_has_a_label_and_says_when_to_use_it():
+    for name in proposers.names():
+        assert search_fields.OPTIMIZERS.label(name) != name
+        assert search_fields.OPTIMIZER_HELP[name]
+
+
+def test_paths_as_file_managers_copy_them(place):
+    text = '\n"C:\\my runs\\one"  \n\n /runs/two \n'
+    assert config_of(filled(warm_start=text), place).search.warm_start == (
+        "C:\\my runs\\one",
+        "/runs/two",
+    )
 
 
 def test_a_model_that_is_gone_leaves_its_field_empty(place):
@@ -177,7 +243,10 @@ def test_weights_of_another_reward_are_not_handed_on(place):
         ({"low": ""}, '"Lowest weight" is empty'),
         ({"budget": CUSTOM, "evaluations": None}, '"Evaluations" is empty'),
         ({"budget": CUSTOM, "hours": "soon"}, "\"Hours\" is not a number: 'soon'"),
-        ({"patience": None}, '"Patience" is empty'),
+        ({"patience": "long"}, "\"Evaluations without a better one\" is not a number: 'long'"),
+        ({"patience": "2.5"}, '"Evaluations without a better one" is 2.5. Enter a whole number'),
+        ({"budget": CUSTOM, "images": "1e3.5"}, "\"Images\" is not a number: '1e3.5'"),
+        ({"calibration": None}, '"Seed sets to measure the noise" is empty'),
         ({"rules": "[1]"}, "rules as text cannot be read"),
         ({"rules": '{"IN00": {"lo": 1}}'}, "lo"),
         ({"start": ", ".join(["0.5"] * 26)}, "Name its order: 'supermerger'"),
@@ -193,8 +262,9 @@ def test_bad_input_is_a_sentence_that_names_the_field(place, changes, words):
 
 
 def test_fields_out_of_use_are_not_read(place):
-    config = config_of(filled(evaluations=None, hours="x", stop_early=False, patience=None), place)
-    assert config.search.patience is None
+    unread = {"evaluations": None, "hours": "x", "images": "x", "target": "x", "patience": "x"}
+    config = config_of(filled(stop=LIMITS, **unread), place)
+    assert config.search == SearchConfig(stop="never", seeds_per_payload=1)
 
 
 def test_empty_hours_are_no_limit(place):
@@ -232,7 +302,7 @@ def test_a_draft_keeps_only_what_still_means_something():
         "seed": "7",
         "low": -1,
         "budget": "For ever",
-        "stop_early": 1,
+        "coarse_first": 1,
         "name": "night",
         "model_b": ["x"],
         "unknown": 1,
@@ -242,13 +312,26 @@ def test_a_draft_keeps_only_what_still_means_something():
     assert values == defaults(FIELDS) | {"low": -1, "name": "night"}
 
 
+def test_a_draft_of_an_older_form_opens(place):
+    draft = filled() | {
+        "budget": "Overnight: up to 150 evaluations or 8 hours",
+        "stop_early": True,
+        "patience": 40,
+        "evaluations": 90,
+    }
+    values = clean(FIELDS, draft)
+    assert (values["budget"], values["patience"]) == (STANDARD, "")
+    assert values["evaluations"] == 90
+    assert config_of(values, place).search == SearchConfig(seeds_per_payload=1)
+
+
 def test_names_and_labels_are_unique():
     names = [field.name for field in FIELDS]
     labels = [field.label for field in FIELDS]
     assert len(set(names)) == len(names)
     assert len(set(labels)) == len(labels)
     assert all(field.info and field.label for field in FIELDS)
-    for labels_of in (form_fields.METHODS, form_fields.REWARDS, form_fields.OPTIMIZERS):
+    for labels_of in (form_fields.METHODS, form_fields.REWARDS, search_fields.OPTIMIZERS):
         assert [labels_of.label(labels_of.name(one)) for one in labels_of.labels] == [
             *labels_of.labels
         ]

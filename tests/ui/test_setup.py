@@ -7,13 +7,16 @@ import msgspec
 import pytest
 
 from lib_automerge.app.desk import Desk
+from lib_automerge.domain.config import SearchConfig
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import BusyError, ConfigError
 from lib_automerge.study.payload_sets import PayloadSet
+from lib_automerge.ui.search_fields import LIMITS, PATIENT
 from lib_automerge.ui.setup import STARTERS, Setup, trial_of
 from lib_automerge.ui.texts import payloads_of
 from tests.checkpoints import write_tiny
 from tests.fake_host import FakeHost
+from tests.run_folders import Plan, Until, build
 from tests.ui.fake_desk import FakeCatalogue
 
 NOW = datetime(2026, 5, 3, 22, 30, tzinfo=timezone.utc)
@@ -136,8 +139,17 @@ def test_the_view_follows_method_and_budget(setup):
     assert "(B - C)" in view.method
 
 
+def test_a_number_that_counts_is_in_sight(setup):
+    assert not setup.view(ready(setup)).waits
+    assert setup.view(ready(setup, stop=PATIENT)).waits
+    assert setup.view(ready(setup, patience="7")).waits
+    assert not setup.view(ready(setup, stop=LIMITS, patience="7")).waits
+
+
 def test_the_time_is_not_promised_before_it_is_known(setup):
-    assert "more is known after the first one" in setup.view(ready(setup)).checks
+    custom = ready(setup, budget="Custom", hours="8")
+    assert "more is known after the first one" in setup.view(custom).checks
+    assert "the time is known after the first one" in setup.view(ready(setup)).checks
 
 
 def test_the_picture_shows_what_is_opted_in(setup):
@@ -150,14 +162,28 @@ def test_a_trial_is_the_shortest_run(setup):
     payloads += (
         '{"prompt": "h", "held_out": true, "seeds": [3, 4, 5]}, {"prompt": "i", "held_out": true}]'
     )
-    config = setup.config(ready(setup, start="IN00:0.5", seeds_per_payload=3, payloads=payloads))
+    config = setup.config(
+        ready(
+            setup,
+            start="IN00:0.5",
+            seeds_per_payload=3,
+            payloads=payloads,
+            budget="Custom",
+            images="1",
+            stop=PATIENT,
+            warm_start="/gone",
+            coarse_first=True,
+            early_reject=True,
+            calibration=4,
+        )
+    )
     trial = trial_of(config)
     assert trial.name == "trial"
     assert trial.search.evaluations == 4
     assert [p.prompt for p in trial.payloads] == ["x", "y", "h"]
     assert [p.seeds for p in trial.payloads] == [(1,), (), ()]
     assert trial.output.checkpoint == "never"
-    assert trial.search.start == ()
+    assert trial.search == SearchConfig(evaluations=4, stop="never", seeds_per_payload=1)
     assert trial.models == config.models
     assert trial.generator == config.generator
     assert msgspec.structs.replace(trial, payloads=()).search.hours is None
@@ -172,9 +198,36 @@ def test_start_runs_and_its_pace_is_used(setup):
     opened = setup.desk.open(setup.desk.library.entries()[0].id)
     assert opened.status == "finished"
     assert len(opened.state.history) == 4
+    # the trial's own run can be learned from
+    (name,) = setup.earlier_runs(values)
+    assert name.startswith("trial (")
+    assert name.endswith("), 4 evaluations")
+    assert setup.view(values).earlier == (name,)
     checks = setup.view(values).checks
     assert "done around" in checks
     assert "more is known" not in checks
+
+
+def test_an_earlier_run_is_added_once(setup, tmp_path):
+    build(tmp_path / "data" / "runs" / "20260101-abcd", Plan(evaluations=5, size=0))
+    values = ready(setup, warm_start="/other/log.csv")
+    (name,) = setup.earlier_runs(values)
+    assert name.endswith("20260101-abcd, 5 evaluations")
+    folder = str(tmp_path / "data" / "runs" / "20260101-abcd")
+    changed = setup.add_earlier_run(values, name)
+    assert changed == {"warm_start": f"/other/log.csv\n{folder}"}
+    assert setup.add_earlier_run(values | changed, name) == changed
+    with pytest.raises(ConfigError, match="no run 'x' to learn from"):
+        setup.add_earlier_run(values, "x")
+
+
+def test_runs_that_cannot_be_learned_from_are_not_offered(setup, tmp_path):
+    runs = tmp_path / "data" / "runs"
+    build(runs / "20260101-aaaa", Plan(evaluations=5, size=0, until=Until.STARTED))
+    build(runs / "20260101-bbbb", Plan(evaluations=5, size=0, architecture="sdxl"))
+    (runs / "20260101-cccc").mkdir()
+    assert setup.earlier_runs(ready(setup)) == {}
+    assert len(setup.earlier_runs(ready(setup, model_a="xl.safetensors"))) == 1
 
 
 def test_start_refuses_what_the_checks_refuse(setup):
