@@ -163,8 +163,9 @@ def _smooth(draw: np.random.Generator) -> tuple[Function, Array, Array]:
     side = draw.choice([-1.0, 1.0], DIMENSION)
     best = np.clip(0.5 + side * draw.uniform(0.15, 0.6, DIMENSION), 0.0, 1.0)
 
+    # A rounded cone: concave, but no quadratic, which some methods would solve exactly.
     def score(x: Array) -> float:
-        return -float(importance @ (x - best) ** 2)
+        return -float(np.sqrt(0.02 + importance @ (x - best) ** 2))
 
     return score, best, importance
 
@@ -172,6 +173,7 @@ def _smooth(draw: np.random.Generator) -> tuple[Function, Array, Array]:
 def _additive(draw: np.random.Generator) -> tuple[Function, Array, Array]:
     best = _profile(draw)
     importance = draw.lognormal(0.0, 0.7, DIMENSION)
+    power = draw.uniform(1.4, 2.6, DIMENSION)
     left, right = np.array([*_SKIPS, *_NEIGHBOURS]).T
     coupling = draw.uniform(0.0, 0.6, len(left)) * draw.choice([-1.0, 1.0], len(left))
     sign = np.sign(coupling)
@@ -179,7 +181,7 @@ def _additive(draw: np.random.Generator) -> tuple[Function, Array, Array]:
     def score(x: Array) -> float:
         away = x - best
         together = (away[left] + sign * away[right]) ** 2
-        return -float(importance @ away**2 + np.abs(coupling) @ together)
+        return -float(importance @ np.abs(away) ** power + np.abs(coupling) @ together)
 
     return score, best, importance
 
