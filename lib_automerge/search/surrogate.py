@@ -68,6 +68,16 @@ class Posterior:
         """The hyperparameters that it was fitted with."""
         return self._hyper
 
+    @property
+    def kernel(self) -> Kernel:
+        """The covariance function."""
+        return self._kernel
+
+    @property
+    def data(self) -> Observations:
+        """What it is conditioned on."""
+        return self._data
+
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation, without noise, at the points, (n, d): each (n,)."""
         basis = self._kernel.basis(points)
