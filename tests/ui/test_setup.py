@@ -212,7 +212,7 @@ def test_an_earlier_run_is_added_once(setup, tmp_path):
     build(tmp_path / "data" / "runs" / "20260101-abcd", Plan(evaluations=5, size=0))
     values = ready(setup, warm_start="/other/log.csv")
     (name,) = setup.earlier_runs(values)
-    assert name.endswith("20260101-abcd, 5 evaluations")
+    assert name == "meadow-1 (20260101-abcd), 5 evaluations"
     folder = str(tmp_path / "data" / "runs" / "20260101-abcd")
     changed = setup.add_earlier_run(values, name)
     assert changed == {"warm_start": f"/other/log.csv\n{folder}"}
