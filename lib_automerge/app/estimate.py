@@ -10,10 +10,13 @@ import msgspec
 
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import BASELINES, RunState, Stage
+from lib_automerge.domain.run import BASELINES, Origin, RunState, Stage
 
 RECENT = 10
 """Evaluations whose pace is taken for that of the rest."""
+
+BEFORE_PROOF = (Stage.SEARCH, Stage.CALIBRATION)
+"""The stages whose images are made before the search ends."""
 
 ENOUGH = 5
 """Evaluations from which on a range of the time left can be told."""
@@ -32,9 +35,14 @@ def images_per_evaluation(config: RunConfig) -> int:
     return sum(len(p.seeds) or config.search.seeds_per_payload for p in _searched(config))
 
 
+def images_of_calibration(config: RunConfig) -> int:
+    """How many images the noise is measured by, besides those of the baselines."""
+    return config.search.calibration * images_per_evaluation(config)
+
+
 def images_after_search(config: RunConfig, evaluations: int | None = None) -> int:
     """How many images the finalists and the verdict take; `evaluations` is what the search had."""
-    candidates = (evaluations or config.search.evaluations) - len(BASELINES)
+    candidates = (evaluations or _allowed(config)) - len(BASELINES)
     finalists = max(0, min(config.verdict.finalists, candidates))
     searched, held_out = _searched(config), [p for p in config.payloads if p.held_out]
     fresh = finalists * len(searched) * config.verdict.finalist_seeds
@@ -47,16 +55,16 @@ def images_after_search(config: RunConfig, evaluations: int | None = None) -> in
 def planned_images(config: RunConfig, state: RunState) -> int:
     """How many images the whole run makes if nothing ends it early."""
     if state.search_ended is None:
-        search = config.search.evaluations * images_per_evaluation(config)
-        return search + images_after_search(config)
-    search = sum(len(found) for (stage, _), found in state.scores.items() if stage is Stage.SEARCH)
-    return search + images_after_search(config, len(state.history))
+        search = _allowed(config, state) * images_per_evaluation(config)
+        return search + images_of_calibration(config) + images_after_search(config)
+    return _made(state, *BEFORE_PROOF) + images_after_search(config, len(state.history))
 
 
 def remaining(config: RunConfig, state: RunState) -> Remaining | None:
     """The time that a run still takes, from the pace of its last evaluations.
 
-    None until an evaluation has been timed. The tightest limit counts: evaluations or hours.
+    None until an evaluation has been timed. The tightest limit counts: evaluations, images or
+    hours.
     """
     # baselines change every block and the first evaluation loads things: the rest tells more
     timed = [e for e in state.history if e.seconds.get("total") and e.images]
@@ -66,11 +74,13 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
     paces = sorted(e.seconds["total"] for e in recent)
     per_image = statistics.median(e.seconds["total"] / e.images for e in recent)
     after = images_after_search(config, len(state.history) if state.search_ended else None)
-    after -= sum(len(found) for (s, _), found in state.scores.items() if s is not Stage.SEARCH)
-    proof = max(0, after) * per_image
+    after = max(0, after - _made(state, Stage.FINALISTS, Stage.VERDICT))
+    if state.calibrated is None and state.search_ended is None:
+        after += max(0, images_of_calibration(config) - _made(state, Stage.CALIBRATION))
+    proof = after * per_image
     if state.search_ended is not None:
         return Remaining(proof)
-    left = max(0, config.search.evaluations - len(state.history))
+    left = max(0, _allowed(config, state) - len(state.history))
     spent = sum(e.seconds.get("total", 0.0) for e in state.history)
     limit = None if config.search.hours is None else max(0.0, config.search.hours * 3600 - spent)
     known = len(recent) >= ENOUGH
@@ -87,18 +97,20 @@ def planned_evaluations(config: RunConfig, state: RunState) -> int:
     if state.search_ended is not None:
         return done
     timed = [e.seconds["total"] for e in state.history if e.seconds.get("total") and e.images]
+    allowed = _allowed(config, state)
     if config.search.hours is None or not timed:
-        return config.search.evaluations
+        return allowed
     spent = sum(e.seconds.get("total", 0.0) for e in state.history)
     left = max(0.0, config.search.hours * 3600 - spent)
-    allowed = done + math.ceil(left / statistics.median(timed[-RECENT:]))
-    return min(config.search.evaluations, allowed)
+    return min(allowed, done + math.ceil(left / statistics.median(timed[-RECENT:])))
 
 
 def images_in_stage(config: RunConfig, stage: Stage) -> int:
     """How many images one candidate is scored by in a stage."""
     if stage is Stage.SEARCH:
         return images_per_evaluation(config)
+    if stage is Stage.CALIBRATION:
+        return images_of_calibration(config)
     if stage is Stage.FINALISTS:
         return len(_searched(config)) * config.verdict.finalist_seeds
     held_out = [p for p in config.payloads if p.held_out]
@@ -106,6 +118,25 @@ def images_in_stage(config: RunConfig, stage: Stage) -> int:
         [len(p.seeds) or config.verdict.seeds for p in held_out]
         or [config.verdict.seeds for _ in _searched(config)]
     )
+
+
+def _allowed(config: RunConfig, state: RunState | None = None) -> int:
+    """How many evaluations the limits on evaluations and images allow; a candidate is always tried.
+
+    What a run has made already counts as it was: candidates that were given up took fewer images.
+    """
+    if config.search.images is None:
+        return config.search.evaluations
+    done = made = 0
+    if state is not None:
+        done = len(state.history)
+        made = sum(e.images for e in state.history if e.origin is not Origin.EARLIER)
+    left = math.ceil(max(0, config.search.images - made) / images_per_evaluation(config))
+    return min(config.search.evaluations, max(len(BASELINES) + 1, done + left))
+
+
+def _made(state: RunState, *stages: Stage) -> int:
+    return sum(len(found) for (stage, _), found in state.scores.items() if stage in stages)
 
 
 def _limited(seconds: float, limit: float | None) -> float:
@@ -123,11 +154,12 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 def forecast(config: RunConfig, seconds_per_image: float | None) -> Forecast:
     """How many evaluations and images a configuration allows, and how long they take."""
     each = images_per_evaluation(config)
-    evaluations = config.search.evaluations
+    evaluations = _allowed(config)
     if seconds_per_image and config.search.hours is not None:
         allowed = int(config.search.hours * 3600 / (each * seconds_per_image))
         evaluations = max(len(BASELINES) + 1, min(evaluations, allowed))
-    images = evaluations * each + images_after_search(config, evaluations)
+    images = evaluations * each + images_of_calibration(config)
+    images += images_after_search(config, evaluations)
     seconds = images * seconds_per_image if seconds_per_image else None
     return Forecast(evaluations=evaluations, images=images, seconds=seconds)
 

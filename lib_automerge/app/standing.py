@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import zlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.app.estimate import (
+    BEFORE_PROOF,
     RECENT,
     Remaining,
     images_in_stage,
@@ -18,6 +20,7 @@ from lib_automerge.app.estimate import (
     remaining,
 )
 from lib_automerge.app.worker import Phase, Snapshot
+from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.run import Origin, RunState, Stage, Status
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.headline import headline
@@ -29,7 +32,9 @@ class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is a word of the vocabulary. `evaluation` is the one in progress or the last one of
     `planned`, `images` of `images_planned` are those of the evaluation in progress, `share` is how
-    much of the whole run is done (0 to 1). `kind` and `sentence` are the headline's.
+    much of the whole run is done (0 to 1). `noise` is the learned standard deviation of a score and
+    `bound` what is left to gain at most, in units of the score. `reason` says why the run is where
+    it is, `outlook` what going on would probably gain. `kind` and `sentence` are the headline's.
     """
 
     id: str
@@ -49,11 +54,14 @@ class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
     half: float | None
     difference: float | None
     decimals: int
+    noise: float | None
+    bound: float | None
     per_hour: float | None
     elapsed_s: float
     remaining: Remaining | None
     warnings: int
     reason: str
+    outlook: str
     kind: str
     sentence: str
     version: str
@@ -143,7 +151,7 @@ def run_standing(entry: Entry, snapshot: Snapshot, now: float) -> RunStanding:
         finished_evaluations=len(state.history),
         planned=planned_evaluations(config, state),
         images=images,
-        images_planned=images_in_stage(config, stage),
+        images_planned=_images_of(config, stage, images),
         share=_share(found, left, elapsed),
         best=found.contest.means[merge.number] if merge else None,
         best_evaluation=merge.number if merge else None,
@@ -152,11 +160,14 @@ def run_standing(entry: Entry, snapshot: Snapshot, now: float) -> RunStanding:
         half=_mean(found, Origin.HALF),
         difference=found.contest.gain_over(better),
         decimals=found.decimals,
+        noise=state.learned.noise if state.learned is not None else None,
+        bound=state.learned.bound if state.learned is not None else None,
         per_hour=3600 / statistics.median(timed[-RECENT:]) if timed else None,
         elapsed_s=elapsed,
         remaining=left if live else None,
         warnings=len(set(state.warnings)),
         reason=_reason(state),
+        outlook=state.search_ended.outlook if state.search_ended is not None else "",
         kind=said.kind,
         sentence=said.sentence,
         version=version_of(entry, word),
@@ -172,6 +183,9 @@ def version_of(entry: Entry, word: str) -> str:
         len(state.history),
         len(state.stages),
         len(state.warnings),
+        0 if state.learned is None else state.learned.evaluation,
+        int(state.calibrated is not None),
+        int(state.search_ended is not None),
         int(state.verdict is not None),
         int(state.saved is not None),
     )
@@ -191,13 +205,24 @@ def _in_progress(state: RunState) -> tuple[Stage, int, int]:
     """Stage, evaluation and number of images of what is being scored, or was scored last."""
     if state.search_ended is None:
         pending = state.pending
+        measured = [n for stage, n in state.scores if stage is Stage.CALIBRATION]
+        if measured and state.calibrated is None and not pending:
+            return Stage.CALIBRATION, measured[0], len(state.scores[Stage.CALIBRATION, measured[0]])
         number = pending[0].number if pending else len(state.history)
         return Stage.SEARCH, number, len(state.scores.get((Stage.SEARCH, number), {}))
-    later = [key for key in state.scores if key[0] is not Stage.SEARCH]
+    later = [key for key in state.scores if key[0] not in BEFORE_PROOF]
     if not later:
         return Stage.FINALISTS, len(state.history), 0
-    stage, number = later[-1]
+    # finalists that cannot be told apart come round again: the latest image tells whose turn it is
+    latest = {key: max(scored.time for scored in state.scores[key].values()) for key in later}
+    stage, number = max(reversed(later), key=lambda key: latest[key])
     return stage, number, len(state.scores[stage, number])
+
+
+def _images_of(config: RunConfig, stage: Stage, images: int) -> int:
+    """How many images the one in progress has, with as many rounds as have begun."""
+    each = images_in_stage(config, stage)
+    return each * max(1, math.ceil(images / each)) if stage is Stage.FINALISTS else each
 
 
 def _since_first_image(state: RunState, stage: Stage, number: int, now: float) -> float:

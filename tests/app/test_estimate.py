@@ -9,7 +9,9 @@ import pytest
 from lib_automerge.app.estimate import (
     forecast,
     images_after_search,
+    images_in_stage,
     images_per_evaluation,
+    planned_evaluations,
     planned_images,
     remaining,
     work_of,
@@ -18,9 +20,11 @@ from lib_automerge.app.preflight import with_seeds
 from lib_automerge.app.service import Service
 from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.domain.run import (
+    Calibrated,
     Evaluated,
     Origin,
     Proposed,
+    Rejected,
     RunState,
     Scored,
     SearchEnded,
@@ -101,6 +105,52 @@ def test_the_tightest_limit_counts() -> None:
     assert left.seconds == pytest.approx(3600 - 600 + images_after_search(config) * 10)
 
 
+def test_a_limit_on_images_is_one_on_evaluations() -> None:
+    config = tiny_config(MODELS, evaluations=1000, images=100)
+    assert forecast(config, None).evaluations == 17  # of 6 images each, the last one completed
+    assert forecast(tiny_config(MODELS, evaluations=1000, images=1), None).evaluations == 4
+    state = timed([60.0] * 10)
+    assert planned_evaluations(config, state) == 17
+    left = remaining(config, state)
+    assert left is not None
+    assert left.seconds == pytest.approx(7 * 60 + images_after_search(config) * 10)
+    state.add(Proposed(evaluation=11, origin=Origin.SEARCH, weights={}))
+    state.add(Rejected(evaluation=11, reason="worse", images=2))
+    assert planned_evaluations(config, state) == 11 + 7  # 38 are left, and a candidate takes 6
+
+
+def test_the_calibration_counts_until_it_is_done() -> None:
+    plain, measured = (tiny_config(MODELS, evaluations=40, calibration=n) for n in (0, 3))
+    assert images_in_stage(measured, Stage.CALIBRATION) == 18
+    assert forecast(measured, None).images == forecast(plain, None).images + 18
+    assert planned_images(measured, RunState()) == planned_images(plain, RunState()) + 18
+    state = timed([60.0] * 3)
+    without, before = remaining(plain, state), remaining(measured, state)
+    assert without is not None
+    assert before is not None
+    assert before.seconds == pytest.approx(without.seconds + 180)
+    for job in range(5):
+        state.add(scored(Stage.CALIBRATION, 3, job))
+    during = remaining(measured, state)
+    assert during is not None
+    assert during.seconds == pytest.approx(without.seconds + 130)
+    state.add(Calibrated(evaluation=3, seed_sd=0.1, sentence=""))
+    assert remaining(measured, state) == without
+
+
+def scored(stage: Stage, evaluation: int, job: int) -> Scored:
+    return Scored(
+        evaluation=evaluation,
+        stage=stage,
+        job=job,
+        payload="p",
+        seed=job,
+        digest="",
+        file="",
+        score=0.0,
+    )
+
+
 def test_in_the_verdict_only_its_images_are_left() -> None:
     config = tiny_config(MODELS)
     state = timed([60.0] * 7)
@@ -109,18 +159,7 @@ def test_in_the_verdict_only_its_images_are_left() -> None:
     assert left is not None
     assert left.seconds == pytest.approx(images_after_search(config) * 10)
     for job in range(4):
-        state.add(
-            Scored(
-                evaluation=1,
-                stage=Stage.VERDICT,
-                job=job,
-                payload="p",
-                seed=job,
-                digest="",
-                file="",
-                score=0.0,
-            )
-        )
+        state.add(scored(Stage.VERDICT, 1, job))
     fewer = remaining(config, state)
     assert fewer is not None
     assert fewer.seconds == pytest.approx(left.seconds - 40)
