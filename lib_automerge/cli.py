@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run a configuration (YAML or JSON)")
     run.add_argument("config", type=Path)
     run.add_argument("--out", type=Path, help="run folder (default: a new one in ./runs)")
+    run.add_argument(
+        "--warm-start",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="begin with what a run folder, a recipe or a CSV log knows; can be repeated",
+    )
 
     resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run")
     resume.add_argument("run_dir", type=Path)
@@ -156,6 +163,9 @@ def _run(options: argparse.Namespace) -> int:
     from lib_automerge.app.configfile import read_config
 
     config = read_config(options.config)
+    sources = (*config.search.warm_start, *options.warm_start)
+    search = msgspec.structs.replace(config.search, warm_start=sources)
+    config = msgspec.structs.replace(config, search=search)
     return _start(config, options.out or _new_folder(config.name or options.config.stem))
 
 

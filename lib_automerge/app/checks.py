@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import wildcards
+from lib_automerge.app import earlier, wildcards
 from lib_automerge.app.estimate import images_per_evaluation
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.preflight import check_settings, open_models
@@ -26,7 +26,7 @@ from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward import registry
-from lib_automerge.study.formats import plural, size
+from lib_automerge.study.formats import listed, plural, size
 
 BYTES_PER_PIXEL = 1.5
 """What a saved picture takes, generously: PNG of photographic content."""
@@ -80,6 +80,7 @@ def preflight(
         with _reported(checks, "Search"):
             if architecture is not None:
                 check_settings(config, architectures.get(architecture))
+                _warm_start(config, architecture, checks)
         _payloads(config, host, checks)
         _reward(config, checks)
         _disk(config, models, catalogue, free_space, root, checks)
@@ -104,6 +105,13 @@ def _models(
     found = architectures.get(models["a"].detection.architecture)
     searched = len(found.parameters)
     checks.append(Check(Level.OK, "Models", f"{found.label}: {searched} blocks can be searched."))
+
+
+def _warm_start(config: RunConfig, architecture: str, checks: list[Check]) -> None:
+    sources = earlier.read(config.search.warm_start, architectures.get(architecture))
+    found = [f"{plural(len(source.recipes), 'recipe')} of {source.name}" for source in sources]
+    if found:
+        checks.append(Check(Level.OK, "Warm start", f"{listed(found)}."))
 
 
 def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from lib_automerge.app import earlier
 from lib_automerge.domain.config import RunConfig, decode_config
 from lib_automerge.errors import ConfigError, StorageError
 
@@ -16,8 +17,8 @@ from lib_automerge.errors import ConfigError, StorageError
 def read_config(path: Path) -> RunConfig:
     """Read and check a configuration file.
 
-    Paths in it are relative to its folder. `payloads` may name a JSON or YAML file that holds the
-    list, and `reward.options.weights` a file.
+    Paths in it are relative to its folder, those of a warm start too. `payloads` may name a JSON or
+    YAML file that holds the list, and `reward.options.weights` a file.
 
     Raises:
         StorageError: a file cannot be read.
@@ -38,12 +39,20 @@ def read_config(path: Path) -> RunConfig:
     if config.output.path is not None:
         output = msgspec.structs.replace(config.output, path=_located(folder, config.output.path))
         config = msgspec.structs.replace(config, output=output)
-    return msgspec.structs.replace(config, models=models)
+    sources = tuple(_located_source(folder, entry) for entry in config.search.warm_start)
+    search = msgspec.structs.replace(config.search, warm_start=sources)
+    return msgspec.structs.replace(config, models=models, search=search)
 
 
 def _located(folder: Path, name: str) -> str:
     # not Path.expanduser, which raises for a user that does not exist
     return str(folder / os.path.expanduser(name))  # noqa: PTH111
+
+
+def _located_source(folder: Path, entry: str) -> str:
+    order, path = earlier.located(entry)
+    place = _located(folder, str(path))
+    return place if order is None else f"{order}:{place}"
 
 
 def _load(path: Path) -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.app import earlier
 from lib_automerge.app.ports import Host
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
@@ -53,11 +54,15 @@ def _same_file(one: Path, two: Path) -> bool:
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that can run: with all seeds and names filled in, and what was found out."""
+    """A configuration that can run: with all seeds and names filled in, and what was found out.
+
+    `sources` are what its warm start names.
+    """
 
     config: RunConfig
     models: dict[str, ModelRef]
     distances: dict[str, float]
+    sources: tuple[earlier.Source, ...] = ()
 
 
 def check_run(
@@ -74,6 +79,7 @@ def check_run(
     generator.check(models["a"])
     architecture = architectures.get(models["a"].detection.architecture)
     check_settings(config, architecture)
+    sources = earlier.read(config.search.warm_start, architecture)
     payloads = with_seeds(named(config.payloads), config)
     for payload in payloads:
         host.check_payload(payload)
@@ -101,6 +107,7 @@ def check_run(
             for role, checkpoint in models.items()
         },
         distances=distances,
+        sources=sources,
     )
 
 

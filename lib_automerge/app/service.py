@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 import lib_automerge
-from lib_automerge.app import outcome
+from lib_automerge.app import outcome, warm_start
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import LEFT_ALONE, Clock, Controls, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
@@ -103,11 +103,13 @@ class Service:
                     generator=generator.fingerprint(),
                     versions=_versions(),
                 )
+                manifest, begun = warm_start.begin(manifest, checked.sources)
                 if controls.stop():
                     raise KeyboardInterrupt
                 created = RunFolder.create(folder, manifest)
                 with self._owned(created) as run:
-                    runner = Runner(run, models, generator, reward, controls, listener, notes)
+                    told = (*notes, *begun)
+                    runner = Runner(run, models, generator, reward, controls, listener, told)
                     return self._finish(runner, created)
 
     def resume(
