@@ -23,10 +23,12 @@ from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.domain.run import (
     BASELINES,
     AnyEvent,
+    Calibrated,
     Comparison,
     Evaluated,
     Failed,
     Finished,
+    Learned,
     Origin,
     Proposed,
     Rejected,
@@ -63,8 +65,10 @@ class Plan:
     """A run to make.
 
     `gain` is how much the best merge is better than the better parent, `noise` the standard
-    deviation of one image's score; every score is `level` + `scale` times that. `rejected` are
-    evaluation numbers; `size` is the images' edge, 0 for none.
+    deviation of one image's score; every score is `level` + `scale` times that. `rejected` and
+    `given_up` (after the first payload) are evaluation numbers; `leader` is the one that the model
+    believes in most (None: there is no model); `calibration` is what a measured noise advises;
+    `size` is the images' edge, 0 for none.
     """
 
     architecture: str = "sd1"
@@ -79,6 +83,10 @@ class Plan:
     low: float = 0.0
     high: float = 1.0
     rejected: tuple[int, ...] = ()
+    given_up: tuple[int, ...] = ()
+    leader: int | None = None
+    calibration: str = ""
+    outlook: str = ""
     warnings: tuple[str, ...] = ()
     saved: bool = False
     finalists: int = 3
@@ -175,9 +183,24 @@ class _Author:
             self._evaluate(number, jobs_of(search))
         for message in plan.warnings:
             self._append(Warned(message=message))
+        if plan.calibration:
+            self._append(Calibrated(evaluation=3, seed_sd=0.03, sentence=plan.calibration))
+        if plan.leader is not None:
+            self._append(
+                Learned(
+                    evaluation=count,
+                    leader=plan.leader,
+                    mean=self._means[plan.leader],
+                    sd=0.0123,
+                    noise=0.0301,
+                    gain=0.0042,
+                    bound=0.0519,
+                )
+            )
         if plan.until <= Until.SEARCH:
             return
-        self._append(SearchEnded(reason=f"{count} evaluations are done"))
+        ended = SearchEnded(reason=f"{count} evaluations are done", outlook=plan.outlook)
+        self._append(ended)
         ranked = sorted(
             (n for n in self._means if n > len(BASELINES)), key=lambda n: -self._means[n]
         )
@@ -213,6 +236,9 @@ class _Author:
             reason = f"black image for payload {job.payload.name!r}, seed {job.seed}"
             self._append(Rejected(evaluation=number, reason=reason, seconds={"total": 1.5}))
             return
+        if number in self._plan.given_up:
+            self._give_up(number, jobs)
+            return
         scores = self._images(Stage.SEARCH, number, jobs)
         by_payload: dict[str, list[float]] = {}
         for job in jobs:
@@ -228,6 +254,21 @@ class _Author:
                 per_payload=per_payload,
                 seconds=self._seconds(len(jobs)),
                 memory_bytes=1_210_000_000 + 1_000_000 * number,
+            )
+        )
+
+    def _give_up(self, number: int, jobs: tuple[ImageJob, ...]) -> None:
+        first = jobs[0].payload.name
+        seen = tuple(job for job in jobs if job.payload.name == first)
+        scores = self._images(Stage.SEARCH, number, seen)
+        prompts = len({job.payload.name for job in jobs})
+        self._append(
+            Rejected(
+                evaluation=number,
+                reason=f"given up after 1 of {prompts} prompts: -0.4 against evaluation 4",
+                images=len(seen),
+                per_payload={first: float(np.mean(list(scores.values())))},
+                seconds=self._seconds(len(seen)),
             )
         )
 

@@ -24,7 +24,6 @@ from lib_automerge.domain.run import (
     Scored,
     Stage,
     StageDone,
-    best,
 )
 from lib_automerge.study.formats import decimals_for
 from lib_automerge.study.store import RunManifest
@@ -169,7 +168,7 @@ def contest(state: RunState) -> Contest:
         merge: Evaluation | None = state.evaluations[verdict.winner]
     else:
         means = {e.number: e.score for e in state.history if e.score is not None}
-        merge = best(candidates(state)) if verdict is None else None
+        merge = next(iter(candidates(state)), None) if verdict is None else None
     baselines = tuple(e for e in map(state.baseline, BASELINES) if e and e.number in means)
     parents = [e for e in baselines if e.origin in PARENTS]
     if verdict is not None:
@@ -190,9 +189,21 @@ def contest(state: RunState) -> Contest:
 
 
 def candidates(state: RunState) -> list[Evaluation]:
-    """The evaluations besides the baselines that have a score, best first."""
-    found = [e for e in state.history if e.origin not in BASELINES and e.score is not None]
-    return sorted(found, key=lambda e: (-(e.score or 0.0), e.number))
+    """The evaluations besides the baselines that have a score, as `RunState.ranked` has them."""
+    return [e for e in state.ranked if e.origin not in BASELINES]
+
+
+def given_up(evaluation: Evaluation) -> bool:
+    """Whether a candidate was given up for being worse than the best, not for broken images."""
+    return evaluation.rejected is not None and bool(evaluation.per_payload)
+
+
+def fate(evaluation: Evaluation) -> str:
+    """What became of a candidate without a score, in a few words; empty with a score."""
+    if evaluation.rejected is None:
+        return ""
+    # "given up after 6 of 12 prompts: ...": the rest is for those who want to know more
+    return evaluation.rejected.partition(":")[0] if given_up(evaluation) else "rejected"
 
 
 def payload_rows(contest: Contest, payloads: Iterable[Payload]) -> list[PayloadRow]:

@@ -45,6 +45,14 @@ def plus_minus(value: float | None, error: float | None, decimals: int) -> str:
     return f"{text} ± {number(error, decimals)}"
 
 
+def two_digits(value: float) -> str:
+    """A size (0 or more) with two significant digits: "0.0031", "0.42", "17", "1,200"."""
+    if value == 0.0 or not math.isfinite(value):
+        return number(value, 0)
+    digits = 1 - math.floor(math.log10(value))
+    return number(round(value, digits), min(max(digits, 0), 12))
+
+
 def percent(share: float) -> str:
     """A share (1 is all, never negative): "<0.1 %", "4.2 %", "42 %", "99.2 %"."""
     value = 100.0 * share

@@ -20,7 +20,7 @@ from lib_automerge.study.charts import (
     text,
     ticks,
 )
-from lib_automerge.study.findings import LABELS
+from lib_automerge.study.findings import LABELS, given_up
 from lib_automerge.study.formats import number, plural, plus_minus
 from lib_automerge.study.markup import EMPTY, Markup, compact, element, join
 
@@ -211,8 +211,11 @@ def _point(plot: _Plot, evaluation: Evaluation, kind: str = "") -> Markup:
 
 
 def _cross(plot: _Plot, evaluation: Evaluation) -> Markup:
-    hint = f"evaluation {evaluation.number}, rejected: {evaluation.rejected}"
-    return _diagonals(plot.x(evaluation.number), plot.y.start + 9, element("title", hint))
+    early = given_up(evaluation)
+    told = evaluation.rejected if early else f"rejected: {evaluation.rejected}"
+    hint = element("title", f"evaluation {evaluation.number}, {told}")
+    kind = "given-up" if early else "rejected"
+    return _diagonals(kind, plot.x(evaluation.number), plot.y.start + 9, hint)
 
 
 def _winner(plot: _Plot, evaluation: Evaluation) -> Markup:
@@ -269,8 +272,11 @@ def _legend(
         entries.append(("best-line", "best so far"))
     if winner is not None:
         entries.append(("winner", f"evaluation {winner}"))
-    if rejected:
-        entries.append(("rejected", f"{len(rejected)} rejected"))
+    broken = [e for e in rejected if not given_up(e)]
+    if broken:
+        entries.append(("rejected", f"{len(broken)} rejected"))
+    if len(rejected) > len(broken):
+        entries.append(("given-up", f"{len(rejected) - len(broken)} given up"))
     if below:
         entries.append(("low", f"{below} below the scale"))
     return entries
@@ -297,8 +303,8 @@ def _key(kind: str, x: float, y: float) -> Markup:
             return line(x - 9, y, x + 9, y, "best-line")
         case "winner":
             return star(x, y, 8.0, "winner")
-        case "rejected":
-            return _diagonals(x, y)
+        case "rejected" | "given-up":
+            return _diagonals(kind, x, y)
         case "low":
             points = f"{compact(x - 4)},{compact(y - 3)} {compact(x + 4)},{compact(y - 3)}"
             return element(
@@ -307,9 +313,9 @@ def _key(kind: str, x: float, y: float) -> Markup:
     return element("circle", cx=x, cy=y, r=4, class_=kind)
 
 
-def _diagonals(x: float, y: float, *hint: Markup) -> Markup:
+def _diagonals(kind: str, x: float, y: float, *hint: Markup) -> Markup:
     path = f"M{compact(x - 3.5)},{compact(y - 3.5)}l7,7m0,-7l-7,7"
-    return element("path", *hint, d=path, class_="rejected")
+    return element("path", *hint, d=path, class_=kind)
 
 
 def _triangle(x: float, y: float, *hint: Markup) -> Markup:
@@ -345,6 +351,9 @@ def _description(
     if records:
         top = records[-1]
         parts.append(f"Best: {number(top.score, decimals)}, evaluation {top.number}.")
-    if rejected:
-        parts.append(f"{len(rejected)} rejected.")
+    early = len([e for e in rejected if given_up(e)])
+    if len(rejected) > early:
+        parts.append(f"{len(rejected) - early} rejected.")
+    if early:
+        parts.append(f"{early} given up early.")
     return " ".join(parts)

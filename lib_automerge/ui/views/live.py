@@ -9,13 +9,14 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.run import BASELINES, Evaluation
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.charts import sparkline
-from lib_automerge.study.findings import LABELS, Findings
-from lib_automerge.study.formats import duration, number, plural, plus_minus, shortened, signed
+from lib_automerge.study.findings import LABELS, Findings, fate
+from lib_automerge.study.formats import duration, number, plural, plus_minus, signed
 from lib_automerge.study.history_chart import history_chart
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
 from lib_automerge.ui.views.bars import weight_bars
 from lib_automerge.ui.views.gallery import pairs
+from lib_automerge.ui.views.learned import learned
 from lib_automerge.ui.views.parts import fold, later
 
 RECENT = 20
@@ -51,6 +52,7 @@ def live(opened: Opened, found: Findings) -> Markup:
         EMPTY if opened.live else element("p", f"The last run: {opened.name}.", class_="hint"),
         warnings(found),
         _section("Scores", history(found), "history"),
+        _section("Knowledge", learned(found), "learned"),
         _section("Pictures", pairs(found, opened.id), "pictures"),
         _section("Weights", weights(found), "weights"),
         fold("evaluations", f"Last {RECENT} evaluations", recent(found)),
@@ -92,14 +94,14 @@ def history(found: Findings) -> Markup:
     done = found.state.history
     if not done:
         return EMPTY
-    verdict = found.state.verdict
+    marked = _marked(found)
     charts = [
         element(
             "div",
             history_chart(
                 f"automerge-live-history-{kind}",
                 done,
-                winner=verdict.winner if verdict is not None and verdict.comparisons else None,
+                winner=marked,
                 decimals=found.decimals,
                 size=size,
             ),
@@ -108,6 +110,16 @@ def history(found: Findings) -> Markup:
         for kind, size in (("wide", (WIDE, 300.0)), ("phone", (NARROW, 300.0)))
     ]
     return join([element("h3", "Score of every evaluation"), *charts])
+
+
+def _marked(found: Findings) -> int | None:
+    """The evaluation with the star: the proved one, before that the model's leader."""
+    state = found.state
+    if state.verdict is not None:
+        return state.verdict.winner if state.verdict.comparisons else None
+    if state.learned is None or found.contest.merge is None:
+        return None
+    return found.contest.merge.number
 
 
 def weights(found: Findings) -> Markup:
@@ -146,7 +158,6 @@ def recent(found: Findings) -> Markup:
     parent = better.score if better is not None else None
 
     def row(e: Evaluation) -> list[str]:
-        rejected = shortened(e.rejected, 60) if e.rejected is not None else None
         score = plus_minus(e.score, e.standard_error, found.decimals)
         gain = None if e.score is None or parent is None else e.score - parent
         total = e.seconds.get("total")
@@ -154,7 +165,7 @@ def recent(found: Findings) -> Markup:
             f"{e.number:,}",
             LABELS.get(e.origin, e.origin.value if e.origin not in BASELINES else "baseline"),
             sparkline([e.weights.get(block, 0.0) for block in order], low, high),
-            element("span", "rejected", title=rejected) if rejected else score,
+            score if e.rejected is None else element("span", fate(e), title=e.rejected),
             signed(gain, found.decimals),
             number(None, 0) if total is None else duration(total),
         ]

@@ -49,7 +49,8 @@ def _bar(share: float | None, words: str) -> Markup:
 
 
 def _stages(run: RunStanding, *, done: bool) -> Markup:
-    at = [stage for stage, _ in STAGES].index(run.stage)
+    stage = Stage.SEARCH if run.stage is Stage.CALIBRATION else run.stage
+    at = [stage for stage, _ in STAGES].index(stage)
     items = []
     for position, (_, name) in enumerate(STAGES):
         current = position == at and not done
@@ -68,6 +69,8 @@ def _stages(run: RunStanding, *, done: bool) -> Markup:
 def _doing(now: Standing, run: RunStanding) -> list[str]:
     if run.stage is Stage.SEARCH:
         where = f"Evaluation {run.evaluation:,} of {run.planned:,}"
+    elif run.stage is Stage.CALIBRATION:
+        where = "The 50:50 merge again, on fresh seeds: how exact is a score?"
     elif run.stage is Stage.FINALISTS:
         where = f"Evaluation {run.evaluation:,} again, on fresh seeds"
     else:

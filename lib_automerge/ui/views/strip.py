@@ -5,7 +5,7 @@ from __future__ import annotations
 from lib_automerge.app.standing import RESUMABLE, RunStanding, Standing
 from lib_automerge.app.worker import Phase
 from lib_automerge.domain.run import Stage
-from lib_automerge.study.formats import number, plural, signed
+from lib_automerge.study.formats import number, plural, signed, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.messages import sentence
 from lib_automerge.ui.views.parts import button, clock_time
@@ -82,6 +82,16 @@ def _numbers(run: RunStanding, clock: float) -> list[Markup]:
         items.append(
             element("li", element("b", shown), " over the better parent", class_="difference")
         )
+    if run.bound is not None and run.stage is Stage.SEARCH:
+        items.append(
+            element(
+                "li",
+                "at most ",
+                element("b", two_digits(run.bound)),
+                " left to gain",
+                title="what any merge is likely to be better by than the best, at most",
+            )
+        )
     parents = [("A", run.parent_a), ("B", run.parent_b), ("50:50", run.half)]
     items += [
         _number(name, number(value, run.decimals), "parent")
@@ -105,6 +115,8 @@ def _numbers(run: RunStanding, clock: float) -> list[Markup]:
 def _where(run: RunStanding) -> str:
     if run.stage is Stage.SEARCH:
         return f"evaluation {run.evaluation:,} of {run.planned:,}"
+    if run.stage is Stage.CALIBRATION:
+        return "measuring the noise"
     return "scoring the finalists again" if run.stage is Stage.FINALISTS else "proving the best"
 
 
