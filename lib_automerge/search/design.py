@@ -7,13 +7,14 @@ merges tell early whether a plain blend helps, the Sobol points tell blocks apar
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from lib_automerge.search.randomness import generator
+from lib_automerge.search.space import Key, Space
 
 Array = NDArray[np.float64]
 
@@ -61,3 +62,20 @@ def start_points(sequence: SobolSequence, dimension: int) -> Iterator[Array]:
     for fraction in UNIFORM:
         yield np.full(dimension, fraction)
     yield from sequence.points()
+
+
+def first_unused(
+    space: Space, sequence: SobolSequence, used: Collection[Key], rng: np.random.Generator
+) -> Array:
+    """Return the first point of the start design, (d,), that is not used yet.
+
+    Raises:
+        SearchError: every point of the space is used.
+    """
+    points = start_points(sequence, space.dimension)
+    # More tries than used points only fail in a space with few points.
+    for point, _ in zip(points, range(len(used) + 1), strict=False):
+        vector = space.scaled(point)
+        if space.key(vector) not in used:
+            return vector
+    return space.unused(vector, used, rng)

@@ -7,10 +7,13 @@ that is why a resumed run goes on exactly as an uninterrupted one would have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+import scipy
+from packaging.version import Version
 
 from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.errors import ConfigError, unknown_name
@@ -93,31 +96,143 @@ class SobolProposer:
         return Proposal(self._space.weights(vector), Origin.SEARCH)
 
 
-def create(name: str, space: Space, *, seed: int) -> Proposer:
-    """Return the proposer of this name.
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proposer is told besides its space.
+
+    Attributes:
+        seed: of all random choices, 0 or more.
+        distances: block -> how far apart the models are there, in any unit; what is not named is
+            not known. `bayes` expects more from blocks that differ more, the others ignore it.
+        coarse_first: whether groups of blocks are searched before single ones; `bayes` can.
+    """
+
+    seed: int = 0
+    distances: dict[str, float] = {}
+    coarse_first: bool = False
+
+
+class _Optimizer(msgspec.Struct, frozen=True):
+    """How a proposer is made, and the packages (import and pip name) that it needs beyond ours."""
+
+    make: Callable[[Space, Settings], Proposer]
+    packages: tuple[str, ...] = ()
+
+
+def create(
+    name: str,
+    space: Space,
+    *,
+    seed: int = 0,
+    distances: Mapping[str, float] | None = None,
+    coarse_first: bool = False,
+) -> Proposer:
+    """Return the proposer of this name; the other arguments are those of `Settings`.
 
     Raises:
-        ConfigError: there is none (with the nearest name).
+        ConfigError: there is none (with the nearest name), a package that it needs is missing (with
+            the command that installs it), or it cannot search groups of blocks first.
     """
-    if name not in _PROPOSERS:
-        raise ConfigError(unknown_name("optimizer", name, _PROPOSERS))
-    return _PROPOSERS[name](space, seed)
+    if name not in _OPTIMIZERS:
+        raise ConfigError(unknown_name("optimizer", name, _OPTIMIZERS))
+    if coarse_first and name != DEFAULT:
+        raise ConfigError(
+            f"coarse first is on with the optimizer {name!r}, which searches single blocks only. "
+            f"Turn it off or choose {DEFAULT!r}."
+        )
+    absent = missing(name)
+    if absent:
+        raise ConfigError(
+            f"the optimizer {name!r} needs a package that is not installed: {', '.join(absent)}. "
+            f"Run `pip install {' '.join(absent)}` in this Python environment, or choose "
+            f"{DEFAULT!r}, which needs nothing more."
+        )
+    settings = Settings(seed=seed, distances=dict(distances or {}), coarse_first=coarse_first)
+    try:
+        return _OPTIMIZERS[name].make(space, settings)
+    except ImportError as error:
+        raise ConfigError(
+            f"a package of the optimizer {name!r} cannot be loaded: {error}. Repair it, or choose "
+            "another optimizer."
+        ) from error
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all proposers, the default first."""
-    return tuple(_PROPOSERS)
+    return tuple(_OPTIMIZERS)
 
 
-def _bayes(space: Space, seed: int) -> Proposer:
-    # Here, because importing bayesian-optimization and scikit-learn takes about a second.
+def available() -> tuple[str, ...]:
+    """Return the names of the proposers whose packages are installed, the default first."""
+    return tuple(name for name in _OPTIMIZERS if not missing(name))
+
+
+def missing(name: str) -> tuple[str, ...]:
+    """Return the packages that a proposer needs and that are not installed."""
+    return tuple(p for p in _OPTIMIZERS[name].packages if importlib.util.find_spec(p) is None)
+
+
+# The modules are imported here, where they are needed: bayesian-optimization and scikit-learn,
+# pycma, and Optuna each take a second.
+
+
+def _bayes(space: Space, settings: Settings) -> Proposer:
     from lib_automerge.search.bayes import BayesProposer
 
-    return BayesProposer(space, seed=seed)
+    return BayesProposer(
+        space,
+        seed=settings.seed,
+        distances=settings.distances,
+        coarse_first=settings.coarse_first,
+    )
 
 
-_PROPOSERS: dict[str, Callable[[Space, int], Proposer]] = {
-    "bayes": _bayes,
-    "random": lambda space, seed: RandomProposer(space, seed=seed),
-    "sobol": lambda space, seed: SobolProposer(space, seed=seed),
+def _cma(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.evolution import CmaProposer
+
+    return CmaProposer(space, seed=settings.seed)
+
+
+def _tpe(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.optuna_ import OptunaProposer
+
+    return OptunaProposer("tpe", space, seed=settings.seed)
+
+
+def _gp(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.optuna_ import OptunaProposer
+
+    return OptunaProposer("gp", space, seed=settings.seed)
+
+
+def _cobyqa(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.sequential import SequentialProposer, cobyqa
+
+    return SequentialProposer("cobyqa", cobyqa, space, seed=settings.seed)
+
+
+def _coordinate(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.sequential import SequentialProposer, coordinate
+
+    return SequentialProposer("coordinate", coordinate, space, seed=settings.seed)
+
+
+def _hill_climb(space: Space, settings: Settings) -> Proposer:
+    from lib_automerge.search.hill_climb import HillClimbProposer
+
+    return HillClimbProposer(space, seed=settings.seed)
+
+
+SCIPY_HAS_COBYQA = Version(scipy.__version__) >= Version("1.14")
+
+DEFAULT = "bayes"
+_OPTIMIZERS: dict[str, _Optimizer] = {
+    DEFAULT: _Optimizer(_bayes),
+    "gp": _Optimizer(_gp, packages=("optuna", "torch")),
+    "cobyqa": _Optimizer(_cobyqa, packages=() if SCIPY_HAS_COBYQA else ("cobyqa",)),
+    "tpe": _Optimizer(_tpe, packages=("optuna",)),
+    "cma": _Optimizer(_cma, packages=("cma",)),
+    "hill-climb": _Optimizer(_hill_climb),
+    "coordinate": _Optimizer(_coordinate),
+    "sobol": _Optimizer(lambda space, settings: SobolProposer(space, seed=settings.seed)),
+    "random": _Optimizer(lambda space, settings: RandomProposer(space, seed=settings.seed)),
 }

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lib_automerge.domain.architectures import get
 from lib_automerge.domain.config import BlockRule, SearchConfig
 from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.errors import SearchError
-from lib_automerge.search.proposers import Proposer, create
+from lib_automerge.search.proposers import Proposer, create, taken
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
+
+Array = NDArray[np.float64]
 
 
 def unet() -> Space:
@@ -41,8 +45,33 @@ def single() -> Space:
 
 def score(space: Space, weights: dict[str, float]) -> float:
     """A smooth score with its best a third into every range; negative everywhere."""
-    fraction = (space.vector(weights) - space.low) / (space.high - space.low)
-    return -1.0 - float(((fraction - 1 / 3) ** 2).sum())
+    return -1.0 - float(((fractions(space, weights) - 1 / 3) ** 2).sum())
+
+
+def mixed() -> Space:
+    """Ranges of very different widths, one of them a millionth."""
+    return Space.box({"x": (0.0, 1.0), "narrow": (0.3, 0.300001), "wide": (-500.0, 1000.0)})
+
+
+def large() -> Space:
+    """110 parameters, as many as the finest block maps have."""
+    return Space.box({f"block{index:03}": (0.0, 1.0) for index in range(110)})
+
+
+def fractions(space: Space, weights: dict[str, float]) -> Array:
+    """The place of the weights within every range, (d,)."""
+    return (space.vector(weights) - space.low) / (space.high - space.low)
+
+
+LANDSCAPES: dict[str, Callable[[Array], float | None]] = {
+    "constant": lambda x: 0.5,
+    "best at a parent": lambda x: -float(x.sum()),
+    "best at a corner": lambda x: float(x[0] - x[1:].sum()),
+    "scores of a billionth": lambda x: -1e-9 * float(((x - 0.3) ** 2).sum()),
+    "scores of a billion": lambda x: 1e9 * (5.0 - float(((x - 0.3) ** 2).sum())),
+    "half of it broken": lambda x: None if x[0] > 0.5 else float(x.sum()),
+    "all broken": lambda x: None,
+}
 
 
 def baselines(space: Space) -> list[Evaluation]:
@@ -76,6 +105,49 @@ def grown(proposer: Proposer, space: Space, evaluations: int) -> list[Evaluation
         )
         history.append(evaluation)
     return history
+
+
+def scattered(space: Space, count: int, *, scale: float = 1.0) -> list[Evaluation]:
+    """A history that no single optimizer would make: gaps between the numbers, some points twice,
+    every fourth rejected, every sixth partial, and what is outside of the space."""
+    history = baselines(space)
+    rng = generator(5, "scattered")
+    for index in range(count):
+        again = index % 9 == 8
+        weights = (
+            history[-1].weights
+            if again
+            else space.weights(space.scaled(rng.random(space.dimension)))
+        )
+        rejected = index % 4 == 3
+        history.append(
+            Evaluation(
+                number=4 + 3 * index,
+                origin=Origin.SEARCH,
+                weights=weights,
+                score=None if rejected else scale * (score(space, weights) + 0.01 * index),
+                rejected="black images" if rejected else None,
+                images=1 if index % 6 == 5 else 4,
+            )
+        )
+    history[:3] = [msgspec.structs.replace(e, score=scale * (-3.0 - e.number)) for e in history[:3]]
+    outside = Evaluation(
+        number=5, origin=Origin.EARLIER, weights=dict.fromkeys(space.blocks, 7e7), score=9.0 * scale
+    )
+    return [*history, outside]
+
+
+def survives(name: str, space: Space, history: list[Evaluation], count: int = 3) -> None:
+    """Check the next proposals: within the space, new, and the same from a new proposer."""
+    proposer = create(name, space, seed=3)
+    waiting: list[Evaluation] = []
+    first = max(e.number for e in history) + 1
+    for number in range(first, first + count):
+        proposal = proposer.propose(history, waiting, number)
+        assert proposal == create(name, space, seed=3).propose(history, waiting, number)
+        assert space.contains(proposal.weights)
+        assert space.key(space.vector(proposal.weights)) not in taken(space, history, waiting)
+        waiting.append(Evaluation(number=number, origin=proposal.origin, weights=proposal.weights))
 
 
 def pending(evaluation: Evaluation) -> Evaluation:
@@ -121,9 +193,9 @@ class ProposerContract:
         assert proposer.propose(history[::-1], (), 16) == proposer.propose(history, (), 16)
 
     def test_other_seeds_give_other_proposals(self, name: str) -> None:
-        history = grown(create(name, unet(), seed=3), unet(), 14)
-        proposals = [create(name, unet(), seed=s).propose(history, (), 15) for s in (1, 2)]
-        assert proposals[0] != proposals[1]
+        # Long enough for those that draw only where they start again.
+        runs = [grown(create(name, single(), seed=s), single(), 36) for s in (1, 2)]
+        assert [e.weights for e in runs[0]] != [e.weights for e in runs[1]]
 
     def test_avoids_what_others_are_evaluating(self, name: str, space: Space) -> None:
         proposer = create(name, space, seed=3)
@@ -166,6 +238,43 @@ class ProposerContract:
             for e in grown(proposer, space, 15)
         ]
         assert space.contains(proposer.propose(history, (), 16).weights)
+
+    @pytest.mark.parametrize("landscape", LANDSCAPES)
+    def test_survives_any_landscape_and_resumes_in_it(self, name: str, landscape: str) -> None:
+        space = mixed()
+        proposer = create(name, space, seed=3)
+        history: list[Evaluation] = []
+        for number in range(1, 41):
+            proposal = proposer.propose(history, (), number)
+            found = LANDSCAPES[landscape](fractions(space, proposal.weights))
+            assert space.contains(proposal.weights)
+            assert space.key(space.vector(proposal.weights)) not in taken(space, history)
+            history.append(
+                Evaluation(
+                    number=number,
+                    origin=proposal.origin,
+                    weights=proposal.weights,
+                    score=found,
+                    rejected=None if found is not None else "black images",
+                )
+            )
+        for count in (1, 13, 28, 39):
+            resumed = create(name, space, seed=3).propose(history[:count], (), count + 1)
+            assert resumed.weights == history[count].weights
+
+    def test_survives_gaps_duplicates_and_what_is_foreign(self, name: str, space: Space) -> None:
+        survives(name, space, scattered(space, 60))
+
+    def test_survives_110_parameters(self, name: str) -> None:
+        space = large()
+        survives(name, space, scattered(space, 60), count=2)
+
+    def test_the_unit_of_the_scores_does_not_matter(self, name: str, space: Space) -> None:
+        proposals = [
+            create(name, space, seed=3).propose(scattered(space, 45, scale=scale), (), 200)
+            for scale in (1.0, 2.0**-30, 2.0**30)
+        ]
+        assert proposals[0] == proposals[1] == proposals[2]
 
     def test_ignores_evaluations_outside_the_space(self, name: str) -> None:
         space = Space.box({"x": (0.0, 1.0), "y": (0.0, 1.0)})
