@@ -6,16 +6,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lib_automerge.app.desk import Opened
 from lib_automerge.app.standing import run_standing, standing
 from lib_automerge.app.worker import Phase, Snapshot
-from lib_automerge.domain.run import Activity, Paused
+from lib_automerge.domain.run import Activity, Calibrated, Paused, Scored, Stage
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Library
 from lib_automerge.ui.views.bars import weight_bars
+from lib_automerge.ui.views.learned import learned
 from lib_automerge.ui.views.live import live, nothing_yet
 from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
 from lib_automerge.ui.views.parts import address
@@ -103,6 +105,16 @@ ENDS = {
     "failed": Plan(evaluations=9, size=0, until=Until.SEARCH, end=FAILED),
     "stopped": Plan(evaluations=9, size=0, until=Until.SEARCH, end=STOPPED),
     "paused": Plan(evaluations=9, size=0, until=Until.SEARCH, end=Paused(reason="Disk low.")),
+    "led by a model": Plan(
+        evaluations=9,
+        size=0,
+        until=Until.SEARCH,
+        given_up=(6,),
+        leader=5,
+        calibration="Chance moves the score by ±0.03; 6 prompts are enough.",
+    ),
+    "led by a parent": Plan(evaluations=9, size=0, until=Until.SEARCH, leader=1),
+    "ended with an outlook": Plan(evaluations=9, size=0, leader=7, outlook="Little was left."),
     "sdxl": Plan(evaluations=9, size=0, architecture="sdxl"),
     "wide range, below zero": Plan(evaluations=9, size=0, low=-1.0, high=2.0, level=-5.0),
 }
@@ -208,6 +220,97 @@ def test_the_numbers_of_a_finished_run(tmp_path: Path) -> None:
     assert run.remaining is None
     by_name = {c.baseline.value: c.difference for c in verdict.comparisons}
     assert run.difference == pytest.approx(by_name[verdict.better_parent.value])
+
+
+def test_what_the_search_knows_is_told_in_words(tmp_path: Path) -> None:
+    _, found = opened_of(entry_of(tmp_path, ENDS["led by a model"]))
+    text = check_text(learned(found))
+    assert "What the search knows so far" in text
+    assert re.search(r"Evaluation 5, expected −?\d\.\d+ ± 0\.012", text)
+    assert "± 0.030" in text
+    assert "at most 0.052, about 0.0042 by the next candidate" in text
+    assert "Chance moves the score by ±0.03; 6 prompts are enough." in text
+    assert "The search ended" not in text
+
+
+def test_a_leader_with_a_lower_score_is_explained(tmp_path: Path) -> None:
+    entry = entry_of(tmp_path, ENDS["led by a model"])
+    _, found = opened_of(entry)
+    top = max(entry.state.history, key=lambda e: -9 if e.score is None else e.score)
+    assert top.number != 5
+    text = check_text(learned(found))
+    assert f"Evaluation {top.number} has the highest score" in text
+    assert "more is expected of evaluation 5." in text
+    same = Plan(evaluations=9, size=0, until=Until.SEARCH, leader=top.number, given_up=(6,))
+    _, found = opened_of(entry_of(tmp_path / "same", same))
+    assert "luck" not in check_text(learned(found))
+
+
+def test_why_the_search_ended_is_told_with_the_outlook(tmp_path: Path) -> None:
+    _, found = opened_of(entry_of(tmp_path, ENDS["ended with an outlook"]))
+    text = check_text(learned(found))
+    assert "What the search learned" in text
+    assert "The search ended: 9 evaluations are done. Little was left." in text
+    _, found = opened_of(entry_of(tmp_path / "x", ENDS["baselines"]))
+    assert learned(found) == ""
+
+
+def test_the_strip_tells_what_is_left_to_gain(tmp_path: Path) -> None:
+    entry = entry_of(tmp_path, ENDS["led by a model"])
+    now = standing(snapshot(Phase.RUNNING, entry), [entry], NOW)
+    assert "at most 0.052 left to gain" in check_text(strip(now, NOW))
+    entry = entry_of(tmp_path / "x", ENDS["search"])
+    now = standing(snapshot(Phase.RUNNING, entry), [entry], NOW)
+    assert "left to gain" not in strip(now, NOW)
+
+
+def test_what_was_given_up_is_told_apart_from_what_broke(tmp_path: Path) -> None:
+    plan = Plan(evaluations=9, size=0, until=Until.SEARCH, given_up=(6, 7), rejected=(5,))
+    opened, found = opened_of(entry_of(tmp_path, plan))
+    page = live(opened, found)
+    assert page.count("given up after 1 of 6 prompts</span>") == 2
+    assert page.count(">rejected</span>") == 1
+    text = check_text(page)
+    assert "1 rejected" in text
+    assert "2 given up" in text
+
+
+def test_the_noise_is_measured_between_two_evaluations(tmp_path: Path) -> None:
+    entry = entry_of(tmp_path, ENDS["baselines"])
+    for job in range(5):
+        entry.state.add(
+            Scored(
+                evaluation=3,
+                stage=Stage.CALIBRATION,
+                job=job,
+                payload="p01",
+                seed=job,
+                digest="",
+                file="",
+                score=0.1,
+            )
+        )
+    now = standing(snapshot(Phase.RUNNING, entry, Activity.GENERATING), [entry], NOW)
+    assert (now.run.stage, now.run.evaluation, now.run.images) == (Stage.CALIBRATION, 3, 5)
+    assert "measuring the noise" in check_text(strip(now, NOW))
+    assert "50:50 merge again" in check_text(progress(now, NOW))
+    before = now.run.version
+    entry.state.add(Calibrated(evaluation=3, seed_sd=0.1, sentence="Enough."))
+    now = standing(snapshot(Phase.RUNNING, entry), [entry], NOW)
+    assert now.run.stage is Stage.SEARCH
+    assert now.run.version != before
+
+
+def test_finalists_that_come_round_again(tmp_path: Path) -> None:
+    entry = entry_of(tmp_path, ENDS["finalists"])
+    first = next(n for stage, n in entry.state.scores if stage is Stage.FINALISTS)
+    made = dict(entry.state.scores[Stage.FINALISTS, first])
+    again = msgspec.structs.replace(made[0], job=len(made), time=NOW)
+    entry.state.add(again)
+    now = standing(snapshot(Phase.RUNNING, entry), [entry], NOW)
+    assert now.run.evaluation == first
+    assert now.run.images == len(made) + 1
+    assert now.run.images_planned == 2 * len(made)
 
 
 def test_results_offer_what_is_there(tmp_path: Path) -> None:
