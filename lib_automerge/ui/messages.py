@@ -13,7 +13,8 @@ from lib_automerge.app.estimate import Forecast
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.errors import AutomergeError
 from lib_automerge.reward import registry
-from lib_automerge.study.formats import plural
+from lib_automerge.search import proposers
+from lib_automerge.study.formats import listed, plural
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui.search_fields import OPTIMIZER_HELP
 
@@ -114,8 +115,15 @@ def reward_help(name: str, weights: Path | None) -> Markup:
 
 
 def optimizer_help(name: str) -> Markup:
-    """When an optimizer is the right one."""
-    return element("p", OPTIMIZER_HELP.get(name, ""), class_="automerge-help")
+    """When an optimizer is the right one, and what it lacks here."""
+    told = OPTIMIZER_HELP.get(name, "")
+    absent = proposers.missing(name) if name in proposers.names() else ()
+    if absent:
+        told += (
+            f" Not installed here: {listed(absent)}. Run pip install {' '.join(absent)} in this "
+            "Python environment, and start it again."
+        )
+    return element("p", told, class_="automerge-help")
 
 
 def done(text: str) -> Markup:

@@ -10,6 +10,7 @@ from lib_automerge.app.estimate import Forecast
 from lib_automerge.domain.config import RunConfig, SearchConfig
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge import methods
+from lib_automerge.search import proposers
 from lib_automerge.ui import messages
 
 NOW = datetime(2026, 5, 3, 22, 30, tzinfo=timezone(timedelta(hours=2)))
@@ -90,6 +91,16 @@ def test_an_unexpected_error_folds_its_trace_away():
 
 def test_every_method_says_what_its_weight_does():
     assert set(messages.METHOD_SENTENCES) == set(methods.METHODS)
+
+
+def test_an_optimizer_says_what_it_lacks(monkeypatch):
+    assert "best choice" in messages.optimizer_help("bayes")
+    assert "installed" not in messages.optimizer_help("bayes")
+    monkeypatch.setattr(proposers, "missing", lambda name: (f"{name}-package", "torch"))
+    told = messages.optimizer_help("cma")
+    assert "Not installed here: cma-package and torch." in told
+    assert "pip install cma-package torch" in told
+    assert messages.optimizer_help("unheard of") == '<p class="automerge-help"></p>'
 
 
 def test_a_reward_says_where_its_weights_are_looked_for():
