@@ -124,7 +124,21 @@ class Actions:
         if config.output.path is not None:
             raise Refused(400, "output.path cannot be chosen over the routes. Leave it out.")
         self._check_files(config)
-        return msgspec.structs.replace(config, models=models)
+        search = msgspec.structs.replace(
+            config.search, warm_start=tuple(map(self._run_folder, config.search.warm_start))
+        )
+        return msgspec.structs.replace(config, models=models, search=search)
+
+    def _run_folder(self, run: str) -> str:
+        """The folder of a run to learn from; requests name no other files."""
+        try:
+            return str(self._desk.library.find(run).folder.path)
+        except StorageError as error:
+            raise Refused(
+                400,
+                f"search.warm_start names {run[:200]!r}, which is no run here. Over the routes it "
+                "takes the ids of runs; `GET runs` lists them.",
+            ) from error
 
     def _check_files(self, config: RunConfig) -> None:
         """Refuse files for the reward that the user did not put where such files belong."""

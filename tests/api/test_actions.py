@@ -210,6 +210,18 @@ def test_a_run_without_scores_has_nothing_to_save(desk, client) -> None:
     assert "no finished evaluation" in answer.json()["error"]
 
 
+def test_an_earlier_run_is_named_by_its_id(desk, client) -> None:
+    run = add_run(desk, "20260102-wxyz")
+    body = {
+        "models": {"a": "a.safetensors", "b": "b.safetensors"},
+        "payloads": [{"prompt": "a cat"}],
+        "reward": {"name": "demo"},
+        "search": {"warm_start": [run]},
+    }
+    checks = client.post(f"{ROOT}/preflight", json=body).json()["checks"]
+    assert "of the run meadow-1" in next(c["text"] for c in checks if c["subject"] == "Warm start")
+
+
 def test_a_request_chooses_no_files(desk, client) -> None:
     """Neither where a checkpoint is written, nor what is opened as weights of a reward."""
     base = {
@@ -222,6 +234,8 @@ def test_a_request_chooses_no_files(desk, client) -> None:
         ({"output": {"checkpoint": "always", "path": "/tmp/evil.safetensors"}}, "output.path"),
         ({"reward": {"name": "image_reward", "options": {"weights": str(secret)}}}, "weights"),
         ({"reward": {"name": "demo", "options": {"weights": "/etc/passwd"}}}, "weights"),
+        ({"search": {"warm_start": [str(secret)]}}, "which is no run here"),
+        ({"search": {"warm_start": ["../secret.pt"]}}, "which is no run here"),
     ):
         for path in ("runs", "preflight"):
             answer = client.post(f"{ROOT}/{path}", json=base | extra)
