@@ -10,18 +10,24 @@ import msgspec
 
 from lib_automerge.domain.run import Evaluation, Origin, best
 from lib_automerge.errors import ConfigError, SearchError
+from lib_automerge.search.model import Model
 from lib_automerge.search.proposers import create
 from lib_automerge.search.space import Space
 
-Objective = Callable[[dict[str, float]], float | None]
+Score = float | tuple[float, float] | None
+"""A score, a score with its standard error, or a failure."""
+
+Objective = Callable[[dict[str, float]], Score]
 
 
 class SearchResult(msgspec.Struct, frozen=True):
     """What a search found.
 
     Attributes:
-        best_x: the values with the highest score.
-        best_y: that score.
+        best_x: the values with the highest expected score: what the model believes of every
+            evaluation counts, because the highest of noisy scores is partly luck. Without noise
+            they are those with the highest score.
+        best_y: the score that they had.
         history: every evaluation in order of its number; the values are its `weights`.
     """
 
@@ -47,9 +53,9 @@ def maximize(
     then.
 
     Args:
-        objective: maps name -> value to a score, higher is better. None or NaN (or an infinite
-            score) is a failed evaluation: the search moves away from it. An exception ends the
-            search.
+        objective: maps name -> value to a score, higher is better, or to a score and its standard
+            error. None or NaN (or an infinite score) is a failed evaluation: the search moves away
+            from it. An exception ends the search.
         space: name -> (low, high), inclusive.
         optimizer: a name out of `proposers.names()`.
         evaluations: how many evaluations to make, the initial ones among them.
@@ -81,7 +87,7 @@ def maximize(
         pending[number] = candidate
         return candidate
 
-    def end(candidate: Evaluation, score: float | None) -> None:
+    def end(candidate: Evaluation, score: Score) -> None:
         del pending[candidate.number]
         history.append(_finished(candidate, score))
 
@@ -91,17 +97,17 @@ def maximize(
             end(candidate, objective(dict(candidate.weights)))
     else:
         _in_threads(objective, begin, end, evaluations, parallel)
-    return _result(history)
+    return _result(box, history)
 
 
 def _in_threads(
     objective: Objective,
     begin: Callable[[int], Evaluation],
-    end: Callable[[Evaluation, float | None], None],
+    end: Callable[[Evaluation, Score], None],
     evaluations: int,
     parallel: int,
 ) -> None:
-    running: dict[Future[float | None], Evaluation] = {}
+    running: dict[Future[Score], Evaluation] = {}
     number = 0
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         while number < evaluations or running:
@@ -123,17 +129,25 @@ def _checked(box: Space, values: Mapping[str, float]) -> dict[str, float]:
     return {name: float(values[name]) for name in box.names}
 
 
-def _finished(candidate: Evaluation, score: float | None) -> Evaluation:
+def _finished(candidate: Evaluation, returned: Score) -> Evaluation:
+    score, error = returned if isinstance(returned, tuple) else (returned, None)
     if score is None or not math.isfinite(score):
         return msgspec.structs.replace(candidate, rejected=f"the objective returned {score}")
-    return msgspec.structs.replace(candidate, score=float(score))
+    known = error is not None and math.isfinite(error) and error > 0
+    return msgspec.structs.replace(
+        candidate, score=float(score), standard_error=float(error) if known and error else None
+    )
 
 
-def _result(history: list[Evaluation]) -> SearchResult:
+def _result(box: Space, history: list[Evaluation]) -> SearchResult:
     ordered = tuple(sorted(history, key=lambda e: e.number))
     found = best(ordered)
     if found is None or found.score is None:
         raise SearchError(
             f"no evaluation gave a score: all {len(ordered)} failed. Check the objective."
         )
+    knowledge = Model(box).learn(ordered)
+    if knowledge is not None:
+        found = ordered[knowledge.leader.number - 1]
+    assert found.score is not None
     return SearchResult(found.weights, found.score, ordered)

@@ -153,9 +153,12 @@ class Model:
         if len(inside) < FEWEST:
             return None
         fitted = self.fitted(history)
+        # broken candidates say where not to look, but nothing of how good the others are
+        sound = self.fitted([e for e in history if e.score is not None or e.per_payload])
         assert fitted is not None
+        assert sound is not None
         with threadpool_limits(1, user_api="blas"):
-            ranking = self._ranking(fitted, history)
+            ranking = self._ranking(sound, history)
             if not ranking:
                 return None
             best, around = best_known(fitted.posterior)
@@ -169,7 +172,7 @@ class Model:
         floor = float((known_means - _BETA * known_sds).max())
         return Knowledge(
             ranking=ranking,
-            noise=fitted.noise,
+            noise=sound.noise,
             spread=float(np.std([e.score or 0.0 for e in inside])),
             gain=0.0 if flat else float(np.exp(expected.value(means[:1], sds[:1])[0])),
             bound=0.0 if flat else max(0.0, float(means[1] + _BETA * sds[1]) - floor),

@@ -156,3 +156,65 @@ def test_beats_sobol_clearly_in_27_dimensions(seed: int) -> None:
         for name in ("bayes", "sobol")
     }
     assert truth(found["bayes"].best_x) > 0.35 * truth(found["sobol"].best_x)
+
+
+def test_the_luckiest_draw_is_not_handed_out() -> None:
+    rng = generator(8, "noise")
+
+    def noisy(values: dict[str, float]) -> float:
+        return bowl(values) + 0.3 * float(rng.normal())
+
+    result = maximize(noisy, PLANE, optimizer="sobol", evaluations=60)
+    lucky = max(result.history, key=lambda e: e.score or -9.0)
+    assert bowl(result.best_x) > bowl(lucky.weights)
+    assert result.best_y == next(e.score for e in result.history if e.weights == result.best_x)
+
+
+def test_a_score_may_come_with_its_standard_error() -> None:
+    def told(values: dict[str, float]) -> tuple[float, float]:
+        return bowl(values), 0.1
+
+    result = maximize(told, PLANE, evaluations=9)
+    assert [e.standard_error for e in result.history] == [0.1] * 9
+    assert result.best_y == bowl(result.best_x)
+
+
+@pytest.mark.parametrize("error", [0.0, math.nan, math.inf])
+def test_a_standard_error_that_says_nothing_is_left_out(error: float) -> None:
+    result = maximize(lambda values: (bowl(values), error), PLANE, evaluations=8)
+    assert {e.standard_error for e in result.history} == {None}
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-9, 0.0), (1e9, 0.0), (1.0, -1e6)])
+def test_any_scale_of_scores_is_searched_alike(scale: float, offset: float) -> None:
+    result = maximize(lambda values: offset + scale * bowl(values), PLANE, evaluations=25)
+    assert result.best_x == pytest.approx({"x": 0.3, "y": -0.5}, abs=0.05)
+
+
+@pytest.mark.parametrize("corner", [{"x": 0.0, "y": -1.0}, {"x": 1.0, "y": 1.0}])
+def test_a_corner_may_be_the_best(corner: dict[str, float]) -> None:
+    def score(values: dict[str, float]) -> float:
+        return -sum((values[name] - corner[name]) ** 2 for name in corner)
+
+    assert maximize(score, PLANE, evaluations=25).best_x == pytest.approx(corner, abs=0.02)
+
+
+def test_a_constant_objective_is_searched_to_the_end() -> None:
+    result = maximize(lambda _: 1.0, PLANE, evaluations=25)
+    assert len(result.history) == 25
+    assert result.best_y == 1.0
+
+
+def test_a_range_without_width_is_left_alone() -> None:
+    result = maximize(
+        lambda values: -((values["x"] - 0.3) ** 2) + values["y"],
+        {"x": (0.0, 1.0), "y": (2.0, 2.0)},
+        evaluations=15,
+    )
+    assert {e.weights["y"] for e in result.history} == {2.0}
+    with pytest.raises(ConfigError, match="nothing is left to search: 1 range without width"):
+        maximize(bowl, {"y": (2.0, 2.0)}, evaluations=5)
+
+
+def test_a_budget_may_be_smaller_than_the_start_design() -> None:
+    assert len(maximize(bowl, PLANE, evaluations=2).history) == 2
