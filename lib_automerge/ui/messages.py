@@ -14,6 +14,7 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.errors import AutomergeError
 from lib_automerge.reward import registry
 from lib_automerge.search import proposers
+from lib_automerge.search.stopping import EARLIEST
 from lib_automerge.study.formats import listed, plural
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui.search_fields import OPTIMIZER_HELP
@@ -69,9 +70,10 @@ def forecast(expected: Forecast, config: RunConfig, now: datetime) -> Markup:
         config: the run.
         now: with the zone of the user's clock.
     """
+    limit = "" if config.search.images is None else f" within {config.search.images:,} images"
     amount = (
-        f"Up to {plural(expected.evaluations, 'evaluation')}, "
-        f"{plural(expected.images, 'image')} in all"
+        f"Up to {plural(expected.evaluations, 'evaluation')}{limit}, "
+        f"{plural(expected.images, 'image')} in all with the proof"
     )
     if expected.seconds is not None:
         end = now + timedelta(seconds=expected.seconds)
@@ -80,7 +82,24 @@ def forecast(expected: Forecast, config: RunConfig, now: datetime) -> Markup:
         time = f"at most {config.search.hours:g} h of search; more is known after the first one"
     else:
         time = "the time is known after the first one"
-    return element("p", f"{amount}: {time}.", class_="automerge-forecast")
+    told = " ".join(filter(None, [f"{amount}: {time}.", _earlier(config)]))
+    return element("p", told, class_="automerge-forecast")
+
+
+def _earlier(config: RunConfig) -> str:
+    """When a search ends before its limits; empty if it does not."""
+    search = config.search
+    reasons = []
+    by_model = search.evaluations > EARLIEST
+    if by_model and search.stop == "regret":
+        reasons.append(f"little is left to gain (from evaluation {EARLIEST} on)")
+    if by_model and search.stop == "improvement":
+        reasons.append(f"the next candidate promises little (from evaluation {EARLIEST} on)")
+    if search.patience is not None:
+        reasons.append(f"{plural(search.patience, 'candidate')} in a row brought no better one")
+    if search.target is not None:
+        reasons.append(f"the best reaches {search.target:g}")
+    return f"It ends earlier when {' or when '.join(reasons)}." if reasons else ""
 
 
 def rough(seconds: float) -> str:

@@ -270,7 +270,8 @@ class Setup:
             )
         except ConfigError as error:
             return messages.trouble(error)
-        return space_rules.picture(search, architecture)
+        trimmed = METHODS.name(form.text("method")) == "weighted_sum"
+        return space_rules.picture(search, architecture, trimmed=trimmed)
 
     # --- acting -----------------------------------------------------------------------------------
 

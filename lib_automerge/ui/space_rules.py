@@ -87,8 +87,11 @@ def by_group(architecture: Architecture) -> Rules:
     }
 
 
-def picture(search: SearchConfig, architecture: Architecture) -> Markup:
-    """The rule of every block, group by group, and how many weights that leaves to search."""
+def picture(search: SearchConfig, architecture: Architecture, *, trimmed: bool = True) -> Markup:
+    """The rule of every block, group by group, and how many weights that leaves to search.
+
+    `trimmed` tells whether the run leaves out the blocks in which A and B are equal.
+    """
     try:
         space = Space.of(search, architecture)
     except AutomergeError as error:
@@ -102,6 +105,11 @@ def picture(search: SearchConfig, architecture: Architecture) -> Markup:
         for group, members in architecture.groups.items()
     ]
     told = f"{plural(space.dimension, 'weight')} to search in {architecture.label}."
+    if trimmed:
+        told += (
+            " Blocks in which A and B are equal will be left out: which ones they are is known "
+            "when the run starts and reads the models."
+        )
     return element(
         "div",
         element("p", told),

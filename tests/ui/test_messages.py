@@ -57,7 +57,7 @@ def test_a_known_pace_gives_a_time_of_the_day(seconds, words):
     told = messages.forecast(
         Forecast(evaluations=150, images=1500, seconds=seconds), config(hours=8), NOW
     )
-    assert "Up to 150 evaluations, 1,500 images in all" in told
+    assert "Up to 150 evaluations, 1,500 images in all with the proof" in told
     assert words in told
 
 
@@ -65,6 +65,37 @@ def test_without_a_pace_only_the_limit_is_told():
     expected = Forecast(evaluations=40, images=400, seconds=None)
     assert "at most 8 h of search" in messages.forecast(expected, config(hours=8), NOW)
     assert "the time is known after the first one" in messages.forecast(expected, config(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({}, "It ends earlier when little is left to gain (from evaluation 40 on)."),
+        ({"stop": "improvement"}, "when the next candidate promises little (from evaluation 40"),
+        (
+            {"patience": 30, "target": 0.5},
+            "(from evaluation 40 on) or when 30 candidates in a row brought no better one or when "
+            "the best reaches 0.5.",
+        ),
+        ({"stop": "never", "patience": 9}, "earlier when 9 candidates in a row brought no better"),
+        ({"stop": "never"}, None),
+        # there is nothing to end earlier than that
+        ({"evaluations": 40}, None),
+    ],
+)
+def test_it_is_told_when_the_search_ends_earlier(search, words):
+    expected = Forecast(evaluations=80, images=400, seconds=None)
+    told = messages.forecast(expected, config(**search), NOW)
+    if words is None:
+        assert "earlier" not in told
+    else:
+        assert words in told
+
+
+def test_a_limit_on_images_is_told():
+    expected = Forecast(evaluations=63, images=600, seconds=None)
+    told = messages.forecast(expected, config(images=500), NOW)
+    assert "Up to 63 evaluations within 500 images, 600 images in all with the proof" in told
 
 
 def test_an_error_for_users_is_one_sentence():

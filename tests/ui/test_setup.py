@@ -157,6 +157,11 @@ def test_the_picture_shows_what_is_opted_in(setup):
     assert "Choose model A" in setup.view(ready(setup, model_a="")).space
 
 
+def test_blocks_that_will_be_left_out_are_told_where_the_space_is(setup):
+    assert "A and B are equal will be left out" in setup.view(ready(setup)).space
+    assert "left out" not in setup.view(ready(setup, method="Add difference")).space
+
+
 def test_a_trial_is_the_shortest_run(setup):
     payloads = '[{"prompt": "x", "seeds": [1, 2]}, {"prompt": "y"}, {"prompt": "z"}, '
     payloads += (
