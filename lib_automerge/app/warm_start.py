@@ -49,12 +49,13 @@ def begin(manifest: RunManifest, sources: Sequence[Source]) -> tuple[RunManifest
     start, repeated = _own_start(manifest, space, observations)
     notes += repeated
     room = manifest.config.search.evaluations - len(BASELINES) - len(start)
-    room -= min(manifest.config.verdict.finalists, len(observations))
+    scored = sum(e.score is not None for e in observations.values())
+    room -= min(manifest.config.verdict.finalists, scored)  # what the plan takes over
     for source, difference in zip(sources, differences, strict=True):
         taken = {*observations, *start}
         # of a run whose scores count, only what this space cannot hold is worth trying
         recipes = source.recipes if difference else source.recipes[:START_POINTS]
-        fitted = _fit(recipes, space, taken, min(START_POINTS, max(0, room)))
+        fitted = _fit(recipes, space, taken, min(START_POINTS, room), manifest.distances)
         start |= {fit.key: fit.weights for fit in fitted}
         room -= len(fitted)
         notes += _told(source, difference, fitted, room)
@@ -156,12 +157,19 @@ class _Fitted(msgspec.Struct, frozen=True):
 
 
 def _fit(
-    recipes: Sequence[Mapping[str, float]], space: Space, taken: set[Key], most: int
+    recipes: Sequence[Mapping[str, float]],
+    space: Space,
+    taken: set[Key],
+    most: int,
+    distances: Mapping[str, float],
 ) -> list[_Fitted]:
-    """The first of the recipes, distinct and not taken, as points of the space."""
+    """The first of the recipes, distinct and not taken, as points of the space.
+
+    In a block in which the models do not differ, a weight means nothing and is not missed.
+    """
     fitted: dict[Key, _Fitted] = {}
     for recipe in recipes:
-        if len(fitted) == most:
+        if len(fitted) >= most:
             break
         vector = np.array([recipe.get(name, 0.0) for name in space.names])
         key, weights = space.key(vector), space.weights(vector)
@@ -174,7 +182,9 @@ def _fit(
                 ruled=tuple(
                     block
                     for block, value in recipe.items()
-                    if block not in space.names and abs(weights[block] - value) > _TOLERANCE
+                    if block not in space.names
+                    and distances.get(block)
+                    and abs(weights[block] - value) > _TOLERANCE
                 ),
             )
     return list(fitted.values())
@@ -191,24 +201,25 @@ def _told(
         notes.append(f"{rows} of {name} could not be read or had no finite score.")
     if not fitted:
         if difference is not None:
-            cause = "the budget has no room for them" if room <= 0 else "they are known already"
-            notes.append(f"no recipe of {name} is tried: {cause}.")
+            cause = "the budget has no room" if room <= 0 else "all are known or tried already"
+            notes.append(f"no recipe of {name} is scored: {cause}.")
         return notes
-    best = f"the {len(fitted)} best" if len(fitted) > 1 else "the best"
+    are = "is" if len(fitted) == 1 else "are"
+    some = plural(len(fitted), "recipe")
     if source.scored and difference is not None:
+        best = "the best" if len(fitted) == 1 else f"the {len(fitted)} best"
         notes.append(
-            f"{best} of {plural(len(source.recipes), 'recipe')} of {name} "
-            f"{'are' if len(fitted) > 1 else 'is'} scored first. Its scores do not count: "
-            f"{difference}."
+            f"{best} of {plural(len(source.recipes), 'recipe')} of {name} {are} scored first. Its "
+            f"scores do not count: {difference}."
         )
     elif source.scored:
-        notes.append(f"{plural(len(fitted), 'recipe')} of {name} moved into it and scored first.")
+        notes.append(f"{some} of {name}, moved into it, {are} scored first.")
     elif len(source.recipes) > len(fitted):
         notes.append(
-            f"{len(fitted)} of {plural(len(source.recipes), 'recipe')} of {name} are scored first."
+            f"{len(fitted)} of the {len(source.recipes)} recipes of {name} {are} scored first."
         )
     else:
-        notes.append(f"{plural(len(fitted), 'recipe')} of {name}, scored first.")
+        notes.append(f"{some} of {name} {are} scored first.")
     moved = list(dict.fromkeys(block for fit in fitted for block in fit.moved))
     if moved:
         count = sum(bool(fit.moved) for fit in fitted)
@@ -218,7 +229,8 @@ def _told(
         )
     ruled = list(dict.fromkeys(block for fit in fitted for block in fit.ruled))
     if ruled:
-        notes.append(f"{listed(ruled)} follow this run's rules instead of {name}.")
+        follow = "follows" if len(ruled) == 1 else "follow"
+        notes.append(f"{listed(ruled)} {follow} this run's rules instead of {name}.")
     return notes
 
 
