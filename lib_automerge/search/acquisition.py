@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr
 
+from lib_automerge.search.subspace import Subspace
 from lib_automerge.search.surrogate import Posterior
 
 Array = NDArray[np.float64]
@@ -92,24 +93,31 @@ def log_improvement(u: Array) -> Array:
 
 
 def most_promising(
-    posterior: Posterior, acquisition: Acquisition, around: Array, rng: np.random.Generator
+    posterior: Posterior,
+    acquisition: Acquisition,
+    around: Array,
+    rng: np.random.Generator,
+    within: Subspace | None = None,
 ) -> Array:
     """Return the point of the unit cube, (d,), with (about) the highest acquisition.
 
     The best of random points and of perturbations of the points `around`, (k, d), are climbed from
-    with exact gradients.
+    with exact gradients. `within` is where to look; None is everywhere.
     """
-    uniform = rng.random((_RAW, around.shape[1]))
-    local = [_perturbed(center, rng) for center in around]
+    part = within or Subspace.whole(around.shape[1])
+    uniform = rng.random((_RAW, part.dimension))
+    local = [_perturbed(center, rng) for center in part.inner(around)]
     candidates = np.vstack([uniform, *local])
-    order = np.argsort(-acquisition.value(*posterior.predict(candidates)), kind="stable")
+    values = acquisition.value(*posterior.predict(part.points(candidates)))
+    order = np.argsort(-values, kind="stable")
     wide = [i for i in order if i < _RAW][: _STARTS // 2]
     close = [i for i in order if i >= _RAW][: _STARTS - len(wide)]
 
-    def loss(point: Array) -> tuple[float, Array]:
+    def loss(inner: Array) -> tuple[float, Array]:
+        point = part.points(inner[None])[0]
         mean, sd, d_mean, d_sd = posterior.predict_with_gradient(point)
         value, by_mean, by_sd = acquisition.slopes(mean, sd)
-        return -value, -(by_mean * d_mean + by_sd * d_sd)
+        return -value, -(by_mean * d_mean + by_sd * d_sd) @ part.directions
 
     climbed = [
         minimize(
@@ -117,12 +125,13 @@ def most_promising(
             candidates[start],
             jac=True,
             method="L-BFGS-B",
-            bounds=[(0.0, 1.0)] * around.shape[1],
+            bounds=[(0.0, 1.0)] * part.dimension,
             options={"maxiter": _ITERATIONS},
         )
         for start in (*wide, *close)
     ]
-    return np.asarray(min(climbed, key=lambda found: float(found.fun)).x)
+    best = min(climbed, key=lambda found: float(found.fun))
+    return np.asarray(part.points(best.x[None])[0])
 
 
 def best_known(posterior: Posterior) -> tuple[float, Array]:

@@ -31,9 +31,13 @@ from lib_automerge.search.model import Fitted, Model
 from lib_automerge.search.proposers import Proposal, taken
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Key, Space
+from lib_automerge.search.subspace import Subspace, groups_of
 from lib_automerge.search.surrogate import Posterior
 
 Array = NDArray[np.float64]
+
+_PER_GROUP = 3
+"""Evaluations for each group before its blocks may be freed, and between one group and the next."""
 
 
 class BayesProposer:
@@ -58,9 +62,12 @@ class BayesProposer:
         coarse_first: bool = False,
     ) -> None:
         self._space, self._seed = space, seed
-        self._sequence = SobolSequence(space.dimension, seed, "start design")
         self._model = Model(space, distances)
-        self._coarse = coarse_first
+        self._groups = groups_of(space) if coarse_first else ()
+        self._design_space = (
+            Subspace.grouped(self._groups) if coarse_first else Subspace.whole(space.dimension)
+        )
+        self._sequence = SobolSequence(self._design_space.dimension, seed, "start design")
 
     def propose(
         self, history: Sequence[Evaluation], pending: Sequence[Evaluation], number: int
@@ -70,24 +77,54 @@ class BayesProposer:
         known = self._model.known(history)
         waiting = sorted((e for e in pending if space.contains(e.weights)), key=lambda e: e.number)
         used = taken(space, known, waiting)
-        started = len(known) + len(waiting) >= design_size(space.dimension)
+        done = len(known) + len(waiting)
+        started = done >= design_size(self._design_space.dimension)
         rng = generator(self._seed, "acquisition", number)
         fitted = self._model.fitted(known) if started else None
         if fitted is not None:
-            vector = space.unused(self._suggest(fitted, waiting, number, rng), used, rng)
+            within = self._within(fitted, done) if self._groups else None
+            suggested = self._suggest(fitted, waiting, number, rng, within)
+            vector = space.unused(suggested, used, rng)
             return Proposal(space.weights(vector), Origin.SEARCH)
         return Proposal(space.weights(self._design(used, rng)), Origin.DESIGN)
 
     def _design(self, used: frozenset[Key], rng: np.random.Generator) -> Array:
         """Return the first point of the start design that is not used yet."""
         space = self._space
-        points = start_points(self._sequence, space.dimension)
+        points = start_points(self._sequence, self._design_space.dimension)
         # More tries than used points only fail in a space with few points.
         for point, _ in zip(points, range(len(used) + 1), strict=False):
-            vector = space.scaled(point)
+            vector = space.scaled(self._design_space.points(point[None])[0])
             if space.key(vector) not in used:
                 return vector
         return space.unused(vector, used, rng)
+
+    def _within(self, fitted: Fitted, done: int) -> Subspace:
+        """Return the part of the space that a search by groups looks at after `done` evaluations.
+
+        First the groups, each as one; then the single blocks of a group with the others as in the
+        best recipe: of the group in which the model sees most to gain, and of one more group every
+        few evaluations, until all are free.
+        """
+        count = len(self._groups)
+        over = done - design_size(count) - _PER_GROUP * count
+        if over < 0:
+            return self._design_space
+        _, around = best_known(fitted.posterior)
+        free = 1 + over // _PER_GROUP
+        if free >= count:
+            return Subspace.whole(self._space.dimension)
+        ranked = sorted(self._groups, key=lambda group: -self._promise(fitted, around, group, done))
+        chosen = [position for group in ranked[:free] for position in group]
+        return Subspace.around(around[0], chosen)
+
+    def _promise(self, fitted: Fitted, around: Array, group: tuple[int, ...], done: int) -> float:
+        """Return the upper confidence bound that moving only this group's blocks can reach."""
+        bound = UpperConfidenceBound()
+        rng = generator(self._seed, f"group {group[0]}", done)
+        part = Subspace.around(around[0], group)
+        point = most_promising(fitted.posterior, bound, around, rng, part)
+        return float(bound.value(*fitted.posterior.predict(point[None]))[0])
 
     def _suggest(
         self,
@@ -95,6 +132,7 @@ class BayesProposer:
         waiting: Sequence[Evaluation],
         number: int,
         rng: np.random.Generator,
+        within: Subspace | None,
     ) -> Array:
         space = self._space
         acquisition = ModelAcquisition(
@@ -104,6 +142,7 @@ class BayesProposer:
             ),
             explore=number % 2 == 1,
             rng=rng,
+            within=within,
         )
         optimizer = BayesianOptimization(
             f=None,
@@ -133,6 +172,7 @@ class ModelAcquisition(AcquisitionFunction):
         pending: points that are being evaluated, in the units of the space, (m, d).
         explore: whether to use the upper confidence bound rather than the expected improvement.
         rng: where the search for the maximum begins.
+        within: the part of the unit cube to look at; None is all of it.
     """
 
     def __init__(
@@ -142,10 +182,11 @@ class ModelAcquisition(AcquisitionFunction):
         pending: Array,
         explore: bool,
         rng: np.random.Generator,
+        within: Subspace | None = None,
     ) -> None:
         super().__init__()
         self._posterior, self._pending = posterior, pending
-        self._explore, self._rng = explore, rng
+        self._explore, self._rng, self._within = explore, rng, within
 
     def base_acq(self, mean: Array, std: Array) -> Array:
         """Return the upper confidence bound; the package demands one, `suggest` does not use it."""
@@ -170,4 +211,5 @@ class ModelAcquisition(AcquisitionFunction):
             UpperConfidenceBound() if self._explore else LogExpectedImprovement(best)
         )
         believed = self._posterior.believing((self._pending - low) / width)
-        return np.asarray(low + width * most_promising(believed, acquisition, around, self._rng))
+        found = most_promising(believed, acquisition, around, self._rng, self._within)
+        return np.asarray(low + width * found)
