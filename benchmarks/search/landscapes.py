@@ -109,7 +109,7 @@ def noise_source(landscape: Landscape, seed: int) -> np.random.Generator:
 
 def surroundings(score: Function, seed: int) -> tuple[float, float]:
     """Return the scores of the better parent and of the average random recipe."""
-    points = np.random.default_rng(seed).random((1000, DIMENSION))
+    points = np.random.default_rng(seed).random((200, DIMENSION))
     parents = max(score(np.zeros(DIMENSION)), score(np.ones(DIMENSION)))
     return parents, float(np.mean([score(x) for x in points]))
 

@@ -35,8 +35,8 @@ class Played(msgspec.Struct, frozen=True):
     """A run of an optimizer.
 
     Attributes:
-        history: the evaluations as the optimizer saw them.
-        regrets: the true regret of each.
+        history: the evaluations as the optimizer saw them, in the order in which they finished.
+        regrets: the true regret of each, by number from 1.
         seconds: CPU seconds per proposal.
     """
 

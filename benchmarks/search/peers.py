@@ -140,7 +140,7 @@ def bayes_opt(meter: Meter, seed: int) -> None:
 
     optimizer = BayesianOptimization(
         f=lambda **parameters: meter(np.array([parameters[name] for name in BLOCKS])),
-        pbounds={name: (0.0, 1.0) for name in BLOCKS},
+        pbounds=dict.fromkeys(BLOCKS, (0.0, 1.0)),
         acquisition_function=ExactUpperConfidenceBound(kappa=2.576),
         random_state=seed,
         verbose=0,
@@ -192,8 +192,8 @@ def pycma(meter: Meter, seed: int) -> None:
         strategy.tell(points, [-meter(x) for x in points])
 
 
-def cobyqa(meter: Meter, seed: int) -> None:
-    """SciPy's, from the centre; nothing in it is random."""
+def cobyqa(meter: Meter, seed: int) -> None:  # noqa: ARG001 (nothing in it is random)
+    """SciPy's, from the centre."""
     from scipy.optimize import minimize
 
     box = [(0.0, 1.0)] * DIMENSION
@@ -247,7 +247,9 @@ def main() -> None:
         made = landscapes.create(landscape, int(seed))
         row = run(name, made, int(seed), int(evaluations))
         records.append(row, Path(folder))
-        print(name, which, f"{row.regret(int(evaluations)):.3f}", f"{row.seconds:.4f} s", flush=True)
+        print(
+            name, which, f"{row.regret(int(evaluations)):.3f}", f"{row.seconds:.4f} s", flush=True
+        )
 
 
 if __name__ == "__main__":

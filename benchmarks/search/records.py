@@ -1,4 +1,4 @@
-"""What a run leaves: one line of JSON per run in `results/`, a file per optimizer.
+"""What a run leaves: one line of JSON in `results/`, a file per optimizer or experiment.
 
 A line holds how the regret of the recipe that the optimizer would hand over changed, so tables and
 plots are made from lines, and a run that is there is not run again.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+T = TypeVar("T", bound=msgspec.Struct)
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
@@ -62,18 +64,26 @@ def steps(regrets: Iterable[float]) -> tuple[tuple[int, float], ...]:
 
 def read(optimizer: str, folder: Path = FOLDER) -> dict[tuple[str, int], Row]:
     """Return the runs of an optimizer; of a run that is there twice, the later."""
-    file = folder / f"{optimizer}.jsonl"
-    if not file.is_file():
-        return {}
-    rows = (msgspec.json.decode(line, type=Row) for line in file.read_bytes().splitlines())
-    return {row.key: row for row in rows}
+    return {row.key: row for row in load(optimizer, Row, folder)}
 
 
 def append(row: Row, folder: Path = FOLDER) -> None:
     """Add a run to its optimizer's file."""
+    save(row.optimizer, row, folder)
+
+
+def load(name: str, kind: type[T], folder: Path = FOLDER) -> list[T]:
+    """Return the lines of a file of results, which may not be there."""
+    file = folder / f"{name}.jsonl"
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    return [msgspec.json.decode(line, type=kind) for line in lines]
+
+
+def save(name: str, line: msgspec.Struct, folder: Path = FOLDER) -> None:
+    """Add a line to a file of results."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{row.optimizer}.jsonl").open("ab") as file:
-        file.write(msgspec.json.encode(row) + b"\n")
+    with (folder / f"{name}.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(line) + b"\n")
 
 
 def optima(rows: Iterable[Row]) -> Callable[[Row, float], float]:
