@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -19,17 +19,25 @@ from lib_automerge.generate.base import Session, StopFlag
 from lib_automerge.reward.base import Reward
 from lib_automerge.study.store import RunFolder
 
+SeenEnough = Callable[[Mapping[int, Scored]], str | None]
+"""Told the images of all batches so far by the number of their job: why to give the candidate up,
+or None."""
+
 
 class StopRequested(Exception):  # noqa: N818 - a request, not an error
     """The user asked to stop; everything finished is journalled."""
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """The outcome of an evaluation: all its images, or why it was given up; seconds by phase."""
+    """The outcome of an evaluation: all its images, or why it was given up; seconds by phase.
+
+    `broken` is the first image that is black or NaN, `given_up` why it need not be completed.
+    """
 
     images: dict[int, Scored]
     seconds: Timing
     broken: Scored | None = None
+    given_up: str | None = None
 
     def by_payload(self) -> dict[str, list[float]]:
         """The scores of each payload, in the order of the jobs."""
@@ -41,11 +49,16 @@ class Scores(msgspec.Struct, frozen=True):
 
     def by_pair(self) -> dict[tuple[str, int], float]:
         """The scores by payload name and seed."""
-        return {
-            (image.payload, image.seed): image.score
-            for image in self.images.values()
-            if image.score is not None
-        }
+        return by_pair(self.images)
+
+
+def by_pair(images: Mapping[int, Scored]) -> dict[tuple[str, int], float]:
+    """The scores of images by payload name and seed; broken ones have none."""
+    return {
+        (image.payload, image.seed): image.score
+        for image in images.values()
+        if image.score is not None
+    }
 
 
 class Scorer:
@@ -85,12 +98,14 @@ class Scorer:
         known: Mapping[int, Scored],
         *,
         until_broken: bool = True,
+        enough: SeenEnough | None = None,
     ) -> Scores:
         """Score every job of evaluation `number` that is not known yet.
 
         A batch is always generated whole, also when some of its images are known, so that a
         resumed evaluation has the bits of an uninterrupted one. The first batch with a broken image
-        ends it, unless `until_broken` is false.
+        ends it, unless `until_broken` is false; so does, before the last batch, a reason of
+        `enough`.
 
         Raises:
             StopRequested: between batches, when the user asked.
@@ -99,7 +114,10 @@ class Scorer:
         seconds: Timing = {"merge": 0.0, "generate": 0.0, "score": 0.0}
         began = time.perf_counter()
         applied = False
-        for batch in batches_of(jobs):
+        given_up = None
+        batches = batches_of(jobs)
+        seen: dict[int, Scored] = {}
+        for batch in batches:
             if any(job.number not in images for job in batch):
                 if self._stop():
                     raise StopRequested
@@ -115,9 +133,14 @@ class Scorer:
                 self._record.add_scores(new)
             if until_broken and any(images[job.number].broken for job in batch):
                 break
+            seen |= {job.number: images[job.number] for job in batch}
+            if enough is not None and batch is not batches[-1]:
+                given_up = enough(seen)
+                if given_up is not None:
+                    break
         seconds["total"] = time.perf_counter() - began
         broken = next((image for _, image in sorted(images.items()) if image.broken), None)
-        return Scores(images, seconds, broken)
+        return Scores(images, seconds, broken, given_up)
 
     def _batch(
         self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing

@@ -6,30 +6,52 @@ that a resumed run decides as an uninterrupted one would have. The runner carrie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
+    Calibrated,
     Evaluated,
     Evaluation,
+    Learned,
     Origin,
     Proposed,
     RunState,
+    Scored,
     SearchEnded,
+    Stage,
 )
-from lib_automerge.search import proposers, stopping
+from lib_automerge.search import calibration, proposers, rejection, stopping
+from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space
 from lib_automerge.study.store import RunManifest
 
 UNIFORM = {Origin.MODEL_A: 0.0, Origin.MODEL_B: 1.0, Origin.HALF: 0.5}
 BASELINE_METHOD = "weighted_sum"
 """The method under which weight 1 is model B, whatever method the candidates use."""
+
+RANKED = 20
+"""So many of the leading evaluations are journalled at least."""
+
+
+def space_of(manifest: RunManifest) -> Space:
+    """The space that a run searches: without the blocks whose weight changes nothing.
+
+    Raises:
+        ConfigError: nothing is left to search.
+    """
+    # any other method may change a block in which A and B are equal
+    plain = manifest.config.method == BASELINE_METHOD
+    architecture = architectures.get(manifest.architecture)
+    return Space.of(manifest.config.search, architecture, manifest.distances if plain else None)
 
 
 class Plan:
@@ -40,14 +62,15 @@ class Plan:
         self._config = manifest.config
         self._architecture = architectures.get(manifest.architecture)
         search = manifest.config.search
-        space = Space.of(search, self._architecture)
+        space = space_of(manifest)
         self._start = [space.point(weights) for weights in search.start]
         scored = [e for e in manifest.observations if e.score is not None]
         scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
         self._adopted = scored[: manifest.config.verdict.finalists]
         self._observations = [e for e in manifest.observations if e not in self._adopted]
+        self._model = Model(space, manifest.distances)
         self._proposer = proposers.create(search.optimizer, space, seed=search.seed)
-        self._stopping = stopping.from_config(search)
+        self._stopping = stopping.from_config(search, self._model)
         self._searched = [p for p in self._config.payloads if not p.held_out]
         self._held_out = [p for p in self._config.payloads if p.held_out]
         self.payload_weights = {p.name: p.weight for p in self._config.payloads}
@@ -62,6 +85,8 @@ class Plan:
                 self._architecture, self._manifest.distances, UNIFORM[origin]
             )
             return Proposed(evaluation=number, origin=origin, weights=weights)
+        if self._config.search.evaluations <= len(BASELINES):
+            return SearchEnded(reason=_measured(state))
         adopted = number - len(BASELINES) - 1
         if adopted < len(self._adopted):
             weights = self._adopted[adopted].weights
@@ -69,16 +94,119 @@ class Plan:
         start = adopted - len(self._adopted)
         if start < len(self._start):
             return Proposed(evaluation=number, origin=Origin.START, weights=self._start[start])
-        history = (*self._observations, *state.history)
+        history = self._history(state)
         if number > len(BASELINES) + 1:  # whatever the limits, one candidate is tried
             elapsed_s = sum(e.seconds.get("total", 0.0) for e in history)
             reason = self._stopping.reason(history, elapsed_s)
             if reason is not None:
-                return SearchEnded(reason=reason)
-        if self._config.method != BASELINE_METHOD:
-            history = tuple(e for e in history if e.origin not in (Origin.MODEL_B, Origin.HALF))
+                return self.ended(state, reason)
         proposal = self._proposer.propose(history, state.pending, number)
         return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
+
+    def ended(self, state: RunState, reason: str) -> SearchEnded:
+        """The end of the search for a reason, with what going on would probably have gained."""
+        outlook = stopping.outlook(self._model.learn(self._history(state)))
+        return SearchEnded(reason=reason, outlook=outlook)
+
+    def learned(self, state: RunState) -> Learned | None:
+        """What the model makes of the scores so far; None if it cannot tell, or has told already.
+
+        Only this run's evaluations can lead; what earlier runs found out informs the model.
+        """
+        done = state.history
+        if not done or (state.learned is not None and state.learned.evaluation == done[-1].number):
+            return None
+        knowledge = self._model.learn(self._history(state))
+        if knowledge is None:
+            return None
+        leader = knowledge.leader
+        kept = max(RANKED, len(BASELINES) + self._config.verdict.finalists)
+        return Learned(
+            evaluation=done[-1].number,
+            leader=leader.number,
+            ranking=tuple(belief.number for belief in knowledge.ranking[:kept]),
+            mean=leader.mean,
+            sd=leader.sd,
+            noise=knowledge.noise,
+            gain=knowledge.gain,
+            bound=knowledge.bound,
+        )
+
+    def _history(self, state: RunState) -> tuple[Evaluation, ...]:
+        """What earlier runs and this one found out, in order of their numbers.
+
+        The weights of model B and 50:50 mean nothing to another method: there they have none, which
+        is outside of every space.
+        """
+        own = state.history
+        if self._config.method != BASELINE_METHOD:
+            foreign = (Origin.MODEL_B, Origin.HALF)
+            own = tuple(
+                msgspec.structs.replace(e, weights={}) if e.origin in foreign else e for e in own
+            )
+        return (*self._observations, *own)
+
+    def to_calibrate(self, state: RunState) -> Evaluation | None:
+        """The evaluation to measure the noise on now: the 50:50 merge, once after the baselines."""
+        half = state.baseline(Origin.HALF)
+        wanted = self._config.search.calibration > 0 and state.calibrated is None
+        due = wanted and half is not None and half.score is not None
+        return half if due and len(state.history) == len(BASELINES) else None
+
+    def calibration_jobs(self) -> tuple[ImageJob, ...]:
+        """The search's payloads with several sets of as many fresh seeds."""
+        sets = self._config.search.calibration
+        seeded = []
+        for index, payload in enumerate(self._searched):
+            count = sets * len(payload.seeds)
+            seeds = fresh_seeds(self._config, "calibration", index, count, payload.seeds)
+            seeded.append(msgspec.structs.replace(payload, seeds=seeds))
+        return jobs_of(seeded)
+
+    def calibration(self, state: RunState) -> Calibrated:
+        """What the scores of the baselines and of the calibration say about chance.
+
+        Raises:
+            ConfigError: too many images of the calibration are broken to say anything.
+        """
+        found = [state.baseline(origin) for origin in BASELINES]
+        scored = [e for e in found if e is not None and e.score is not None]
+        recipes = [by_pair(state.scores[Stage.SEARCH, e.number]) for e in scored]
+        half = scored[-1]
+        fresh = by_pair(state.scores[Stage.CALIBRATION, half.number])
+        measured = calibration.calibrate(recipes, {**recipes[-1], **fresh}, self.payload_weights)
+        return Calibrated(
+            evaluation=half.number, seed_sd=measured.seed_sd, sentence=measured.sentence
+        )
+
+    def hopeless(
+        self, state: RunState, candidate: Evaluation, images: Mapping[int, Scored]
+    ) -> str | None:
+        """Why a candidate can be given up, by the images so far; None to go on.
+
+        Baselines and what the user asked for are always scored to the end.
+        """
+        incumbent = state.incumbent
+        exempt = (*BASELINES, Origin.START, Origin.EARLIER)
+        if not self._config.search.early_reject or candidate.origin in exempt or incumbent is None:
+            return None
+        found = rejection.chance(self.complete(images), incumbent.per_payload, self.payload_weights)
+        if found is None or not found.hopeless:
+            return None
+        return (
+            f"given up after {found.payloads} of {len(self._searched)} prompts: "
+            f"{found.difference:+.3g} ± {found.standard_error:.2g} against evaluation "
+            f"{incumbent.number} leaves {100 * found.better:.1f} % for being better"
+        )
+
+    def complete(self, images: Mapping[int, Scored]) -> dict[str, float]:
+        """The mean score of every payload of the search whose images are all among these."""
+        scores = by_pair(images)
+        return {
+            p.name: math.fsum(scores[p.name, seed] for seed in p.seeds) / len(p.seeds)
+            for p in self._searched
+            if all((p.name, seed) in scores for seed in p.seeds)
+        }
 
     def known(self, evaluation: Evaluation) -> Evaluated | None:
         """What an earlier run found out about a candidate, if its images need not be made again.
@@ -119,9 +247,21 @@ class Plan:
         """The images by which every candidate of the search is scored."""
         return jobs_of(self._searched)
 
-    def finalist_jobs(self) -> tuple[ImageJob, ...]:
-        """The search's payloads with fresh seeds."""
-        return self._fresh(self._searched, "finalists", self._config.verdict.finalist_seeds)
+    def finalists(self, state: RunState) -> list[Evaluation]:
+        """The candidates that the search believes in most, different from each other."""
+        distinct: list[Evaluation] = []
+        for evaluation in state.ranked:
+            twin = any(evaluation.weights == other.weights for other in distinct)
+            if evaluation.origin not in BASELINES and not twin:
+                distinct.append(evaluation)
+        return distinct[: self._config.verdict.finalists]
+
+    def finalist_jobs(self, round_: int) -> tuple[ImageJob, ...]:
+        """The search's payloads with the fresh seeds of a round (from 0); numbers go on."""
+        count = self._config.verdict.finalist_seeds
+        jobs = self._fresh(self._searched, "finalists", count, skip=round_ * count)
+        first = round_ * len(jobs)
+        return tuple(msgspec.structs.replace(job, number=first + job.number) for job in jobs)
 
     def proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
         """The verdict's images, and whether their prompts were unknown to the search."""
@@ -129,11 +269,24 @@ class Plan:
         jobs = self._fresh(payloads, "verdict", self._config.verdict.seeds)
         return jobs, bool(self._held_out)
 
-    def _fresh(self, payloads: Sequence[Payload], purpose: str, count: int) -> tuple[ImageJob, ...]:
-        """Jobs with seeds that the search does not use; held-out payloads may name their own."""
+    def _fresh(
+        self, payloads: Sequence[Payload], purpose: str, count: int, *, skip: int = 0
+    ) -> tuple[ImageJob, ...]:
+        """Jobs with seeds that the search does not use; held-out payloads may name their own.
+
+        `skip` is how many of the purpose's seeds are used up already.
+        """
         seeded = []
         for index, payload in enumerate(payloads):
             own = payload.seeds if payload.held_out else ()
-            seeds = own or fresh_seeds(self._config, purpose, index, count, payload.seeds)
-            seeded.append(msgspec.structs.replace(payload, seeds=seeds))
+            drawn = fresh_seeds(self._config, purpose, index, skip + count, payload.seeds)
+            seeded.append(msgspec.structs.replace(payload, seeds=own or drawn[skip:]))
         return jobs_of(seeded)
+
+
+def _measured(state: RunState) -> str:
+    """Why a run of the baselines alone ends: what it was made for."""
+    if state.calibrated is None:
+        return "the baselines are scored; without the 50:50 merge there is nothing to measure"
+    said = state.calibrated.sentence.rstrip(".")
+    return said[:1].lower() + said[1:]

@@ -111,14 +111,24 @@ def _role(baseline: Origin, better: Origin) -> str:
     return f"the better parent ({name})" if baseline is better else name
 
 
-def nothing_found(best: int, means: Mapping[int, float], better: Origin, images: int) -> Verdict:
-    """The verdict when every candidate but the baselines was broken."""
+def nothing_found(
+    best: int, means: Mapping[int, float], better: Origin, images: int, *, worse: bool
+) -> Verdict:
+    """The verdict when no candidate but the baselines was scored to the end.
+
+    `worse` tells whether some were given up for being worse, not all for broken images.
+    """
+    why = (
+        "every candidate was given up early for being worse than what was known, or broken"
+        if worse
+        else "no candidate besides the baselines made usable images"
+    )
     return Verdict(
         winner=best,
         better_parent=better,
         gain=False,
         held_out=False,
-        sentence="No significant gain: no candidate besides the baselines made usable images.",
+        sentence=f"No significant gain: {why}.",
         comparisons=(),
         means=dict(means),
         images=images,

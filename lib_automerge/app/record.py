@@ -9,9 +9,11 @@ from lib_automerge.app.ports import Listener
 from lib_automerge.domain.run import (
     Activity,
     AnyEvent,
+    Calibrated,
     Evaluated,
     Failed,
     Finished,
+    Learned,
     Paused,
     Proposed,
     Rejected,
@@ -22,6 +24,7 @@ from lib_automerge.domain.run import (
     Verdict,
     Warned,
 )
+from lib_automerge.search.stopping import significant
 from lib_automerge.study.store import OwnedRun
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class Record:
         Raises:
             StorageError: it could not be written; the state is as before.
         """
-        derived = isinstance(event, Proposed | Evaluated | StageDone)
+        derived = isinstance(event, Proposed | Evaluated | Learned | StageDone | Calibrated)
         (stamped,) = self._journal.append(event, durable=not derived)
         log.info("%s", _in_words(event))
         self._fold(stamped)
@@ -70,7 +73,13 @@ def _in_words(event: AnyEvent) -> str:
             return f"evaluation {event.evaluation}, {event.stage.value}: {event.mean:.4f}"
         case Rejected():
             return f"evaluation {event.evaluation} rejected: {event.reason}"
-        case SearchEnded() | Finished():
+        case Learned():
+            return _belief(event)
+        case Calibrated():
+            return event.sentence
+        case SearchEnded():
+            return f"SearchEnded: {event.reason}. {event.outlook}".rstrip()
+        case Finished():
             return f"{type(event).__name__}: {event.reason}"
         case Paused():
             return f"Paused: {event.reason or 'as asked'}"
@@ -80,3 +89,10 @@ def _in_words(event: AnyEvent) -> str:
             return event.message
         case _:
             return type(event).__name__
+
+
+def _belief(event: Learned) -> str:
+    said = f"evaluation {event.leader} leads: {event.mean:.4f} ± {event.sd:.4f} expected"
+    if event.gain is not None and event.bound is not None:
+        said += f"; {significant(event.gain)} more of the next, {significant(event.bound)} at most"
+    return f"{said}; a score is exact to about {significant(event.noise)}"

@@ -9,19 +9,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
-from lib_automerge.app import outcome, proof
+from lib_automerge.app import finals, outcome, proof
+from lib_automerge.app.bench import Bench, or_none
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.record import Record
-from lib_automerge.domain.payload import ImageJob, batches_of
+from lib_automerge.domain.payload import batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
@@ -37,18 +35,18 @@ from lib_automerge.domain.run import (
     Resumed,
     RunState,
     Saved,
+    Scored,
     SearchEnded,
     Stage,
-    StageDone,
     Started,
     Stopped,
     Timing,
     Verdict,
     Warned,
-    best,
 )
 from lib_automerge.errors import (
     AutomergeError,
+    ConfigError,
     GenerationError,
     HostError,
     ModelError,
@@ -126,9 +124,10 @@ class Runner:
                 self._loading_s = time.perf_counter() - start
                 folder = self._run.folder
                 scorer = Scorer(session, self._reward, folder, self._record, self._controls.stop)
-                self._rehearse(scorer)
-                self._search(scorer)
-                self._prove(scorer)
+                bench = Bench(folder.path.name, self._plan, self._record, scorer, self._controls)
+                self._rehearse(bench)
+                self._search(bench)
+                self._prove(bench)
             self._conclude()
         except StopRequested:
             self._record.add(Stopped())
@@ -146,35 +145,36 @@ class Runner:
 
     # --- the search -------------------------------------------------------------------------
 
-    def _rehearse(self, scorer: Scorer) -> None:
+    def _rehearse(self, bench: Bench) -> None:
         """Before anything is scored, see that model A can make every kind of image of the run."""
         if self.state.evaluations:
             return
         self._record.tell(Activity.CHECKING)
-        scorer.rehearse(*self._plan.rehearsal())
+        bench.rehearse()
 
-    def _search(self, scorer: Scorer) -> None:
-        jobs = self._plan.search_jobs()
+    def _search(self, bench: Bench) -> None:
         self._publish_best()
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
-                self._evaluate(scorer, evaluation, jobs)
-                self._publish_best()
-                self._between(scorer)
+                self._evaluate(bench, evaluation)
+                bench.between()
+            self._learn()
+            self._calibrate(bench)
             self._record.tell(Activity.PROPOSING)
             self._record.add(self._next())
+
+    def _learn(self) -> None:
+        """Let the model say what it makes of the scores so far, and show who leads."""
+        learned = self._plan.learned(self.state)
+        if learned is not None:
+            self._record.add(learned)
+        self._publish_best()
 
     def _next(self) -> Proposed | SearchEnded:
         """What the plan says, unless the user has had enough and there is a candidate to prove."""
         if self._controls.finish() and len(self.state.history) > len(BASELINES):
-            return SearchEnded(reason="you ended the search")
+            return self._plan.ended(self.state, "you ended the search")
         return self._plan.next(self.state)
-
-    def _between(self, scorer: Scorer) -> None:
-        """The moment between two evaluations, in which the run can give the device away."""
-        if self._controls.pause():
-            raise PauseRequested
-        scorer.rest()
 
     def _publish_best(self) -> None:
         try:
@@ -183,28 +183,33 @@ class Runner:
             # a view of the journal, which another program may hold open; the next one replaces it
             log.warning("%s", error)
 
-    def _evaluate(self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]) -> None:
+    def _evaluate(self, bench: Bench, evaluation: Evaluation) -> None:
         known = self._plan.known(evaluation)
         if known is not None:
             self._record.add(known)
             return
         try:
-            scores = self._score_twice(scorer, evaluation, jobs)
+            scores = self._score_twice(bench, evaluation)
         except GenerationError as error:
             if evaluation.origin in BASELINES or self._failing() + 1 >= FAILURES:
                 raise
             self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
             return
         if scores.broken is not None:
-            self._reject(evaluation, scores)
-            return
-        self._check_effect(evaluation)
+            self._reject(evaluation, scores, scores.broken)
+        elif scores.given_up is not None:
+            self._give_up(evaluation, scores, scores.given_up)
+        else:
+            self._check_effect(evaluation)
+            self._complete(evaluation, scores)
+
+    def _complete(self, evaluation: Evaluation, scores: Scores) -> None:
         summary = statistics.summarize(scores.by_payload(), self._plan.payload_weights)
         self._record.add(
             Evaluated(
                 evaluation=evaluation.number,
                 mean=summary.mean,
-                standard_error=_or_none(summary.standard_error),
+                standard_error=or_none(summary.standard_error),
                 images=summary.images,
                 per_payload=summary.per_payload,
                 seconds=scores.seconds,
@@ -212,40 +217,26 @@ class Runner:
             )
         )
 
-    def _score_twice(
-        self, scorer: Scorer, evaluation: Evaluation, jobs: tuple[ImageJob, ...]
-    ) -> Scores:
+    def _score_twice(self, bench: Bench, evaluation: Evaluation) -> Scores:
         """Score a candidate; what failed once (memory was short, say) is tried once more."""
+        jobs = self._plan.search_jobs()
+
+        def enough(images: Mapping[int, Scored]) -> str | None:
+            return self._plan.hopeless(self.state, evaluation, images)
+
         try:
-            return self._score(scorer, evaluation, Stage.SEARCH, jobs)
+            return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
         except GenerationError as error:
             self._warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
-            return self._score(scorer, evaluation, Stage.SEARCH, jobs)
+            return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
 
     def _failing(self) -> int:
         """How many evaluations in a row, up to the last one, could not be made."""
         reasons = [e.rejected or "" for e in reversed(self.state.history)]
         return len(list(itertools.takewhile(lambda reason: reason.startswith(FAILED), reasons)))
 
-    def _score(
-        self,
-        scorer: Scorer,
-        evaluation: Evaluation,
-        stage: Stage,
-        jobs: tuple[ImageJob, ...],
-        *,
-        until_broken: bool = True,
-    ) -> Scores:
-        known = self.state.scores.get((stage, evaluation.number), {})
-        origin = {"run": self._run.folder.path.name, "evaluation": evaluation.number}
-        recipe = msgspec.structs.replace(self._plan.recipe(evaluation), provenance=origin)
-        return scorer.score(
-            evaluation.number, stage, recipe, jobs, known, until_broken=until_broken
-        )
-
-    def _reject(self, evaluation: Evaluation, scores: Scores) -> None:
-        image = scores.broken
-        assert image is not None
+    def _reject(self, evaluation: Evaluation, scores: Scores, image: Scored) -> None:
+        """Give up a candidate whose images are broken."""
         reason = f"{image.broken} image for payload {image.payload!r}, seed {image.seed}"
         if evaluation.origin in (Origin.MODEL_A, Origin.MODEL_B):
             raise GenerationError(
@@ -256,121 +247,64 @@ class Runner:
             Rejected(evaluation=evaluation.number, reason=reason, seconds=scores.seconds)
         )
 
+    def _give_up(self, evaluation: Evaluation, scores: Scores, reason: str) -> None:
+        """Leave a candidate that is worse than the incumbent, with what is known of it."""
+        complete = self._plan.complete(scores.images)
+        self._record.add(
+            Rejected(
+                evaluation=evaluation.number,
+                reason=reason,
+                images=sum(image.payload in complete for image in scores.images.values()),
+                per_payload=complete,
+                seconds=scores.seconds,
+            )
+        )
+
     def _check_effect(self, evaluation: Evaluation) -> None:
         """Warn if other weights gave the very same images: then the merge does nothing."""
         mine = self._digests(evaluation.number)
         for other in self.state.history:
             same = other.weights != evaluation.weights and self._digests(other.number) == mine
             if same and not any("the very same images" in text for text in self.state.warnings):
-                self._record.add(
-                    Warned(
-                        message=f"evaluations {other.number} and {evaluation.number} made the very "
-                        "same images from different weights. If the models differ in the searched "
-                        "blocks, the merge does not reach the images: compare the models with "
-                        "`inspect`."
-                    )
+                self._warn(
+                    f"evaluations {other.number} and {evaluation.number} made the very same "
+                    "images from different weights. If the models differ in the searched blocks, "
+                    "the merge does not reach the images: compare the models with `inspect`."
                 )
 
     def _digests(self, number: int) -> list[str]:
         images = self.state.scores.get((Stage.SEARCH, number), {})
         return [image.digest for _, image in sorted(images.items())]
 
-    # --- the proof --------------------------------------------------------------------------
-
-    def _prove(self, scorer: Scorer) -> None:
-        if self.state.verdict is not None:
+    def _calibrate(self, bench: Bench) -> None:
+        """Measure how much of a score is chance, once and if the configuration asks for it."""
+        measured = self._plan.to_calibrate(self.state)
+        if measured is None:
             return
-        baselines = [e for e in self.state.history if e.origin in BASELINES and not e.rejected]
-        jobs, held_out = self._plan.proof_jobs()
-        for winner in self._ranked(scorer):
-            scores = self._stage(scorer, winner, Stage.VERDICT, jobs)
-            if scores.broken is not None:
-                self._warn(
-                    f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
-                    f"image for payload {scores.broken.payload!r}; the next one was proved instead."
-                )
-                continue
-            pairs = {winner.number: scores.by_pair()}
-            for baseline in baselines:
-                shown = self._stage(scorer, baseline, Stage.VERDICT, jobs, until_broken=False)
-                pairs[baseline.number] = shown.by_pair()
-            whole = set.intersection(*(set(scored) for scored in pairs.values()))
-            if len(whole) < len(jobs):
-                self._warn(
-                    f"{len(jobs) - len(whole)} of {len(jobs)} images of the verdict were left "
-                    "out: a parent or the 50:50 merge made a black or NaN image there."
-                )
-            self._record.add(
-                proof.judge(
-                    winner.number,
-                    {n: {key: p[key] for key in sorted(whole)} for n, p in pairs.items()},
-                    {baseline.number: baseline.origin for baseline in baselines},
-                    self._plan.payload_weights,
-                    held_out=held_out,
-                )
-            )
-            return
-        means = {e.number: e.score or 0.0 for e in baselines}
-        first, better = best(baselines), best(e for e in baselines if e.origin is not Origin.HALF)
-        assert first is not None
-        assert better is not None
-        self._record.add(proof.nothing_found(first.number, means, better.origin, first.images))
+        jobs = self._plan.calibration_jobs()
+        bench.stage(measured, Stage.CALIBRATION, jobs, until_broken=False)
+        try:
+            self._record.add(self._plan.calibration(self.state))
+        except ConfigError as error:
+            self._warn(f"the calibration says nothing: {error}")
 
-    def _ranked(self, scorer: Scorer) -> list[Evaluation]:
-        """The finalists, by the mean over their images of the search and of fresh seeds."""
-        candidates = [
-            e for e in self.state.history if e.origin not in BASELINES and e.score is not None
-        ]
-        candidates.sort(key=lambda e: (-(e.score or 0.0), e.number))
-        finalists = candidates[: self._config.verdict.finalists]
-        jobs = self._plan.finalist_jobs()
-        pooled: dict[int, float] = {}
-        for finalist in finalists:
-            scores = self._stage(scorer, finalist, Stage.FINALISTS, jobs)
-            if scores.broken is not None:
-                continue
-            fresh = statistics.summarize(scores.by_payload(), self._plan.payload_weights)
-            total = finalist.images + fresh.images
-            pooled[finalist.number] = (
-                (finalist.score or 0.0) * finalist.images + fresh.mean * fresh.images
-            ) / total
-        order = sorted(pooled, key=lambda number: (-pooled[number], number))
-        return [self.state.evaluations[number] for number in order]
-
-    def _stage(
-        self,
-        scorer: Scorer,
-        evaluation: Evaluation,
-        stage: Stage,
-        jobs: tuple[ImageJob, ...],
-        *,
-        until_broken: bool = True,
-    ) -> Scores:
-        scores = self._score(scorer, evaluation, stage, jobs, until_broken=until_broken)
-        done = (stage, evaluation.number) in self.state.stages
-        by_payload = scores.by_payload()
-        if not done and by_payload and not (until_broken and scores.broken):
-            summary = statistics.summarize(by_payload, self._plan.payload_weights)
-            self._record.add(
-                StageDone(
-                    evaluation=evaluation.number,
-                    stage=stage,
-                    mean=summary.mean,
-                    standard_error=_or_none(summary.standard_error),
-                    images=summary.images,
-                    seconds=scores.seconds,
-                )
-            )
-        self._between(scorer)
-        return scores
+    def _prove(self, bench: Bench) -> None:
+        """Find the winner and prove it, if the search had candidates at all."""
+        searched = len(self.state.evaluations) > len(BASELINES)
+        if searched and self.state.verdict is None:
+            finals.prove(bench)
 
     # --- the end ----------------------------------------------------------------------------
 
     def _conclude(self) -> None:
-        verdict = self.state.verdict
         ended = self.state.search_ended
-        assert verdict is not None
         assert ended is not None
+        if self.state.verdict is not None:
+            self._hand_over(self.state.verdict)
+        self._record.add(Finished(reason=ended.reason, seconds=self._seconds()))
+
+    def _hand_over(self, verdict: Verdict) -> None:
+        """Write what was proved and, if asked, the checkpoint."""
         recipe = self._plan.recipe(self.state.evaluations[verdict.winner])
         recipe = outcome.write_outcome(self._run.folder, recipe, self.state)
         wanted = self._config.output.checkpoint
@@ -378,7 +312,6 @@ class Runner:
         self._record.tell(Activity.SAVING)
         if found and (wanted == "always" or (wanted == "gain" and verdict.gain)):
             self._save(recipe, verdict)
-        self._record.add(Finished(reason=ended.reason, seconds=self._seconds()))
 
     def _seconds(self) -> Timing:
         """Seconds by phase over the whole run; "load" is of this process's session."""
@@ -432,15 +365,10 @@ class Runner:
                 else "Batches of another size, or a device that does not repeat its own results, "
                 "change last bits: compare them by eye."
             )
-            self._record.add(Warned(message=message))
+            self._warn(message)
         return self._as_saved(path, len(batch), reproduced)
 
     # --- helpers ----------------------------------------------------------------------------
 
     def _warn(self, message: str) -> None:
         self._record.add(Warned(message=message))
-
-
-def _or_none(error: float) -> float | None:
-    """A standard error that could not be estimated is unknown, not a number."""
-    return error if math.isfinite(error) else None

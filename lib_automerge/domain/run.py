@@ -118,7 +118,8 @@ class Learned(Event, frozen=True, tag="learned"):
     `leader` is the evaluation with the highest expected score, `mean` and `sd` what the model
     believes of it; `noise` is the learned standard deviation of a complete score; `gain` is what
     the best unknown candidate is expected to be better by, `bound` what it is better by at most
-    (both in units of the score, 0 or more; None while the model cannot tell).
+    (both in units of the score, 0 or more; None while the model cannot tell). `ranking` are the
+    evaluations that are expected to score highest, the leader first.
     """
 
     evaluation: int
@@ -128,6 +129,7 @@ class Learned(Event, frozen=True, tag="learned"):
     noise: float
     gain: float | None = None
     bound: float | None = None
+    ranking: tuple[int, ...] = ()
 
 
 class Calibrated(Event, frozen=True, tag="calibrated"):
@@ -425,6 +427,18 @@ class RunState:
         if self.learned is not None:
             return self.evaluations[self.learned.leader]
         return best(self.history)
+
+    @property
+    def ranked(self) -> tuple[Evaluation, ...]:
+        """The evaluations with a score, the best first: as the model ranks them, then by score.
+
+        Without a model, or before it has said anything, by score alone.
+        """
+        leading = () if self.learned is None else (self.learned.leader, *self.learned.ranking)
+        believed = list(dict.fromkeys(leading))
+        rest = [e for e in self.history if e.score is not None and e.number not in believed]
+        rest.sort(key=lambda e: (-(e.score or 0.0), e.number))
+        return (*(self.evaluations[number] for number in believed), *rest)
 
     def baseline(self, origin: Origin) -> Evaluation | None:
         """The evaluation of a parent or of the 50:50 merge, if it is proposed yet."""

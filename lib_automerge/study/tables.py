@@ -34,6 +34,7 @@ from lib_automerge.study.markup import EMPTY, Markup, element, join
 TOP = 10
 STAGES = {
     Stage.SEARCH: "Search",
+    Stage.CALIBRATION: "Calibration",
     Stage.FINALISTS: "Finalists, again",
     Stage.VERDICT: "Verdict",
 }

@@ -53,7 +53,7 @@ def test_every_candidate_sees_the_same_jobs_in_the_same_batches(
 def test_the_verdict_uses_held_out_prompts_and_unseen_seeds(
     host: FakeHost, models: Mapping[str, str], folder: Path
 ) -> None:
-    state = run(host, tiny_config(models, evaluations=12, optimizer="bayes"), folder)
+    state = run(host, tiny_config(models, evaluations=20, optimizer="bayes"), folder)
     verdict = state.verdict
     assert verdict is not None
     assert verdict.held_out
@@ -88,7 +88,7 @@ def test_without_held_out_prompts_the_verdict_says_so(
 
 
 def test_what_is_handed_over(host: FakeHost, models: Mapping[str, str], folder: Path) -> None:
-    state = run(host, tiny_config(models, evaluations=12, optimizer="bayes"), folder)
+    state = run(host, tiny_config(models, evaluations=20, optimizer="bayes"), folder)
     assert state.verdict is not None
     assert state.incumbent is not None
     best = json.loads((folder / "best.json").read_text())

@@ -1,0 +1,133 @@
+"""The end of a search: the best candidates once more, then the winner against the baselines.
+
+The highest of many scores is partly luck. So the candidates that the search believes in are scored
+again on fresh seeds, and again as long as the best of them cannot be told apart; the winner then
+meets the baselines on images that chose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lib_automerge.app import proof
+from lib_automerge.app.bench import Bench
+from lib_automerge.app.evaluate import by_pair
+from lib_automerge.app.proof import PairScores
+from lib_automerge.domain.run import BASELINES, Evaluation, Origin, RunState, Stage, Verdict, best
+from lib_automerge.search import statistics
+
+ROUNDS = 3
+"""So often finalists are scored again at most."""
+
+
+def prove(bench: Bench) -> None:
+    """Score the finalists and prove the first of them that makes whole images."""
+    for winner in _ranked(bench):
+        verdict = _verdict(bench, winner)
+        if verdict is not None:
+            bench.record.add(verdict)
+            return
+    bench.record.add(_nothing_found(bench.state))
+
+
+def _ranked(bench: Bench) -> list[Evaluation]:
+    """The finalists, the best first; those that made broken images are left out.
+
+    Whoever can be told from the first of a round leaves with the place that they have.
+    """
+    contenders = bench.plan.finalists(bench.state)
+    behind: list[Evaluation] = []
+    for number in range(ROUNDS):
+        standings = _round(bench, contenders, number)
+        contenders = [e for e, _ in standings]
+        if number == ROUNDS - 1 or not contenders:
+            break
+        level = _level(standings, bench.plan.payload_weights)
+        if len(level) < 2:
+            break
+        behind = [e for e in contenders if e not in level] + behind
+        contenders = level
+    return contenders + behind
+
+
+def _round(
+    bench: Bench, contenders: Sequence[Evaluation], number: int
+) -> list[tuple[Evaluation, PairScores]]:
+    """Score contenders on the fresh seeds of a round; best first, with all their images so far."""
+    jobs = bench.plan.finalist_jobs(number)
+    standings: list[tuple[float, Evaluation, PairScores]] = []
+    for contender in contenders:
+        scores = bench.stage(contender, Stage.FINALISTS, jobs)
+        if scores.broken is not None:
+            continue
+        fresh = statistics.summarize(scores.by_payload(), bench.plan.payload_weights)
+        images = contender.images + fresh.images
+        pooled = ((contender.score or 0.0) * contender.images + fresh.mean * fresh.images) / images
+        searched = by_pair(bench.state.scores.get((Stage.SEARCH, contender.number), {}))
+        standings.append((pooled, contender, {**searched, **scores.by_pair()}))
+    standings.sort(key=lambda entry: (-entry[0], entry[1].number))
+    return [(contender, pairs) for _, contender, pairs in standings]
+
+
+def _level(
+    standings: Sequence[tuple[Evaluation, PairScores]], weights: dict[str, float]
+) -> list[Evaluation]:
+    """The first and those who are less than one standard error behind it on the same images."""
+    first, images = standings[0]
+    level = [first]
+    for other, pairs in standings[1:]:
+        shared = images.keys() & pairs.keys()
+        if len(shared) < 2:
+            continue
+        behind = statistics.compare(
+            {key: images[key] for key in sorted(shared)},
+            {key: pairs[key] for key in sorted(shared)},
+            weights,
+        )
+        if behind.difference < behind.standard_error:
+            level.append(other)
+    return level
+
+
+def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
+    """The winner against the baselines on unseen images; None if it makes a broken one there."""
+    jobs, held_out = bench.plan.proof_jobs()
+    scores = bench.stage(winner, Stage.VERDICT, jobs)
+    if scores.broken is not None:
+        bench.warn(
+            f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
+            f"image for payload {scores.broken.payload!r}; the next one was proved instead."
+        )
+        return None
+    baselines = _baselines(bench.state)
+    pairs = {winner.number: scores.by_pair()}
+    for baseline in baselines:
+        shown = bench.stage(baseline, Stage.VERDICT, jobs, until_broken=False)
+        pairs[baseline.number] = shown.by_pair()
+    whole = set.intersection(*(set(scored) for scored in pairs.values()))
+    if len(whole) < len(jobs):
+        bench.warn(
+            f"{len(jobs) - len(whole)} of {len(jobs)} images of the verdict were left "
+            "out: a parent or the 50:50 merge made a black or NaN image there."
+        )
+    return proof.judge(
+        winner.number,
+        {n: {key: p[key] for key in sorted(whole)} for n, p in pairs.items()},
+        {baseline.number: baseline.origin for baseline in baselines},
+        bench.plan.payload_weights,
+        held_out=held_out,
+    )
+
+
+def _baselines(state: RunState) -> list[Evaluation]:
+    return [e for e in state.history if e.origin in BASELINES and e.score is not None]
+
+
+def _nothing_found(state: RunState) -> Verdict:
+    baselines = _baselines(state)
+    means = {e.number: e.score or 0.0 for e in baselines}
+    first, better = best(baselines), best(e for e in baselines if e.origin is not Origin.HALF)
+    assert first is not None
+    assert better is not None
+    worse = any(e.rejected is not None and e.per_payload for e in state.history)
+    return proof.nothing_found(first.number, means, better.origin, first.images, worse=worse)

@@ -1,0 +1,248 @@
+"""How much of a score is chance, and how many images it takes to make that small enough.
+
+Two things move the score of a recipe without making it better or worse: other seeds, and other
+prompts, which one recipe may suit more than another does. Both are estimated from few images: the
+baselines on the images of the search, and one of them again on sets of fresh seeds.
+
+For payloads with shares w_p (sum 1) and n_p seeds each, the variance of a score by chance is
+
+    sum w_p^2 (interaction + seed / n_p)
+
+where `seed` is the variance between seeds within a payload, and `interaction` that of what a
+payload adds to one recipe and not to others. The first is pooled over the payloads of the repeated
+recipe. The second is that of the recipes x payloads table of means, corrected for what the seeds
+leave in it (analysis of variance with two crossed factors and replicates: Searle, Casella and
+McCulloch, Variance Components, 1992, chapter 4). What makes an image easy for all recipes cancels,
+as every candidate is scored on the same ones.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from lib_automerge.errors import ConfigError
+from lib_automerge.search.statistics import ImageKey
+
+TOLERABLE = 0.15
+"""The share of the baselines' spread that chance may have: more of it hides what is searched for
+(measured: a search with 5 to 7 % is hardly disturbed)."""
+
+FEWEST_PROMPTS = 5
+"""So many prompts at least are proposed: fewer say nothing about others."""
+
+MOST_IMAGES = 2000
+"""Advice to score every candidate by more images than that is no advice."""
+
+_CLEARLY_FEWER = 0.75
+
+Scores = Mapping[ImageKey, float]
+
+
+class Advice(str, enum.Enum):
+    """What the measured noise says about the number of images."""
+
+    ENOUGH = "enough"
+    TOO_FEW = "too few"
+    TOO_MANY = "more than needed"
+    HOPELESS = "too alike"
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """The noise of a score, in units of the score.
+
+    Attributes:
+        seed_sd: standard deviation of one recipe's score over sets of fresh seeds.
+        prompt_sd: standard deviation of what a set of other prompts would add to one recipe only.
+        spread: the score of the best baseline minus that of the worst.
+        prompts, seeds: of the search; seeds per prompt on average.
+        more_prompts: how many prompts, with the seeds as they are, bring the noise to 15 % of the
+            spread; None if more images than can be asked for.
+        more_seeds: how many seeds per prompt, with the prompts as they are; None if no number.
+    """
+
+    seed_sd: float
+    prompt_sd: float
+    spread: float
+    prompts: int
+    seeds: float
+    more_prompts: int | None
+    more_seeds: int | None
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one recipe's score by chance of either kind."""
+        return math.hypot(self.seed_sd, self.prompt_sd)
+
+    @property
+    def share(self) -> float:
+        """The noise relative to the spread of the baselines; infinite if they score the same."""
+        return self.noise / self.spread if self.spread > 0 else math.inf
+
+    @property
+    def advice(self) -> Advice:
+        """Whether the search has the right number of images."""
+        if self.noise > 0 and self.share > TOLERABLE:
+            both = self.more_prompts is None and self.more_seeds is None
+            return Advice.HOPELESS if both else Advice.TOO_FEW
+        fewer = self.more_seeds is not None and self.more_seeds < self.seeds
+        return Advice.TOO_MANY if fewer or self._fewer_prompts else Advice.ENOUGH
+
+    @property
+    def _fewer_prompts(self) -> bool:
+        return self.more_prompts is not None and self.more_prompts <= _CLEARLY_FEWER * self.prompts
+
+    @property
+    def sentence(self) -> str:
+        """The noise and the advice in plain words."""
+        return f"{self._measured}; {self._proposal}."
+
+    @property
+    def _measured(self) -> str:
+        if self.noise == 0:
+            return "Chance does not move the score of a recipe"
+        said = (
+            f"Chance moves the score of one recipe by ±{self.noise:.2g} (other seeds "
+            f"±{self.seed_sd:.2g}, other prompts ±{self.prompt_sd:.2g})"
+        )
+        if self.spread == 0:
+            return f"{said}, and A, B and the 50:50 merge score the same"
+        return (
+            f"{said}, {100 * self.share:.0f} % of the {self.spread:.2g} between the best and the "
+            "worst of A, B and the 50:50 merge"
+        )
+
+    @property
+    def _proposal(self) -> str:
+        now = f"{_counted(self.prompts, 'prompt')} with {_counted(self.seeds, 'seed')} each"
+        match self.advice:
+            case Advice.TOO_FEW:
+                ways = [] if self.more_prompts is None else [f"{self.more_prompts} prompts"]
+                ways += [] if self.more_seeds is None else [f"{self.more_seeds} seeds per prompt"]
+                return f"{now} are too few: use {' or '.join(ways)} to bring that to 15 %"
+            case Advice.TOO_MANY:
+                if self.more_seeds is not None and self.more_seeds < self.seeds:
+                    would = f"{_counted(self.more_seeds, 'seed')} per prompt"
+                else:
+                    would = f"{self.more_prompts} prompts"
+                return f"{now} are more than needed: {would} would do"
+            case Advice.HOPELESS:
+                return (
+                    f"{now} are too few, and no reasonable number would do: these models are too "
+                    "alike for this reward and these prompts"
+                )
+        return f"{now} are enough"
+
+
+def _counted(count: float, noun: str) -> str:
+    return f"{count:.3g} {noun}" + ("" if count == 1 else "s")
+
+
+def calibrate(
+    recipes: Sequence[Scores], repeated: Scores, weights: Mapping[str, float]
+) -> Calibration:
+    """Return the noise of a score in a search.
+
+    Args:
+        recipes: the scores of the baselines on the images of the search: the same payloads and
+            seeds for each of them.
+        repeated: the scores of one of them, on those images and on fresh seeds of their payloads.
+        weights: payload name -> its share in the score, above 0, in any unit.
+
+    Raises:
+        ConfigError: the recipes have no image in common, or no payload was repeated.
+    """
+    images = sorted(set.intersection(*(set(scores) for scores in recipes))) if recipes else []
+    if not images:
+        raise ConfigError(
+            f"the {len(recipes)} recipes have no image in common. Score them on the same ones."
+        )
+    payloads = sorted({payload for payload, _ in images})
+    total = sum(weights[name] for name in payloads)
+    shares = np.array([weights[name] / total for name in payloads])
+    seeds = np.array([sum(name == payload for name, _ in images) for payload in payloads])
+    seed = _between_seeds(repeated)
+    interaction = _interaction(recipes, images, payloads, seed)
+    by_seeds = seed * float(shares**2 @ (1.0 / seeds))
+    by_prompts = interaction * float(shares @ shares)
+    means = [
+        sum(
+            share * np.mean([scores[image] for image in images if image[0] == payload])
+            for share, payload in zip(shares, payloads, strict=True)
+        )
+        for scores in recipes
+    ]
+    spread = float(max(means) - min(means))
+    tolerable = (TOLERABLE * spread) ** 2
+    each = float(seeds.mean())
+    return Calibration(
+        seed_sd=math.sqrt(by_seeds),
+        prompt_sd=math.sqrt(by_prompts),
+        spread=spread,
+        prompts=len(payloads),
+        seeds=each,
+        more_prompts=_prompts(len(payloads), each, (by_seeds + by_prompts), tolerable),
+        more_seeds=_seeds(len(payloads), each, by_seeds, tolerable - by_prompts),
+    )
+
+
+def _prompts(prompts: int, seeds: float, variance: float, tolerable: float) -> int | None:
+    """How many prompts bring the variance, which falls with their number, to what is tolerable."""
+    if variance > 0 and tolerable <= 0:
+        return None
+    needed = math.ceil(prompts * variance / tolerable - 1e-9) if variance > 0 else 0
+    needed = max(needed, min(FEWEST_PROMPTS, prompts))
+    return needed if needed * seeds <= MOST_IMAGES else None
+
+
+def _seeds(prompts: int, seeds: float, variance: float, tolerable: float) -> int | None:
+    """How many seeds per prompt bring their variance to what the prompts leave of the tolerable."""
+    if variance == 0 and tolerable >= 0:
+        return 1
+    if tolerable <= 0:
+        return None
+    needed = max(1, math.ceil(seeds * variance / tolerable - 1e-9))
+    return needed if needed * prompts <= MOST_IMAGES else None
+
+
+def _between_seeds(repeated: Scores) -> float:
+    """Return the variance between seeds within a payload, pooled."""
+    groups: dict[str, list[float]] = {}
+    for (payload, _), score in repeated.items():
+        groups.setdefault(payload, []).append(score)
+    freedom = sum(len(scores) - 1 for scores in groups.values())
+    if freedom < 1:
+        raise ConfigError(
+            f"no payload was scored on two seeds: {len(repeated)} images. Score fresh seeds."
+        )
+    squares = sum(float(np.var(scores)) * len(scores) for scores in groups.values())
+    return squares / freedom
+
+
+def _interaction(
+    recipes: Sequence[Scores], images: Sequence[ImageKey], payloads: Sequence[str], seed: float
+) -> float:
+    """Return the variance of payload x recipe, 0 or more; 0 for a single payload."""
+    if len(recipes) < 2 or len(payloads) < 2:
+        return 0.0
+    scores = np.array([[recipe[image] for image in images] for recipe in recipes])
+    apart = scores - scores.mean(axis=0)
+    own = [
+        apart[:, [name == payload for name, _ in images]] for payload in payloads
+    ]  # (recipes, seeds) each
+    table = np.array([part.mean(axis=1) for part in own]).T
+    table -= table.mean(axis=1, keepdims=True)
+    between = float((table**2).sum()) / ((len(recipes) - 1) * (len(payloads) - 1))
+    counts = np.array([part.shape[1] for part in own])
+    freedom = (len(recipes) - 1) * int((counts - 1).sum())
+    # without a second seed, what the seeds leave in the table is at most what they do to a recipe
+    within = (
+        sum(float(((part - part.mean(axis=1, keepdims=True)) ** 2).sum()) for part in own) / freedom
+        if freedom
+        else seed
+    )
+    return max(0.0, between - within * float(np.mean(1.0 / counts)))
