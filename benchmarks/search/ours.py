@@ -77,7 +77,7 @@ class Scorer:
 
 def proposer_of(name: str, landscape: landscapes.Landscape, seed: int) -> Proposer:
     """Return the proposer, told how far the models are apart, as a run tells it."""
-    return create(name, SPACE, seed=seed, distances=landscape.distances)
+    return create(name, SPACE, seed=seed, model=Model(SPACE, landscape.distances))
 
 
 def candidate(

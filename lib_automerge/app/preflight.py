@@ -146,7 +146,12 @@ def check_settings(config: RunConfig, architecture: Architecture) -> None:
     space = Space.of(config.search, architecture)
     for weights in config.search.start:
         space.point(weights)
-    proposers.create(config.search.optimizer, space, seed=config.search.seed)
+    proposers.create(
+        config.search.optimizer,
+        space,
+        seed=config.search.seed,
+        coarse_first=config.search.coarse_first,
+    )
 
 
 def with_seeds(payloads: tuple[Payload, ...], config: RunConfig) -> tuple[Payload, ...]:

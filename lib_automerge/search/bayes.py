@@ -8,7 +8,7 @@ suggestion in 27 dimensions; it is never fitted here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class BayesProposer:
     Args:
         space: what is searched.
         seed: of all random choices.
-        distances: see `model.Model`.
+        model: the model to ask, of this space; None makes one.
         coarse_first: whether to search groups of blocks before single ones.
     """
 
@@ -58,11 +58,11 @@ class BayesProposer:
         space: Space,
         *,
         seed: int,
-        distances: Mapping[str, float] | None = None,
+        model: Model | None = None,
         coarse_first: bool = False,
     ) -> None:
         self._space, self._seed = space, seed
-        self._model = Model(space, distances)
+        self._model = model or Model(space)
         self._groups = groups_of(space) if coarse_first else ()
         self._design_space = (
             Subspace.grouped(self._groups) if coarse_first else Subspace.whole(space.dimension)

@@ -8,7 +8,7 @@ that is why a resumed run goes on exactly as an uninterrupted one would have.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from packaging.version import Version
 from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.search.design import SobolSequence
+from lib_automerge.search.model import Model
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Key, Space
 
@@ -101,13 +102,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seed: of all random choices, 0 or more.
-        distances: block -> how far apart the models are there, in any unit; what is not named is
-            not known. `bayes` expects more from blocks that differ more, the others ignore it.
+        model: the model of the scores that `bayes` asks; None makes one that knows nothing of how
+            far apart the merged models are. The others ask none.
         coarse_first: whether groups of blocks are searched before single ones; `bayes` can.
     """
 
     seed: int = 0
-    distances: dict[str, float] = {}
+    model: Model | None = None
     coarse_first: bool = False
 
 
@@ -123,7 +124,7 @@ def create(
     space: Space,
     *,
     seed: int = 0,
-    distances: Mapping[str, float] | None = None,
+    model: Model | None = None,
     coarse_first: bool = False,
 ) -> Proposer:
     """Return the proposer of this name; the other arguments are those of `Settings`.
@@ -146,7 +147,7 @@ def create(
             f"Run `pip install {' '.join(absent)}` in this Python environment, or choose "
             f"{DEFAULT!r}, which needs nothing more."
         )
-    settings = Settings(seed=seed, distances=dict(distances or {}), coarse_first=coarse_first)
+    settings = Settings(seed=seed, model=model, coarse_first=coarse_first)
     try:
         return _OPTIMIZERS[name].make(space, settings)
     except ImportError as error:
@@ -181,7 +182,7 @@ def _bayes(space: Space, settings: Settings) -> Proposer:
     return BayesProposer(
         space,
         seed=settings.seed,
-        distances=settings.distances,
+        model=settings.model,
         coarse_first=settings.coarse_first,
     )
 

@@ -65,7 +65,7 @@ class Subspace(msgspec.Struct, frozen=True, eq=False):
 
     def inner(self, points: Array) -> Array:
         """Return the z, (n, m), whose points are nearest to these of the cube, (n, d)."""
-        return points @ self.directions / self.directions.sum(axis=0)
+        return np.asarray(points @ self.directions / self.directions.sum(axis=0))
 
 
 def groups_of(space: Space) -> Groups:
