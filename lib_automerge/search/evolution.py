@@ -25,7 +25,7 @@ from lib_automerge.search.space import Space
 
 Array = NDArray[np.float64]
 
-_WIDTH = 0.25
+_FIRST_WIDTH, _LAST_WIDTH = 0.25, 1e-3
 _MARGIN = 0.05
 
 
@@ -65,8 +65,8 @@ class CmaProposer:
         size = int(strategy.popsize)
         told = len(own) // size * size
         for first in range(0, told, size):
-            strategy.ask()
-            members = _padded(points[first : first + size])
+            members = np.array(strategy.ask())
+            members[:, : space.dimension] = points[first : first + size]
             strategy.tell(list(members), [-known[key] for key in own[first : first + size]])
             if strategy.stop():
                 begun += 1
@@ -83,8 +83,10 @@ class CmaProposer:
         if start is None:
             middle = np.full(self._space.dimension, 0.5)
             start = rng.random(self._space.dimension) if begun else middle
+        # pycma needs two coordinates; a second one that nothing depends on drifts.
+        center = np.full(max(self._space.dimension, 2), 0.5)
         # At the very edge half of the members would be mirror images of the others.
-        center = _padded(np.clip(start, _MARGIN, 1.0 - _MARGIN)[None])[0]
+        center[: self._space.dimension] = np.clip(start, _MARGIN, 1.0 - _MARGIN)
         options = {
             "bounds": [0.0, 1.0],
             # NaN: pycma does not seed NumPy's global generator; it draws from ours.
@@ -92,16 +94,9 @@ class CmaProposer:
             "randn": lambda count, size: rng.standard_normal((count, size)),
             "verbose": -10,
             "verb_log": 0,
-            "tolx": 1e-4,
+            "tolx": _LAST_WIDTH,
             # Absolute differences of scores mean nothing: their scale is unknown.
             "tolfun": 0.0,
             "tolfunhist": 0.0,
         }
-        return cma.CMAEvolutionStrategy(center, _WIDTH, options)
-
-
-def _padded(points: Array) -> Array:
-    """Return the points, (n, d), with a second coordinate if they have one: pycma needs two."""
-    if points.shape[1] > 1:
-        return points
-    return np.hstack([points, np.full_like(points, 0.5)])
+        return cma.CMAEvolutionStrategy(center, _FIRST_WIDTH, options)

@@ -33,7 +33,7 @@ Strategy = Callable[[Score, Array], None]
 """Searches for the highest score from a point, (d,), until it sees nothing more to gain."""
 
 _FIRST_RADIUS, _LAST_RADIUS = 0.25, 1e-3
-_FIRST_REACH, _LAST_REACH = 0.5, 1e-3
+_FIRST_REACH, _LAST_REACH = 0.35, 1e-3
 
 
 class SequentialProposer:
@@ -121,22 +121,43 @@ def cobyqa(score: Score, start: Array) -> None:
     noise, from about 2 d + 1 evaluations on, which the first model takes.
     """
     bounds = Bounds(np.zeros(len(start)), np.ones(len(start)))
+    loss = _in_own_unit(score)
     if SCIPY_HAS_COBYQA:
         from scipy.optimize import minimize
 
         options = {"initial_tr_radius": _FIRST_RADIUS, "final_tr_radius": _LAST_RADIUS}
-        minimize(lambda x: -score(x), start, method="COBYQA", bounds=bounds, options=options)
+        minimize(loss, start, method="COBYQA", bounds=bounds, options=options)
     else:
         from cobyqa import minimize
 
         options = {"radius_init": _FIRST_RADIUS, "radius_final": _LAST_RADIUS}
-        minimize(lambda x: -score(x), start, bounds=bounds, options=options)
+        minimize(loss, start, bounds=bounds, options=options)
+
+
+def _in_own_unit(score: Score) -> Score:
+    """Return minus the score, in units of the first difference that it shows.
+
+    COBYQA compares models of the scores with absolute tolerances.
+    """
+    first: float | None = None
+    unit = 0.0
+
+    def loss(fractions: Array) -> float:
+        nonlocal first, unit
+        found = score(fractions)
+        if first is None:
+            first = found
+        if unit == 0.0:
+            unit = abs(found - first)
+        return (first - found) / unit if unit > 0.0 else 0.0
+
+    return loss
 
 
 def coordinate(score: Score, start: Array) -> None:
     """Take block by block: try it some way down and up, keep the best, go on to the next.
 
-    The first round reaches half of the ranges both ways, each further one half as far.
+    The first round reaches a third of the ranges both ways, each further one half as far.
     """
     best, highest = start, score(start)
     reach = _FIRST_REACH
