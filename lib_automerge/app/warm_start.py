@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from lib_automerge.app.earlier import Source
-from lib_automerge.domain import architectures
+from lib_automerge.app.plan import space_of
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import BASELINES, Evaluation, Origin
@@ -39,7 +39,7 @@ def begin(manifest: RunManifest, sources: Sequence[Source]) -> tuple[RunManifest
     Returns:
         The run with its observations and start points, and sentences about what was done.
     """
-    space = Space.of(manifest.config.search, architectures.get(manifest.architecture))
+    space = space_of(manifest)
     differences = [_difference(source, manifest) for source in sources]
     observations: dict[Key, Evaluation] = {}
     notes: list[str] = []

@@ -108,6 +108,7 @@ def test_the_best_known_ones_are_taken_over_without_images_and_can_win(
     assert state.verdict.winner in {4, 5, 6}
     assert (Stage.FINALISTS, 4) in state.stages
     assert json.loads((folder / "recipe.json").read_text())["weights"]
+    assert (folder / "report.html").is_file()
 
 
 def test_a_warm_run_proposes_other_points_than_a_cold_one(
@@ -139,6 +140,19 @@ def test_what_an_earlier_run_knew_from_another_is_passed_on(
     counts = [len(manifest(tmp_path / name).observations) for name in ("second", "third")]
     # 6 of the first; the second adds its own three, and takes two over without counting them twice
     assert counts == [6, 9]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_runs_that_know_a_recipe_the_one_with_a_score_counts(
+    order: int, host: FakeHost, models: Models, cold: Path, tmp_path: Path
+) -> None:
+    run(host, tiny_config(models, evaluations=9), tmp_path / "sound")
+    sources = [str(cold), str(tmp_path / "sound")][::order]
+    state = run(host, tiny_config(models, evaluations=7, warm_start=sources), tmp_path / "new")
+    found = manifest(tmp_path / "new").observations
+    assert len(found) == 6
+    assert all(e.score is not None for e in found)
+    assert len(told(state)) == 2
 
 
 def test_a_resumed_warm_run_ends_as_an_uninterrupted_one(
