@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 from scipy import stats
 
+from lib_automerge.errors import ConfigError
 from lib_automerge.search.design import SobolSequence
-from lib_automerge.search.proposers import RandomProposer, SobolProposer
-from tests.contracts.proposer import grown, unet
+from lib_automerge.search.proposers import (
+    RandomProposer,
+    SobolProposer,
+    available,
+    create,
+    missing,
+    names,
+)
+from tests.contracts.proposer import grown, single, unet
 
 
 def test_random_points_are_uniform() -> None:
@@ -37,3 +50,54 @@ def test_a_sequence_can_be_entered_anywhere() -> None:
     points = [walked.point(index).tolist() for index in range(10)]
     assert jumped.point(9).tolist() == points[9]
     assert next(jumped.points(start=4)).tolist() == points[4]
+
+
+@pytest.mark.parametrize(
+    ("package", "optimizers"),
+    [("cma", {"cma"}), ("optuna", {"tpe", "gp"}), ("torch", {"gp"})],
+)
+def test_an_optimizer_without_its_package_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, package: str, optimizers: set[str]
+) -> None:
+    before = set(available())
+    monkeypatch.setitem(sys.modules, package, None)
+    assert before - set(available()) == optimizers & before
+    assert optimizers <= set(names())
+    for name in optimizers:
+        assert package in missing(name)
+        with pytest.raises(ConfigError, match=rf"'{name}' needs.*: .*{package}\. Run `pip install"):
+            create(name, single())
+
+
+def test_what_needs_no_package_is_always_available() -> None:
+    assert {"bayes", "hill-climb", "coordinate", "sobol", "random"} <= set(available())
+
+
+def test_a_package_that_is_broken_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cma.py").write_text("import surely_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "cma"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "lib_automerge.search.evolution", raising=False)
+    with pytest.raises(ConfigError, match=r"'cma' cannot be loaded: .*surely_not_there"):
+        create("cma", single())
+
+
+def test_only_the_default_searches_groups_first() -> None:
+    create("bayes", unet(), coarse_first=True)
+    for name in set(names()) - {"bayes"}:
+        with pytest.raises(ConfigError, match=f"coarse first is on with the optimizer '{name}'"):
+            create(name, unet(), coarse_first=True)
+
+
+def test_all_but_one_do_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "from lib_automerge.search.proposers import available, create\n"
+        "from lib_automerge.search.space import Space\n"
+        "space = Space.box({'x': (0.0, 1.0), 'y': (0.0, 1.0)})\n"
+        "for name in available():\n"
+        "    if name != 'gp': create(name, space).propose((), (), 1)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
