@@ -151,6 +151,11 @@ class Kernel:
         signal, noise, linear, quadratic = values[self.features :].tolist()
         return Hyperparameters(values[: self.features], signal, noise, linear, quadratic)
 
+    def pack(self, hyper: Hyperparameters) -> Array:
+        """Return theta, (f + 4,), of the hyperparameters."""
+        variances = (hyper.signal, hyper.noise, hyper.linear, hyper.quadratic)
+        return np.asarray(np.log(np.concatenate([hyper.lengths, variances])))
+
     def basis(self, points: Array) -> Basis:
         """Return the points, (n, d), as the kernel sees them."""
         scale = 1.0 / math.sqrt(self.dimension)

@@ -86,6 +86,11 @@ class Posterior:
         variance = self._kernel.variance(self._hyper, basis) - (half * half).sum(0)
         return cross @ self._alpha, np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
 
+    def mean(self, points: Array) -> Array:
+        """Return the mean, (n,), at the points, (n, d): much cheaper than with its deviation."""
+        basis = self._kernel.basis(points)
+        return np.asarray(self._kernel.covariance(self._hyper, basis, self._basis) @ self._alpha)
+
     def joint(self, points: Array) -> tuple[Array, Array]:
         """Return mean (n,) and covariance (n, n), without noise, at the points, (n, d)."""
         basis = self._kernel.basis(points)
