@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import msgspec
 
 import lib_automerge
-from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import RunState, Status
-from lib_automerge.errors import AutomergeError, RunFailedError
+from lib_automerge.domain.config import OutputConfig, RunConfig
+from lib_automerge.domain.run import BASELINES, RunState, Status
+from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
 from lib_automerge.terminal import Progress
 
 DONE, USER_ERROR, STOPPED_EARLY, INTERRUPTED = 0, 2, 3, 130
@@ -82,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="begin with what a run folder, a recipe or a CSV log knows; can be repeated",
     )
+
+    calibrate = _command(
+        commands,
+        "calibrate",
+        _calibrate,
+        "measure how much of a score is chance",
+    )
+    calibrate.add_argument("config", type=Path)
+    calibrate.add_argument(
+        "--seed-sets", type=int, default=4, metavar="N", help="sets of fresh seeds; default: 4"
+    )
+    calibrate.add_argument("--out", type=Path, help="run folder (default: a new one in ./runs)")
+    calibrate.add_argument("--json", action="store_true")
 
     resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run")
     resume.add_argument("run_dir", type=Path)
@@ -169,6 +183,28 @@ def _run(options: argparse.Namespace) -> int:
     return _start(config, options.out or _new_folder(config.name or options.config.stem))
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    from lib_automerge.app.configfile import read_config
+
+    if options.seed_sets < 1:
+        raise ConfigError(f"--seed-sets is {options.seed_sets}. Give 1 or more.")
+    config = read_config(options.config)
+    search = msgspec.structs.replace(
+        config.search,
+        evaluations=len(BASELINES),
+        calibration=options.seed_sets,
+        start=(),
+        warm_start=(),
+    )
+    config = msgspec.structs.replace(config, search=search, output=OutputConfig())
+    folder = options.out or _new_folder(f"{config.name or options.config.stem}-calibration")
+    if not options.json:
+        return _start(config, folder)
+    state = _carried_out(config, folder, sys.stderr)
+    _print_json({"run": str(folder), "calibration": state.calibrated})
+    return INTERRUPTED if state.status is Status.STOPPED else DONE
+
+
 def _new_folder(name: str) -> Path:
     """The first free `runs/NAME-001`; only letters, digits and dashes of the name are used."""
     safe = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "run"
@@ -178,18 +214,22 @@ def _new_folder(name: str) -> Path:
 
 
 def _start(config: RunConfig, folder: Path) -> int:
+    return _end(_carried_out(config, folder, sys.stdout), folder)
+
+
+def _carried_out(config: RunConfig, folder: Path, stream: TextIO) -> RunState:
+    """Start a run and see it through; what happens is told on the stream."""
     from lib_automerge.app.ports import Controls
     from lib_automerge.host.detect import build_service
 
     service = build_service()
-    progress = Progress(config, sys.stdout)
-    print(f"Run folder: {folder}")
+    progress = Progress(config, stream)
+    print(f"Run folder: {folder}", file=stream)
     with _stop_flag() as stop:
         try:
-            state = service.start(config, folder, controls=Controls(stop=stop), listener=progress)
+            return service.start(config, folder, controls=Controls(stop=stop), listener=progress)
         finally:
             progress.close()
-    return _end(state, folder)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -213,10 +253,12 @@ def _end(state: RunState, folder: Path) -> int:
             f"Stopped; every finished score is kept. Go on with: {_command_line('resume', folder)}"
         )
         return INTERRUPTED
-    assert state.verdict is not None
-    print(state.verdict.sentence)
+    if state.verdict is not None:
+        print(state.verdict.sentence)
     if (folder / "report.html").exists():
         print(f"Report:     {folder / 'report.html'}")
+    if state.verdict is None:
+        return DONE
     print(f"Recipe:     {folder / 'recipe.json'}")
     if state.saved is not None:
         print(f"Checkpoint: {folder / state.saved.file}")

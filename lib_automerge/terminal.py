@@ -12,6 +12,7 @@ from lib_automerge.domain.run import (
     BASELINES,
     Activity,
     AnyEvent,
+    Calibrated,
     Evaluated,
     Origin,
     Proposed,
@@ -55,8 +56,11 @@ class Progress:
             case Evaluated() | Rejected():
                 self._rewrite(self.line(state)) if self._live else self._print(self.line(state))
             case SearchEnded():
-                self._print(f"Search over: {event.reason}.")
-                self._print("Proving the result on images that the search never saw ...")
+                self._print(f"Search over: {event.reason}. {event.outlook}".rstrip())
+                if len(state.history) > len(BASELINES):
+                    self._print("Proving the result on images that the search never saw ...")
+            case Calibrated():
+                self._print(event.sentence)
             case Warned():
                 self._print(f"Warning: {event.message}")
             case Proposed() | _:

@@ -22,6 +22,7 @@ from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import RunState, Stage, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
 from lib_automerge.merge.files import merge_files
+from lib_automerge.study.findings import contest
 from lib_automerge.study.library import Entry, Library
 from lib_automerge.study.payload_sets import PayloadSets
 from lib_automerge.study.store import RunManifest
@@ -222,11 +223,11 @@ class Desk:
         opened = self.open(run)
         state = opened.state
         if evaluation is None:
-            incumbent = state.incumbent
+            shown = contest(state).merge or state.incumbent
             if state.verdict is not None:
                 evaluation = state.verdict.winner
-            elif incumbent is not None:
-                evaluation = incumbent.number
+            elif shown is not None:
+                evaluation = shown.number
             else:
                 raise ConfigError(f"the run {run} has no finished evaluation yet. Wait for one.")
         if evaluation not in state.evaluations:

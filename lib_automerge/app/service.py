@@ -150,10 +150,10 @@ class Service:
 
     def _restore_views(self, folder: RunFolder, manifest: RunManifest, state: RunState) -> None:
         """Write what can be folded from the journal again, should something have been lost."""
-        assert state.verdict is not None
-        winner = state.evaluations[state.verdict.winner]
         outcome.write_best(folder, state)
-        outcome.write_outcome(folder, Plan(manifest).recipe(winner), state)
+        if state.verdict is not None:
+            winner = state.evaluations[state.verdict.winner]
+            outcome.write_outcome(folder, Plan(manifest).recipe(winner), state)
         if not folder.report.exists():
             self.report(folder.path)
 

@@ -51,7 +51,8 @@ class SearchConfig(_Section, frozen=True):
 
     `early_reject` gives a candidate up once a paired test against the incumbent is clear.
     `calibration` is how many sets of fresh seeds the 50:50 merge is scored on after the baselines,
-    to measure the noise (0: none).
+    to measure the noise (0: none); with it, a run of three evaluations measures and searches
+    nothing.
     """
 
     optimizer: str = "bayes"
@@ -190,8 +191,9 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError(
             f"output.path is {config.output.path!r}. Give a file name that ends in .safetensors."
         )
+    fewest = 3 if config.search.calibration else 4
     limits: tuple[tuple[str, float | None, float, float], ...] = (
-        ("search.evaluations", config.search.evaluations, 4, 100_000),
+        ("search.evaluations", config.search.evaluations, fewest, 100_000),
         ("search.hours", config.search.hours, 0.01, 10_000),
         ("search.images", config.search.images, 1, 10_000_000),
         ("search.patience", config.search.patience, 1, 100_000),

@@ -135,13 +135,21 @@ class Learned(Event, frozen=True, tag="learned"):
 class Calibrated(Event, frozen=True, tag="calibrated"):
     """The measured noise, and what it says about the number of images.
 
-    `seed_sd` is the standard deviation of a candidate's score over sets of fresh seeds, `sentence`
-    the advice.
+    `seed_sd` is the standard deviation of a candidate's score over sets of fresh seeds, `prompt_sd`
+    that of what other prompts would add to one recipe only, `spread` the difference between the
+    best and the worst baseline. `advice` is a word for the number of images; `prompts` and `seeds`
+    are how many prompts, or seeds per prompt, make chance small enough (None: no number does).
+    `sentence` says all that.
     """
 
     evaluation: int
     seed_sd: float
     sentence: str
+    prompt_sd: float = 0.0
+    spread: float = 0.0
+    advice: str = ""
+    prompts: int | None = None
+    seeds: int | None = None
 
 
 class Warned(Event, frozen=True, tag="warned"):

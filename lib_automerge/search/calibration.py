@@ -60,9 +60,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         prompt_sd: standard deviation of what a set of other prompts would add to one recipe only.
         spread: the score of the best baseline minus that of the worst.
         prompts, seeds: of the search; seeds per prompt on average.
-        more_prompts: how many prompts, with the seeds as they are, bring the noise to 15 % of the
+        enough_prompts: how many prompts, with the seeds as they are, bring the noise to 15 % of the
             spread; None if more images than can be asked for.
-        more_seeds: how many seeds per prompt, with the prompts as they are; None if no number.
+        enough_seeds: how many seeds per prompt, with the prompts as they are; None if no number.
     """
 
     seed_sd: float
@@ -70,8 +70,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     spread: float
     prompts: int
     seeds: float
-    more_prompts: int | None
-    more_seeds: int | None
+    enough_prompts: int | None
+    enough_seeds: int | None
 
     @property
     def noise(self) -> float:
@@ -87,14 +87,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     def advice(self) -> Advice:
         """Whether the search has the right number of images."""
         if self.noise > 0 and self.share > TOLERABLE:
-            both = self.more_prompts is None and self.more_seeds is None
+            both = self.enough_prompts is None and self.enough_seeds is None
             return Advice.HOPELESS if both else Advice.TOO_FEW
-        fewer = self.more_seeds is not None and self.more_seeds < self.seeds
+        fewer = self.enough_seeds is not None and self.enough_seeds < self.seeds
         return Advice.TOO_MANY if fewer or self._fewer_prompts else Advice.ENOUGH
 
     @property
     def _fewer_prompts(self) -> bool:
-        return self.more_prompts is not None and self.more_prompts <= _CLEARLY_FEWER * self.prompts
+        return (
+            self.enough_prompts is not None and self.enough_prompts <= _CLEARLY_FEWER * self.prompts
+        )
 
     @property
     def sentence(self) -> str:
@@ -121,14 +123,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         now = f"{_counted(self.prompts, 'prompt')} with {_counted(self.seeds, 'seed')} each"
         match self.advice:
             case Advice.TOO_FEW:
-                ways = [] if self.more_prompts is None else [f"{self.more_prompts} prompts"]
-                ways += [] if self.more_seeds is None else [f"{self.more_seeds} seeds per prompt"]
+                ways = [] if self.enough_prompts is None else [f"{self.enough_prompts} prompts"]
+                ways += (
+                    [] if self.enough_seeds is None else [f"{self.enough_seeds} seeds per prompt"]
+                )
                 return f"{now} are too few: use {' or '.join(ways)} to bring that to 15 %"
             case Advice.TOO_MANY:
-                if self.more_seeds is not None and self.more_seeds < self.seeds:
-                    would = f"{_counted(self.more_seeds, 'seed')} per prompt"
+                if self.enough_seeds is not None and self.enough_seeds < self.seeds:
+                    would = f"{_counted(self.enough_seeds, 'seed')} per prompt"
                 else:
-                    would = f"{self.more_prompts} prompts"
+                    would = f"{self.enough_prompts} prompts"
                 return f"{now} are more than needed: {would} would do"
             case Advice.HOPELESS:
                 return (
@@ -185,8 +189,8 @@ def calibrate(
         spread=spread,
         prompts=len(payloads),
         seeds=each,
-        more_prompts=_prompts(len(payloads), each, (by_seeds + by_prompts), tolerable),
-        more_seeds=_seeds(len(payloads), each, by_seeds, tolerable - by_prompts),
+        enough_prompts=_prompts(len(payloads), each, (by_seeds + by_prompts), tolerable),
+        enough_seeds=_seeds(len(payloads), each, by_seeds, tolerable - by_prompts),
     )
 
 

@@ -10,7 +10,7 @@ import shlex
 import msgspec
 
 from lib_automerge.domain.run import Comparison, Origin, Status, Verdict
-from lib_automerge.study.findings import IN_TEXT, Findings, candidates
+from lib_automerge.study.findings import IN_TEXT, Findings, candidates, given_up
 from lib_automerge.study.formats import listed, number, plural, signed
 
 BADGES = {
@@ -41,11 +41,15 @@ class Headline(msgspec.Struct, frozen=True, kw_only=True):
 def headline(found: Findings) -> Headline:
     """Say what the run found."""
     verdict = found.state.verdict
-    if verdict is None:
+    if verdict is None and found.state.finished is not None:
+        kind, badge = "open", "Measured"
+        sentence, explanation = _measured(found)
+    elif verdict is None:
         kind, badge = "open", BADGES[found.state.status]
         sentence, explanation = _so_far(found)
     elif not verdict.comparisons:
-        kind, badge = "none", "No usable merge"
+        early = any(given_up(e) for e in found.state.history)
+        kind, badge = "none", "No good merge" if early else "No usable merge"
         sentence, explanation = _nothing_usable(found)
     elif verdict.gain:
         kind, badge = "gain", "Significant gain"
@@ -129,11 +133,26 @@ def _without_half(verdict: Verdict) -> str:
 def _nothing_usable(found: Findings) -> tuple[str, str]:
     rejected = [e for e in found.state.history if e.rejected is not None]
     reason = f" The first: {rejected[0].rejected}." if rejected else ""
+    if any(given_up(e) for e in rejected):
+        return (
+            f"No merge came near the best known; {_leader(found)}.",
+            f"{plural(len(rejected), 'evaluation')} of {len(found.state.history)} were given up "
+            f"early.{reason}",
+        )
     return (
         f"No merge made usable images; {_leader(found)}.",
         f"{plural(len(rejected), 'evaluation')} of {len(found.state.history)} had to be rejected."
         f"{reason} A narrower range of weights, or fp32, often helps.",
     )
+
+
+def _measured(found: Findings) -> tuple[str, str]:
+    """Of a run that was made to measure the noise, and searched nothing."""
+    calibrated, finished = found.state.calibrated, found.state.finished
+    assert finished is not None
+    reason = finished.reason
+    said = calibrated.sentence if calibrated else f"{reason[:1].upper()}{reason[1:]}."
+    return said, f"Only the baselines were made, to measure chance; {_leader(found)}."
 
 
 def _so_far(found: Findings) -> tuple[str, str]:

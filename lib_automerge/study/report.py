@@ -215,6 +215,10 @@ def run_facts(found: Findings) -> list[tuple[str, str]]:
         entries.append(("Finished" if state.finished else "Last entry", clock(found.ended)))
     if state.search_ended is not None:
         entries.append(("Search ended", state.search_ended.reason))
+        if state.search_ended.outlook:
+            entries.append(("Going on", state.search_ended.outlook))
+    if state.calibrated is not None:
+        entries.append(("Chance", state.calibrated.sentence))
     entries.append(("Architecture", architectures.get(found.manifest.architecture).label))
     if found.memory_bytes:
         entries.append(("Peak memory", size(found.memory_bytes)))

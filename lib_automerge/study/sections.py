@@ -140,7 +140,7 @@ def history(found: Findings) -> Markup:
         for kind, size in (("wide", (WIDE, 400.0)), ("phone", (PHONE, 340.0)))
     ]
     ended = found.state.search_ended
-    why = f" The search ended: {ended.reason}." if ended is not None else ""
+    why = f" The search ended: {ended.reason}. {ended.outlook}".rstrip() if ended else ""
     hint = (
         "Mean score of each evaluation on the search's images. Bars at the baselines and at each "
         f"new best are one standard error.{why}"
