@@ -68,8 +68,15 @@ class Plan:
         scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
         self._adopted = scored[: manifest.config.verdict.finalists]
         self._observations = [e for e in manifest.observations if e not in self._adopted]
-        self._model = Model(space, manifest.distances)
-        self._proposer = proposers.create(search.optimizer, space, seed=search.seed)
+        plain = manifest.config.method == BASELINE_METHOD
+        self._model = Model(space, manifest.distances if plain else None)
+        self._proposer = proposers.create(
+            search.optimizer,
+            space,
+            seed=search.seed,
+            model=self._model,
+            coarse_first=search.coarse_first,
+        )
         self._stopping = stopping.from_config(search, self._model)
         self._searched = [p for p in self._config.payloads if not p.held_out]
         self._held_out = [p for p in self._config.payloads if p.held_out]
@@ -176,7 +183,14 @@ class Plan:
         fresh = by_pair(state.scores[Stage.CALIBRATION, half.number])
         measured = calibration.calibrate(recipes, {**recipes[-1], **fresh}, self.payload_weights)
         return Calibrated(
-            evaluation=half.number, seed_sd=measured.seed_sd, sentence=measured.sentence
+            evaluation=half.number,
+            seed_sd=measured.seed_sd,
+            prompt_sd=measured.prompt_sd,
+            spread=measured.spread,
+            advice=measured.advice.value,
+            prompts=measured.enough_prompts,
+            seeds=measured.enough_seeds,
+            sentence=measured.sentence,
         )
 
     def hopeless(

@@ -21,7 +21,7 @@ from lib_automerge.merge import methods
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.inspection import scan
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
-from lib_automerge.search import proposers
+from lib_automerge.search import proposers, rejection
 from lib_automerge.search.randomness import generator as randomness
 from lib_automerge.search.space import Space
 
@@ -142,6 +142,12 @@ def check_settings(config: RunConfig, architecture: Architecture) -> None:
         raise ConfigError(
             f"the method {method.name} has no use for model {idle[0]!r}; its models are "
             f"{', '.join(method.roles)}. Remove it, or choose another method."
+        )
+    prompts = sum(not payload.held_out for payload in config.payloads)
+    if config.search.early_reject and prompts <= rejection.FEWEST_PAYLOADS:
+        raise ConfigError(
+            f"search.early_reject needs more than {rejection.FEWEST_PAYLOADS} prompts in the "
+            f"search: there are {prompts}. Add prompts, or switch it off."
         )
     space = Space.of(config.search, architecture)
     for weights in config.search.start:
