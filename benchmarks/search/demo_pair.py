@@ -18,6 +18,7 @@ from lib_automerge import demo
 from lib_automerge.domain.payload import Payload, batches_of, jobs_of
 from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.domain.run import Evaluation
+from lib_automerge.search.model import Model
 from lib_automerge.search.proposers import create
 
 # torch and diffusers are imported where images are made: the report needs neither
@@ -78,7 +79,7 @@ def run(optimizer: str, seed: int) -> DemoRun:
 
     reward, chosen = DemoReward(), payloads()
     with opened() as (session, distances):
-        proposer = create(optimizer, ours.SPACE, seed=seed, distances=distances)
+        proposer = create(optimizer, ours.SPACE, seed=seed, model=Model(ours.SPACE, distances))
         history: list[Evaluation] = []
         for number in range(1, EVALUATIONS + 1):
             proposed = ours.candidate(proposer, history, (), number)
