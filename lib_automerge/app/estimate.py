@@ -43,7 +43,9 @@ def images_of_calibration(config: RunConfig) -> int:
 def images_after_search(config: RunConfig, evaluations: int | None = None) -> int:
     """How many images the finalists and the verdict take; `evaluations` is what the search had."""
     candidates = (evaluations or _allowed(config)) - len(BASELINES)
-    finalists = max(0, min(config.verdict.finalists, candidates))
+    if candidates <= 0:
+        return 0  # there is nothing to prove
+    finalists = min(config.verdict.finalists, candidates)
     searched, held_out = _searched(config), [p for p in config.payloads if p.held_out]
     fresh = finalists * len(searched) * config.verdict.finalist_seeds
     proof = [len(p.seeds) or config.verdict.seeds for p in held_out] or [

@@ -1,4 +1,4 @@
-"""The score of every evaluation, with the baselines' lines and the best so far, as SVG."""
+"""The score of every evaluation, with the baselines' lines and the highest so far, as SVG."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def _labels(plot: _Plot, scored: Sequence[Evaluation], records: Sequence[Evaluat
         if e.origin in BASELINES
     ]
     if records and records[-1].origin not in BASELINES:
-        entries.append((_height(plot, records[-1]), "best", records[-1].score, "best"))
+        entries.append((_height(plot, records[-1]), "highest", records[-1].score, "best"))
     places = spread_out([y for y, *_ in entries], LINE, plot.y.end, plot.y.start)
     parts = []
     for (y, name, score, kind), place in zip(entries, places, strict=True):
@@ -269,7 +269,7 @@ def _legend(
     if Origin.SEARCH in origins:
         entries.append(("search", "search"))
     if len(scored) > 1:
-        entries.append(("best-line", "best so far"))
+        entries.append(("best-line", "highest so far"))
     if winner is not None:
         entries.append(("winner", f"evaluation {winner}"))
     broken = [e for e in rejected if not given_up(e)]

@@ -14,7 +14,7 @@ PICKED = Field(
     kind=Kind.OFFERED,
     label="Add an earlier run",
     default="",
-    info="Of the same family of models; those with the same models teach the most.",
+    info="Adds its folder to the list below.",
 )
 
 

@@ -28,6 +28,7 @@ FORM_WORDS = {
     "search.hours": "Hours",
     "search.images": "Images",
     "search.patience": "Evaluations without a better one",
+    "search.early_reject": "Give up on poor candidates early",
     "search.calibration": "Seed sets to measure the noise",
     "search.seeds_per_payload": "Seeds per prompt",
     "search.seed": "Seed of the run",

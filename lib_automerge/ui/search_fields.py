@@ -89,28 +89,28 @@ SEARCH_FIELDS: tuple[Field, ...] = (
         kind=Kind.WHOLE,
         label="Evaluations",
         default=150,
-        info="At most, both parents and the 50:50 merge included.",
+        info="At most, baselines included.",
     ),
     Field(
         name="hours",
         kind=Kind.OPTIONAL,
         label="Hours",
         default="8",
-        info="At most, for the search. Empty: no limit.",
+        info="At most. Empty: no limit.",
     ),
     Field(
         name="images",
         kind=Kind.OPTIONAL,
         label="Images",
         default="",
-        info="At most, for the search. Empty: no limit.",
+        info="At most. Empty: no limit.",
     ),
     Field(
         name="target",
         kind=Kind.OPTIONAL,
         label="Target score",
         default="",
-        info="Stop as soon as a candidate reaches it. Empty: none.",
+        info="Stops there. Empty: none.",
     ),
     Field(
         name="stop",
@@ -176,8 +176,8 @@ SEARCH_FIELDS: tuple[Field, ...] = (
         kind=Kind.CHECK,
         label="Groups of blocks first",
         default=False,
-        info="Searches a few groups, then frees single blocks. Helps when there is time for few "
-        "evaluations.",
+        info="Searches a few groups, then frees single blocks where it pays. For short runs, and "
+        "for the Bayesian optimizer only.",
     ),
     Field(
         name="rules",
@@ -208,8 +208,9 @@ SEARCH_FIELDS: tuple[Field, ...] = (
         kind=Kind.LINES,
         label="Earlier results to learn from",
         default="",
-        info="Run folders, recipes or logs of other tools, one path a line. Their scores count; "
-        "they are not made again.",
+        info="Run folders, recipes or logs of other tools, one path a line. A run of the same "
+        "models, prompts, seeds and reward counts as known; of all others the best are tried "
+        "first.",
     ),
     Field(
         name="early_reject",
@@ -224,7 +225,7 @@ SEARCH_FIELDS: tuple[Field, ...] = (
         kind=Kind.WHOLE,
         label="Seed sets to measure the noise",
         default=0,
-        info="The 50:50 merge is scored on so many sets of fresh seeds. 0: not measured; 4 is "
-        "enough.",
+        info="The run scores the 50:50 merge on so many sets of fresh seeds first. 0: not measured; "
+        "4 is enough.",
     ),
 )

@@ -24,6 +24,7 @@ from lib_automerge.domain.config import (
     VerdictConfig,
 )
 from lib_automerge.domain.payload import Payload, named
+from lib_automerge.domain.run import BASELINES
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.formats import plural
@@ -49,6 +50,9 @@ STARTERS: Mapping[str, str] = {
 
 TRIAL_PROMPTS = 2
 TRIAL_EVALUATIONS = 4
+
+SEED_SETS = 4
+"""Sets of fresh seeds that the noise is measured on if the form asks for none."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,11 +301,44 @@ class Setup:
             f"{TRIAL_PROMPTS} prompts at most. Its pace then tells how long your run takes."
         )
 
+    def measure(self, values: Values) -> str:
+        """Begin a run that measures the noise and searches nothing; returns a sentence.
+
+        Raises:
+            AutomergeError: it cannot begin; nothing has changed.
+        """
+        config = measurement_of(self.config(values))
+        run = self.desk.start(config)
+        return (
+            f"The measurement {run} has started: A, B and the 50:50 merge, and that one again on "
+            f"{plural(config.search.calibration, 'set')} of fresh seeds. It then says how exact a "
+            "score is, and whether you have the right number of prompts and seeds."
+        )
+
 
 def _called(entry: Entry) -> str:
     assert entry.state is not None
     name = entry.id if entry.name == entry.id else f"{entry.name} ({entry.id})"
     return f"{name}, {plural(len(entry.state.history), 'evaluation')}"
+
+
+def measurement_of(config: RunConfig) -> RunConfig:
+    """The run that measures the noise of another one's scores, on the same images."""
+    return msgspec.structs.replace(
+        config,
+        name="noise",
+        search=SearchConfig(
+            evaluations=len(BASELINES),
+            stop="never",
+            calibration=config.search.calibration or SEED_SETS,
+            low=config.search.low,
+            high=config.search.high,
+            blocks=config.search.blocks,
+            seed=config.search.seed,
+            seeds_per_payload=config.search.seeds_per_payload,
+        ),
+        output=OutputConfig(),
+    )
 
 
 def trial_of(config: RunConfig) -> RunConfig:

@@ -134,7 +134,7 @@ class _Form:
             self._add("budget")
             with gr.Row(visible=False, elem_id="automerge_custom_row") as self.only_custom:
                 for name in ("evaluations", "hours", "images", "target"):
-                    self._add(name, min_width=100)
+                    self._add(name, min_width=115)
             self._add("stop")
             with gr.Column(visible=False, elem_id="automerge_patience_row") as self.only_waits:
                 self._add("patience")
@@ -179,7 +179,10 @@ class _Form:
             self.checks = html("checks")
             self.message = html("message")
             with gr.Row():
-                self.trial = button("trial", "Try 4 evaluations", interactive=False)
+                self.trial = button("trial", "Try 4 evaluations", interactive=False, min_width=120)
+                self.measure = button(
+                    "measure", "Measure the noise", interactive=False, min_width=120
+                )
                 self.start = button("generate", "Start run", variant="primary", interactive=False)
 
     def wire(self, blocks: Any, load_draft: Any) -> None:
@@ -189,6 +192,7 @@ class _Form:
             checks=self.checks,
             start=self.start,
             trial=self.trial,
+            measure=self.measure,
             method=self.method,
             only_c=self.only_c,
             only_custom=self.only_custom,
@@ -234,6 +238,9 @@ class _Form:
         def tried(values: dict[str, object]) -> dict[str, object]:
             return {MESSAGE: setup.trial(values)}
 
+        def measured(values: dict[str, object]) -> dict[str, object]:
+            return {MESSAGE: setup.measure(values)}
+
         everything = (*(field.name for field in FIELDS), "space_blocks")
         wiring.on([blocks.load], filled, everything, keep=False)
         wiring.on([load_draft.click], filled, everything, keep=False)
@@ -251,3 +258,4 @@ class _Form:
         )
         wiring.on([self.start.click], started)
         wiring.on([self.trial.click], tried)
+        wiring.on([self.measure.click], measured)

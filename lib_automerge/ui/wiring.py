@@ -51,6 +51,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     checks: Any
     start: Any
     trial: Any
+    measure: Any
     method: Any
     only_c: Any
     only_custom: Any
@@ -72,6 +73,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         """What they show of a view, in the same order."""
         return [
             view.checks,
+            gr.update(interactive=view.ready),
             gr.update(interactive=view.ready),
             gr.update(interactive=view.ready),
             view.method,

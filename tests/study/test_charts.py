@@ -110,14 +110,14 @@ def test_the_best_line_only_rises_and_ends_at_the_best() -> None:
     heights = [float(v) for v in re.findall(r"[V,](-?[\d.]+)", drawn)]
     assert len(heights) == 4
     assert heights == sorted(heights, reverse=True)
-    assert any(w.startswith("best") and "−0.500" in w for w in words(chart))
+    assert any(w.startswith("highest") and "−0.500" in w for w in words(chart))
 
 
 def test_baselines_are_named_with_their_scores_also_when_they_are_equal() -> None:
     chart = history([0.2, 0.2, 0.2, 0.5])
     labels = [n for n in of_class(chart, "label") if n.tag == f"{SVG}text"]
     named = {"".join(n.itertext()): float(n.get("y") or 0) for n in labels}
-    assert {"Model A 0.200", "Model B 0.200", "50:50 0.200", "best 0.500"} == set(named)
+    assert {"Model A 0.200", "Model B 0.200", "50:50 0.200", "highest 0.500"} == set(named)
     heights = sorted(named.values())
     assert all(b - a >= 15.9 for a, b in itertools.pairwise(heights))
 

@@ -95,6 +95,7 @@ def test_the_hosts_and_our_script_find_what_they_look_for(tabs):
             "automerge_results_view",
             "automerge_runs_view",
             "automerge_generate",
+            "automerge_measure",
             "automerge_message",
             "automerge_checks",
             "automerge_load_draft",

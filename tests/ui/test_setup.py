@@ -10,10 +10,12 @@ from lib_automerge.app.desk import Desk
 from lib_automerge.domain.config import SearchConfig
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import BusyError, ConfigError
+from lib_automerge.study.findings import summarize
 from lib_automerge.study.payload_sets import PayloadSet
 from lib_automerge.ui.search_fields import LIMITS, PATIENT
-from lib_automerge.ui.setup import STARTERS, Setup, trial_of
+from lib_automerge.ui.setup import STARTERS, Setup, measurement_of, trial_of
 from lib_automerge.ui.texts import payloads_of
+from lib_automerge.ui.views.learned import learned
 from tests.checkpoints import write_tiny
 from tests.fake_host import FakeHost
 from tests.run_folders import Plan, Until, build
@@ -233,6 +235,30 @@ def test_runs_that_cannot_be_learned_from_are_not_offered(setup, tmp_path):
     (runs / "20260101-cccc").mkdir()
     assert setup.earlier_runs(ready(setup)) == {}
     assert len(setup.earlier_runs(ready(setup, model_a="xl.safetensors"))) == 1
+
+
+def test_the_noise_is_measured_on_the_images_of_the_run(setup):
+    values = ready(setup, seeds_per_payload=2, stop=PATIENT, start="IN00:0.5", budget="Custom")
+    config = measurement_of(setup.config(values))
+    assert config.search == SearchConfig(
+        evaluations=3, stop="never", calibration=4, seeds_per_payload=2
+    )
+    assert config.output.checkpoint == "never"
+    assert config.payloads == setup.config(values).payloads
+    assert measurement_of(setup.config(values | {"calibration": 6})).search.calibration == 6
+    assert "on 4 sets of fresh seeds" in setup.measure(values)
+    assert setup.desk.worker.wait(60)
+    opened = setup.desk.open(setup.desk.library.entries()[0].id)
+    assert opened.status == "finished"
+    assert len(opened.state.history) == 3
+    assert opened.state.calibrated is not None
+    assert opened.state.verdict is None
+    made = sum(len(images) for images in opened.state.scores.values())
+    assert made == setup.desk.forecast(config).images == (3 + 4) * 8 * 2
+    found = summarize(opened.path, opened.manifest, opened.state)
+    told = learned(found)
+    assert "How exact a score is" in told
+    assert "The search ended" not in told
 
 
 def test_start_refuses_what_the_checks_refuse(setup):

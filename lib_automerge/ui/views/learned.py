@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from lib_automerge.domain.run import Evaluation, Learned, best
+from lib_automerge.domain.run import BASELINES, Evaluation, Learned, best
 from lib_automerge.study.findings import LABELS, Findings
 from lib_automerge.study.formats import number, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.study.tables import facts
 from lib_automerge.ui.messages import sentence
+
+PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 
 
 def learned(found: Findings) -> Markup:
@@ -18,11 +20,14 @@ def learned(found: Findings) -> Markup:
         parts += [facts(_facts(found, state.learned)), _luck(found, state.learned)]
     if state.calibrated is not None:
         parts.append(element("p", sentence(state.calibrated.sentence), class_="hint"))
-    if state.search_ended is not None:
+    searched = len(state.history) > len(BASELINES)
+    if state.search_ended is not None and searched:
         parts.append(element("p", _ending(found)))
     if not parts:
         return EMPTY
     title = "What the search learned" if state.search_ended else "What the search knows so far"
+    if not searched:
+        title = "How exact a score is"
     return element("div", element("h3", title), *parts)
 
 
@@ -30,8 +35,8 @@ def _facts(found: Findings, known: Learned) -> list[tuple[str, str]]:
     leader = found.state.evaluations[known.leader]
     mean = number(known.mean, found.decimals)
     rows = [
-        ("Leader", f"{_name(leader)}, expected {mean} ± {two_digits(known.sd)}"),
-        ("Noise of a score", f"± {two_digits(known.noise)}"),
+        ("Leader", f"{_name(leader)}, expected {mean}{PLUS_MINUS}{two_digits(known.sd)}"),
+        ("Noise of a score", f"{PLUS_MINUS.lstrip()}{two_digits(known.noise)}"),
     ]
     if known.bound is not None:
         rows.append(("Left to gain", _left(known, known.bound)))

@@ -171,7 +171,7 @@ def test_before_a_run_has_files() -> None:
 
 def check_text(fragment: str) -> str:
     check(fragment)
-    return re.sub(r"<[^>]+>", "", fragment)
+    return re.sub(r"<[^>]+>", "", fragment).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_idle_says_what_to_do() -> None:
