@@ -225,7 +225,7 @@ SEARCH_FIELDS: tuple[Field, ...] = (
         kind=Kind.WHOLE,
         label="Seed sets to measure the noise",
         default=0,
-        info="The run scores the 50:50 merge on so many sets of fresh seeds first. 0: not measured; "
-        "4 is enough.",
+        info="The run first scores the 50:50 merge on so many sets of fresh seeds. 0: not "
+        "measured; 4 is enough.",
     ),
 )
