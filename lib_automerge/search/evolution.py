@@ -25,14 +25,14 @@ from lib_automerge.search.space import Space
 
 Array = NDArray[np.float64]
 
-_FIRST_WIDTH, _LAST_WIDTH = 0.25, 1e-3
+_FIRST_WIDTH, _LAST_WIDTH = 0.15, 1e-3
 _MARGIN = 0.05
 
 
 class CmaProposer:
     """Proposes the members of the generations of a CMA-ES.
 
-    The distribution begins around the best point that is known before, a quarter of the ranges
+    The distribution begins around the best point that is known before, a seventh of the ranges
     wide. When it has converged it begins again at a random point.
     """
 
