@@ -13,7 +13,7 @@ from lib_automerge.app import earlier
 from lib_automerge.app.checks import Level, preflight
 from lib_automerge.app.configfile import read_config
 from lib_automerge.app.service import Service
-from lib_automerge.app.warm_start import START_POINTS
+from lib_automerge.app.warm_start import START_POINTS, begin
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import ImageJob
@@ -80,6 +80,7 @@ def test_an_equal_run_goes_on_where_the_earlier_one_ended(
     assert [e.number for e in found] == list(range(-6, 0))
     assert {e.origin for e in found} == {Origin.EARLIER}
     assert found[0].images == 6
+    assert not any(e.seconds for e in found)  # this run's hours are its own
     assert found[0].per_payload == known[0].per_payload
     assert found[0].standard_error == known[0].standard_error
     assert told(state) == [
@@ -226,6 +227,38 @@ def test_scores_of_another_scale_do_not_count(
     started = own(state, Origin.START)
     assert [e.number for e in started] == [4, 5, 6, 7, 8]
     assert all((Stage.SEARCH, e.number) in state.scores for e in started)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"method": "other"}, "it used another method"),
+        ({"parameters": {"t": 0.5}}, "it used another method"),
+        ({"generator": {"backend": "other"}}, "its images came from another generator"),
+    ],
+)
+def test_other_ways_to_make_images_are_another_scale(
+    change: dict[str, object], why: str, cold: Path
+) -> None:
+    now = manifest(cold)
+    if "generator" in change:
+        now = msgspec.structs.replace(now, **change)
+    else:
+        config = msgspec.structs.replace(now.config, **change)
+        now = msgspec.structs.replace(now, config=config)
+    sources = earlier.read([str(cold)], SD1)
+    begun, notes = begin(now, sources)
+    assert begun.observations == ()
+    assert why in notes[0]
+    assert len(begin(manifest(cold), sources)[0].observations) == 6
+
+
+def test_another_version_is_told_and_counts(cold: Path) -> None:
+    fingerprint = {"backend": "fake", "torch": "2.0", "device": "cpu"}
+    now = msgspec.structs.replace(manifest(cold), generator=fingerprint)
+    begun, notes = begin(now, earlier.read([str(cold)], SD1))
+    assert len(begun.observations) == 6
+    assert "made with another device and torch: scores may differ a little" in notes[1]
 
 
 def test_only_batches_and_held_out_prompts_may_differ(
