@@ -1,9 +1,9 @@
 """What evaluations tell a model: distinct points with scores, and how far each can be trusted.
 
 Every candidate is judged on the same payloads and seeds, so what makes a payload easy or hard for
-all candidates cancels. What is left between the payloads of a candidate, after that, is how much
-its score would change with other payloads: that is the noise of a score, not the spread between
-payloads itself.
+all candidates cancels, and a complete score has no sampling error that its payloads could show:
+their spread is not used. It is what makes a partial score unsure: there it says what the payloads
+that are missing might have changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 FEWEST_PAYLOADS = 4
 """Below so many payloads their scatter says nothing."""
 
-_PRIOR_WEIGHT = 8.0
 _NOISE_RANGE = (0.25, 4.0)
 
 
@@ -65,7 +64,7 @@ def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
     payloads = Payloads.of(known)
     worst = min(e.score for e in known if e.score is not None)
     most = max((e.images for e in known if e.score is not None), default=0)
-    trust = _trust(known, payloads)
+    trust = _trust(known)
     merged: dict[Key, list[_Reading]] = {}
     for evaluation in sorted(known, key=lambda e: e.number):
         reading = _reading(evaluation, payloads, worst, most, trust)
@@ -125,44 +124,21 @@ class Payloads(msgspec.Struct, frozen=True, kw_only=True):
         score = sum(per_payload[name] - self.offsets[name] for name in seen) / len(seen)
         return score, self.variance * (1.0 / len(seen) - 1.0 / len(self.offsets))
 
-    def scatter(self, evaluation: Evaluation) -> float | None:
-        """Return the variance of a complete evaluation's payloads around what is usual, or None."""
-        if evaluation.score is None or not self.offsets.keys() <= evaluation.per_payload.keys():
-            return None
-        apart = [
-            evaluation.per_payload[name] - evaluation.score - offset
-            for name, offset in self.offsets.items()
-        ]
-        return float(np.square(apart).sum()) / (len(apart) - 1)
 
-
-def _trust(known: Sequence[Evaluation], payloads: Payloads | None) -> dict[int, float]:
-    """Return the noise variance of evaluations relative to the typical one, by number.
-
-    From the scatter of their payloads, drawn towards the common one as far as a few payloads
-    cannot tell (Smyth 2004, a scaled inverse chi-square prior); or from given standard errors.
+def _trust(known: Sequence[Evaluation]) -> dict[int, float]:
+    """Return the noise variance of evaluations relative to the typical one, by number, from their
+    standard errors; those of payloads are no noise.
     """
-    if payloads is not None:
-        if payloads.variance <= 0.0:
-            return {}
-        freedom = len(payloads.offsets) - 1
-        found = {}
-        for evaluation in known:
-            own = payloads.scatter(evaluation)
-            if own is not None:
-                pooled = _PRIOR_WEIGHT * payloads.variance + freedom * own
-                found[evaluation.number] = pooled / (_PRIOR_WEIGHT + freedom) / payloads.variance
-    else:
-        given = {
-            e.number: e.standard_error**2
-            for e in known
-            if e.score is not None and e.standard_error and not e.per_payload
-        }
-        if not given:
-            return {}
-        typical = float(np.median(list(given.values())))
-        found = {number: variance / typical for number, variance in given.items()}
-    return {number: float(np.clip(value, *_NOISE_RANGE)) for number, value in found.items()}
+    given = {
+        e.number: e.standard_error**2
+        for e in known
+        if e.score is not None and e.standard_error and not e.per_payload
+    }
+    typical = float(np.median(list(given.values()))) if given else 1.0
+    return {
+        number: float(np.clip(variance / typical, *_NOISE_RANGE))
+        for number, variance in given.items()
+    }
 
 
 def _reading(

@@ -66,12 +66,10 @@ def test_a_broken_candidate_is_the_worst_whatever_it_had() -> None:
     assert found.scores[-1] == found.scores[:-1].min()
 
 
-def test_an_evaluation_that_scatters_more_than_usual_counts_less() -> None:
+def test_payloads_that_scatter_make_no_complete_score_less_sure() -> None:
     known = [whole(n, 0.05 * n, level=0.1 * n, scatter=0.1) for n in range(1, 11)]
     wild = whole(11, 0.9, level=0.5, scatter=1.0)
-    noise = observed(LINE, [*known, wild]).noise
-    assert noise[-1] == noise.max()
-    assert noise[-1] > 1.5 > 1.0 > np.median(noise)
+    assert observed(LINE, [*known, wild]).noise.tolist() == [1.0] * 11
 
 
 def test_how_easy_payloads_are_is_no_noise() -> None:
