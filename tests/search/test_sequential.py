@@ -99,6 +99,12 @@ def test_coordinate_changes_one_block_at_a_time_and_keeps_what_is_better() -> No
     assert tried[6:8] == [[1.5, 0.1, 0.8, 0.1], [1.5, 0.1, 0.8, 1.5]]
 
 
+def test_coordinate_stays_where_nothing_is_better() -> None:
+    history = searched(create("coordinate", SPACE), lambda x: 0.5, 9)
+    moved = [[name for name, value in e.weights.items() if value != 0.8] for e in history[1:]]
+    assert moved == [["a"], ["a"], ["b"], ["b"], ["c"], ["c"], ["d"], ["d"]]
+
+
 def test_a_rejected_candidate_is_no_improvement() -> None:
     def broken(vector: Array) -> float | None:
         return None if vector[0] < 0.5 else bowl(vector)
