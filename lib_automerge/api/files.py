@@ -17,12 +17,12 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 
 from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk, Opened
+from lib_automerge.app.insights import report_html
 from lib_automerge.domain import weights
 from lib_automerge.domain.infotext import infotext_of
 from lib_automerge.domain.recipe import recipe_json
 from lib_automerge.domain.run import Stage
 from lib_automerge.errors import AutomergeError, StorageError
-from lib_automerge.study import report
 from lib_automerge.study.store import RunFolder
 
 EDGE = 256
@@ -62,7 +62,7 @@ class Files:
 
     def report(self, call: Call) -> Response:
         """The report, drawn afresh: a file could have come from somebody else."""
-        return HTMLResponse(report.render(RunFolder.open(self._open(call).path)))
+        return HTMLResponse(report_html(RunFolder.open(self._open(call).path)))
 
     def recipe(self, call: Call) -> Response:
         """The recipe of an evaluation, the winner's by default."""

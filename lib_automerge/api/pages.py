@@ -6,20 +6,17 @@ from collections.abc import Callable, Mapping
 
 from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk, Opened
+from lib_automerge.app.insights import insights_or_none
 from lib_automerge.app.standing import state_word
-from lib_automerge.domain import architectures
-from lib_automerge.domain.run import BASELINES
+from lib_automerge.domain.insights import Insights
 from lib_automerge.errors import AutomergeError
-from lib_automerge.search.importance import Effect, importance
-from lib_automerge.search.space import Space
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import Markup
-from lib_automerge.ui.views.leaderboard import importance_chart
 from lib_automerge.ui.views.live import live, nothing_yet
 from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
 from lib_automerge.ui.views.parts import address
-from lib_automerge.ui.views.results import no_results, results
+from lib_automerge.ui.views.results import no_results, results, taught
 from lib_automerge.ui.views.runs import Row, runs
 
 
@@ -29,7 +26,7 @@ class Pages:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._sizes: dict[str, tuple[tuple[int, int], int]] = {}
-        self._effects: dict[str, tuple[int, tuple[Effect, ...]]] = {}
+        self._taught: dict[str, tuple[tuple[int, int | None], Insights | None]] = {}
         self._views: Mapping[str, Callable[[Opened], Markup]] = {
             "live": self._live,
             "results": self._results,
@@ -114,21 +111,18 @@ class Pages:
         return known[1]
 
     def _importance(self, opened: Opened) -> Markup:
-        """Which blocks mattered; fitted again only when there are more evaluations."""
-        history = opened.state.history
-        # while a run goes on the model would be fitted for every evaluation: it is not worth that
-        if opened.live or len(history) <= len(BASELINES):
-            return importance_chart((), 0)
-        known = self._effects.get(opened.id)
-        if known is None or known[0] != len(history):
-            search = opened.manifest.config.search
-            space = Space.of(search, architectures.get(opened.manifest.architecture))
-            known = (len(history), importance(space, history, seed=search.seed))
-            self._effects[opened.id] = known
-        return importance_chart(
-            [(e.name, e.difference, e.standard_error, e.best) for e in known[1]],
-            _found(opened).decimals,
-        )
+        """What the run taught; computed again only when there is more to learn from."""
+        found = _found(opened)
+        # while a run goes on it would be computed for every evaluation: it is not worth that
+        if opened.live:
+            return taught(found, None)
+        merge = found.contest.merge
+        stamp = (len(opened.state.history), merge.number if merge else None)
+        known = self._taught.get(opened.id)
+        if known is None or known[0] != stamp:
+            known = (stamp, insights_or_none(opened.manifest, opened.state))
+            self._taught[opened.id] = known
+        return taught(found, known[1])
 
 
 def _found(opened: Opened) -> Findings:

@@ -54,6 +54,43 @@ def space_of(manifest: RunManifest) -> Space:
     return Space.of(manifest.config.search, architecture, manifest.distances if plain else None)
 
 
+def model_of(manifest: RunManifest) -> Model:
+    """The model of a run's scores, over its space.
+
+    Raises:
+        ConfigError: nothing is left to search.
+    """
+    plain = manifest.config.method == BASELINE_METHOD
+    return Model(space_of(manifest), manifest.distances if plain else None)
+
+
+def known(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
+    """What earlier runs and this one found out, in order of their numbers."""
+    return (*_earlier(manifest)[1], *_own(manifest, state))
+
+
+def _earlier(manifest: RunManifest) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The observations that are evaluated again in this run, best first, and the others."""
+    scored = [e for e in manifest.observations if e.score is not None]
+    scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
+    adopted = scored[: manifest.config.verdict.finalists]
+    return adopted, [e for e in manifest.observations if e not in adopted]
+
+
+def _own(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
+    """What this run found out.
+
+    The weights of model B and 50:50 mean nothing to another method: there they have none, which is
+    outside of every space.
+    """
+    if manifest.config.method == BASELINE_METHOD:
+        return state.history
+    foreign = (Origin.MODEL_B, Origin.HALF)
+    return tuple(
+        msgspec.structs.replace(e, weights={}) if e.origin in foreign else e for e in state.history
+    )
+
+
 class Plan:
     """The plan of the run that a manifest describes."""
 
@@ -62,14 +99,10 @@ class Plan:
         self._config = manifest.config
         self._architecture = architectures.get(manifest.architecture)
         search = manifest.config.search
-        space = space_of(manifest)
+        self._model = model_of(manifest)
+        space = self._model.space
         self._start = [space.point(weights) for weights in search.start]
-        scored = [e for e in manifest.observations if e.score is not None]
-        scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
-        self._adopted = scored[: manifest.config.verdict.finalists]
-        self._observations = [e for e in manifest.observations if e not in self._adopted]
-        plain = manifest.config.method == BASELINE_METHOD
-        self._model = Model(space, manifest.distances if plain else None)
+        self._adopted, self._observations = _earlier(manifest)
         self._proposer = proposers.create(
             search.optimizer,
             space,
@@ -140,18 +173,7 @@ class Plan:
         )
 
     def _history(self, state: RunState) -> tuple[Evaluation, ...]:
-        """What earlier runs and this one found out, in order of their numbers.
-
-        The weights of model B and 50:50 mean nothing to another method: there they have none, which
-        is outside of every space.
-        """
-        own = state.history
-        if self._config.method != BASELINE_METHOD:
-            foreign = (Origin.MODEL_B, Origin.HALF)
-            own = tuple(
-                msgspec.structs.replace(e, weights={}) if e.origin in foreign else e for e in own
-            )
-        return (*self._observations, *own)
+        return (*self._observations, *_own(self._manifest, state))
 
     def to_calibrate(self, state: RunState) -> Evaluation | None:
         """The evaluation to measure the noise on now: the 50:50 merge, once after the baselines."""

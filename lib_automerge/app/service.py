@@ -14,6 +14,7 @@ import msgspec
 
 import lib_automerge
 from lib_automerge.app import outcome, warm_start
+from lib_automerge.app.insights import report_html
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import LEFT_ALONE, Clock, Controls, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
@@ -21,7 +22,6 @@ from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.run import Activity, AnyEvent, Origin, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
-from lib_automerge.study import report
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class Service:
     def report(self, folder: Path) -> Path:
         """Write the run's `report.html` from its journal; returns its path."""
         found = RunFolder.open(folder)
-        html = report.render(found)
+        html = report_html(found)
         return found.write("report.html", html.encode())
 
     def status(self, folder: Path) -> Summary:

@@ -94,7 +94,7 @@ class Predicted(_Value, frozen=True):
 
 class Sensitivity(_Value, frozen=True):
     """What it costs to be off in one block of the leader's recipe: the expected change of the score
-    in the worse direction, by 0.01 and by 0.05 of weight.
+    in the worse of the directions that its range allows, by 0.01 and by 0.05 of weight.
     """
 
     name: str

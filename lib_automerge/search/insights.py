@@ -35,6 +35,7 @@ _SAMPLE = 32
 _CLIMBED_FROM = 8
 _ITERATIONS = 60
 _UNNOTICED = 0.02
+_NO_STEP = 1e-9
 
 
 def insights(
@@ -46,7 +47,8 @@ def insights(
         model: of the space that was searched.
         history: finished evaluations; those outside the space are left out.
         leader: the evaluation whose recipe is looked at; None, or one outside the space, for that
-            with the highest expected score.
+            with the highest expected score among those with a number above 0 (earlier runs have
+            others).
         seed: of all samples.
 
     Returns:
@@ -92,8 +94,9 @@ def _leader(
     named = next((e for e in known if e.number == leader), None)
     if named is not None:
         return named
-    means = believed.mean(np.array([_unit(space, e) for e in known]))
-    return known[int(np.argmax(means))]
+    own = [e for e in known if e.number > 0] or known
+    means = believed.mean(np.array([_unit(space, e) for e in own]))
+    return own[int(np.argmax(means))]
 
 
 def _unit(space: Space, evaluation: Evaluation) -> Array:
@@ -148,31 +151,29 @@ def _rounding(space: Space, fitted: Fitted, believed: Ensemble, leader: Array) -
     width = space.high - space.low
     vector = space.low + width * leader
     rounded = np.clip(np.round(vector, DECIMALS), space.low, space.high)
-    signs = [sign * step for step in STEPS for sign in (-1.0, 1.0)]
-    moved = np.array(
-        [
-            np.clip(vector + offset * np.eye(len(vector))[k], space.low, space.high)
-            for k in range(len(vector))
-            for offset in signs
-        ]
-    )
+    offsets = [sign * step for step in STEPS for sign in (-1.0, 1.0)]
+    steps = np.array([offset * axis for axis in np.eye(len(vector)) for offset in offsets])
+    moved = np.clip(vector + steps, space.low, space.high)
     points = (np.vstack([vector, rounded, moved]) - space.low) / width
     away = np.hstack([-np.ones((len(points) - 1, 1)), np.eye(len(points) - 1)])
     means, errors = believed.contrasts(points, away)
-    change = _change(fitted, means[0], errors[0])
-    changes = [_change(fitted, m, e) for m, e in zip(means[1:], errors[1:], strict=True)]
-    grouped = [changes[k : k + len(signs)] for k in range(0, len(changes), len(signs))]
+    change, *changes = (_change(fitted, m, e) for m, e in zip(means, errors, strict=True))
+    possible = (np.abs(moved - vector).max(axis=1) > _NO_STEP).tolist()
+    worse = [
+        # a step that an end of the range forbids costs nothing and says nothing
+        min(
+            [c for c, real in zip(changes[k : k + 2], possible[k : k + 2], strict=True) if real],
+            key=lambda c: c.difference,
+        )
+        for k in range(0, len(changes), 2)
+    ]
     limit = max(fitted.noise, _UNNOTICED * fitted.scale)
     return Rounding(
         change=change,
         harmless=change.difference - 2.0 * change.standard_error > -limit,
         blocks=tuple(
-            Sensitivity(
-                name=name,
-                hundredth=min(around[:2], key=lambda c: c.difference),
-                twentieth=min(around[2:], key=lambda c: c.difference),
-            )
-            for name, around in zip(space.names, grouped, strict=True)
+            Sensitivity(name=name, hundredth=worse[2 * k], twentieth=worse[2 * k + 1])
+            for k, name in enumerate(space.names)
         ),
     )
 

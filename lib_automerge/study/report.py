@@ -11,6 +11,7 @@ import hashlib
 
 import lib_automerge
 from lib_automerge.domain import architectures
+from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.domain.run import Stage
 from lib_automerge.study import sections, tables
@@ -20,12 +21,17 @@ from lib_automerge.study.findings import LABELS, Findings, findings, label_of
 from lib_automerge.study.formats import clock, duration, number, plural, signed, size
 from lib_automerge.study.headline import Headline, headline, interval_text
 from lib_automerge.study.history_chart import CLASSES
+from lib_automerge.study.lessons import lessons
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.store import RunFolder
 
 
-def render(folder: RunFolder) -> str:
+def render(folder: RunFolder, insights: Insights | None = None) -> str:
     """The report of a run as it stands, as one HTML document.
+
+    Args:
+        folder: of the run.
+        insights: what it taught, if that is known; the report says nothing of it otherwise.
 
     Raises:
         StorageError: the manifest or the journal cannot be read.
@@ -36,6 +42,7 @@ def render(folder: RunFolder) -> str:
         ("images", "Images", "Same prompt, same seed", sections.images(found)),
         ("history", "Search", "How the search went", sections.history(found)),
         ("blocks", "Blocks", "What the merge takes from whom", sections.blocks(found)),
+        ("learned", "Learned", "What the search learned", lessons(found, insights)),
         ("payloads", "Payloads", "Score by payload", tables.payload_table(found)),
         ("candidates", "Candidates", "The best candidates", sections.candidate_tables(found)),
         ("recipe", "Recipe", "The recipe", sections.recipe(folder.recipe, found)),

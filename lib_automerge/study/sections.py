@@ -21,6 +21,7 @@ from lib_automerge.study.formats import number, plural, shortened, signed
 from lib_automerge.study.history_chart import history_chart
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.pictures import picture
+from lib_automerge.study.searched import kept_blocks
 from lib_automerge.study.tables import finalist_table, top_table
 
 ROWS = 8
@@ -154,8 +155,9 @@ def blocks(found: Findings) -> Markup:
     if merge is None:
         return EMPTY
     distances = found.manifest.distances
+    kept = kept_blocks(found.manifest)
     bars = [
-        Bar(block, merge.weights.get(block, 0.0), distances.get(block))
+        Bar(block, merge.weights.get(block, 0.0), distances.get(block), kept.get(block))
         for block in architectures.get(found.manifest.architecture).blocks
     ]
     summed = found.manifest.config.method == "weighted_sum"
@@ -166,6 +168,8 @@ def blocks(found: Findings) -> Markup:
         "The grey bars show how far the two models are apart in each block, relative to A: where "
         "they are close, the weight matters little."
     )
+    if any(bar.kept is not None and not bar.idle for bar in bars):
+        hint += " Hollow bars were not searched: fixed or tied as configured, or kept from A."
     wide = block_chart("blocks-wide", bars, ends=ends, width=WIDE)
     narrow = block_rows("blocks-phone", bars, ends=ends, width=PHONE)
     return join(

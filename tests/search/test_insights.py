@@ -275,3 +275,20 @@ def test_one_parameter_is_enough_and_a_leader_outside_the_space_is_replaced() ->
     assert found.evaluations == 8
     assert found.interactions == ()
     assert found == insights(Model(space), [*history, stranger], 99)
+
+
+def test_a_step_that_the_range_forbids_is_not_the_worse_one() -> None:
+    space = few("IN04", "OUT03")
+    history = history_of(space, additive, 40)
+    edge = Evaluation(
+        number=41,
+        origin=Origin.SEARCH,
+        weights=space.weights(np.array([0.75, 0.0])),
+        score=1.0,
+        images=8,
+    )
+    found = insights(Model(space), [*history, edge], 41)
+    assert found is not None
+    _, rising = found.rounding.blocks
+    assert rising.name == "OUT03"
+    assert rising.twentieth.difference == pytest.approx(0.025, abs=0.002)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lib_automerge.domain.run import BASELINES, Evaluation
 from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, candidates
-from lib_automerge.study.formats import percent, plus_minus, signed
+from lib_automerge.study.formats import plus_minus, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
 from lib_automerge.ui.views.live import searched_blocks
@@ -81,45 +79,3 @@ def _hint(found: Findings, count: int) -> str:
     if verdict is None or not verdict.comparisons:
         return said
     return f"{said} The verdict above is by fresh images: it is the number to trust."
-
-
-def importance_chart(effects: Sequence[tuple[str, float, float, float]], decimals: int) -> Markup:
-    """Blocks by how much the score changes over their range.
-
-    Args:
-        effects: (block, difference of the score, its standard error, best weight), largest first.
-        decimals: of scores.
-    """
-    if not effects:
-        return element(
-            "p",
-            "Known when the run has ended and at least five merges have a score.",
-            class_="hint",
-        )
-    largest = max(difference for _, difference, _, _ in effects) or 1.0
-    rows = [
-        [
-            block,
-            element(
-                "span",
-                element("span", style=f"width: {100 * difference / largest:.0f}%"),
-                class_="automerge-effect",
-                title=percent(difference / largest),
-            ),
-            plus_minus(difference, error, decimals),
-            f"{best:.2f}",
-        ]
-        for block, difference, error, best in effects
-    ]
-    hint = (
-        "How much the expected score changes from the worst weight of a block to the best, all "
-        "others anywhere, as the search's own model sees it. Where the error is as large as the "
-        "difference, nothing is known."
-    )
-    headings = ["Block", "", "Effect on the score", "Best weight"]
-    return join(
-        [
-            element("p", hint, class_="hint"),
-            table("Effect of each block on the score", headings, rows, texts=2),
-        ]
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from lib_automerge.app.desk import Opened
 from lib_automerge.app.standing import RESUMABLE
+from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.run import Status
 from lib_automerge.study import sections, tables
 from lib_automerge.study.configuration import configuration
 from lib_automerge.study.findings import Findings
 from lib_automerge.study.headline import headline
+from lib_automerge.study.lessons import lessons
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.report import intervals, run_facts, scoreboard
 from lib_automerge.ui.views.gallery import comparison
@@ -48,7 +50,7 @@ def results(opened: Opened, found: Findings) -> Markup:
                 sections.blocks(found),
             ),
             fold("payloads", "Score by prompt", tables.payload_table(found)),
-            fold("importance", "Which blocks mattered", later("importance", run)),
+            fold("importance", "Which blocks mattered, and what to try", later("importance", run)),
         ]
     parts.append(
         fold(
@@ -111,6 +113,14 @@ def _notice(opened: Opened, found: Findings) -> Markup:
         class_=kind,
         role="note",
     )
+
+
+def taught(found: Findings, insights: Insights | None) -> Markup:
+    """Draw what the run taught about its blocks."""
+    if insights is None:
+        words = "Known when the run has ended and at least five merges have a score."
+        return element("p", words, class_="hint")
+    return lessons(found, insights)
 
 
 def _part(title: str, content: Markup) -> Markup:
