@@ -158,6 +158,11 @@ def test_a_run_from_start_to_verdict_in_two_browsers(server: Server, browser: An
     evaluations = first.page.locator("#automerge_evaluations input")
     evaluations.fill("6")
     evaluations.blur()
+    patience = first.page.locator("#automerge_patience").locator("input, textarea")
+    assert not patience.is_visible()
+    first.choose("stop", "After N evaluations without a better one")
+    patience.fill("5")
+    patience.blur()
     first.unfold("When finished")
     for name in ("finalists", "finalist_seeds"):
         first.page.locator(f"#automerge_{name} input").fill("1")
@@ -166,6 +171,7 @@ def test_a_run_from_start_to_verdict_in_two_browsers(server: Server, browser: An
     seeds.blur()
     checks = first.page.locator("#automerge_checks").first
     checks.get_by_text("27 blocks can be searched").wait_for(state="attached")
+    checks.get_by_text("ends earlier when 5 candidates in a row brought no better one").wait_for()
     first.page.wait_for_function("!document.getElementById('automerge_generate').disabled")
     first.picture("ready")
 
