@@ -20,8 +20,8 @@ from typing import TextIO
 import msgspec
 
 import lib_automerge
-from lib_automerge.domain.config import OutputConfig, RunConfig
-from lib_automerge.domain.run import BASELINES, RunState, Status
+from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
 from lib_automerge.terminal import Progress
 
@@ -141,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=7865, help="on 127.0.0.1; default: 7865")
     ui.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
+    insights = _command(commands, "insights", _insights, "what a run taught about its blocks")
+    insights.add_argument("run_dir", type=Path)
+    insights.add_argument("--json", action="store_true")
+
     report = _command(commands, "report", _report, "write report.html of a run again")
     report.add_argument("run_dir", type=Path)
     return parser
@@ -185,19 +189,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from lib_automerge.app.configfile import read_config
+    from lib_automerge.app.measuring import measurement_of
 
     if options.seed_sets < 1:
         raise ConfigError(f"--seed-sets is {options.seed_sets}. Give 1 or more.")
-    config = read_config(options.config)
-    search = msgspec.structs.replace(
-        config.search,
-        evaluations=len(BASELINES),
-        calibration=options.seed_sets,
-        start=(),
-        warm_start=(),
-    )
-    config = msgspec.structs.replace(config, search=search, output=OutputConfig())
-    folder = options.out or _new_folder(f"{config.name or options.config.stem}-calibration")
+    given = read_config(options.config)
+    config = measurement_of(given, options.seed_sets)
+    folder = options.out or _new_folder(f"{given.name or options.config.stem}-noise")
     if not options.json:
         return _start(config, folder)
     state = _carried_out(config, folder, sys.stderr)
@@ -356,6 +354,24 @@ def _convert(options: argparse.Namespace) -> int:
 
     text = sys.stdin.read() if options.weights == "-" else options.weights
     print(weights.convert(text, options.source, options.target))
+    return DONE
+
+
+def _insights(options: argparse.Namespace) -> int:
+    from lib_automerge.app.insights import insights
+    from lib_automerge.study.findings import summarize
+    from lib_automerge.study.lesson_words import in_words
+    from lib_automerge.study.store import RunFolder
+
+    folder = RunFolder.open(options.run_dir)
+    manifest, state = folder.manifest(), folder.state()
+    found = insights(manifest, state)
+    if options.json:
+        _print_json(found)
+    elif found is None:
+        print("Too little is known: at least five merges must have a score, and not all the same.")
+    else:
+        print(in_words(summarize(folder.path, manifest, state), found))
     return DONE
 
 
