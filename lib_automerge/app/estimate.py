@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from lib_automerge.app.finals import ROUNDS
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import BASELINES, Origin, RunState, Stage
@@ -40,26 +41,41 @@ def images_of_calibration(config: RunConfig) -> int:
     return config.search.calibration * images_per_evaluation(config)
 
 
-def images_after_search(config: RunConfig, evaluations: int | None = None) -> int:
-    """How many images the finalists and the verdict take; `evaluations` is what the search had."""
+def images_after_search(
+    config: RunConfig, evaluations: int | None = None, *, rounds: int = 1
+) -> int:
+    """How many images the finalists and the verdict take.
+
+    Args:
+        config: of the run.
+        evaluations: how many the search had; None if it has all that its limits allow.
+        rounds: how often the finalists are scored: once, or up to `ROUNDS` times where they cannot
+            be told apart.
+    """
+    fresh, proof = _after_search(config, evaluations, rounds)
+    return fresh + proof
+
+
+def _after_search(config: RunConfig, evaluations: int | None, rounds: int) -> tuple[int, int]:
+    """The images of the finalists, and those of the verdict."""
     candidates = (evaluations or _allowed(config)) - len(BASELINES)
     if candidates <= 0:
-        return 0  # there is nothing to prove
+        return 0, 0  # there is nothing to prove
     finalists = min(config.verdict.finalists, candidates)
-    searched, held_out = _searched(config), [p for p in config.payloads if p.held_out]
-    fresh = finalists * len(searched) * config.verdict.finalist_seeds
-    proof = [len(p.seeds) or config.verdict.seeds for p in held_out] or [
-        config.verdict.seeds for _ in searched
-    ]
-    return fresh + (len(BASELINES) + 1) * sum(proof)
+    rounds = rounds if finalists > 1 else 1
+    fresh = rounds * finalists * images_in_stage(config, Stage.FINALISTS)
+    return fresh, (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
 
 
 def planned_images(config: RunConfig, state: RunState) -> int:
-    """How many images the whole run makes if nothing ends it early."""
+    """How many images the whole run makes if nothing ends it early, and one round of the finalists
+    is enough.
+    """
     if state.search_ended is None:
         search = _allowed(config, state) * images_per_evaluation(config)
         return search + images_of_calibration(config) + images_after_search(config)
-    return _made(state, *BEFORE_PROOF) + images_after_search(config, len(state.history))
+    fresh, proof = _after_search(config, len(state.history), 1)
+    return _made(state, *BEFORE_PROOF) + max(fresh, _made(state, Stage.FINALISTS)) + proof
 
 
 def remaining(config: RunConfig, state: RunState) -> Remaining | None:
@@ -75,13 +91,13 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
         return None
     paces = sorted(e.seconds["total"] for e in recent)
     per_image = statistics.median(e.seconds["total"] / e.images for e in recent)
-    after = images_after_search(config, len(state.history) if state.search_ended else None)
-    after = max(0, after - _made(state, Stage.FINALISTS, Stage.VERDICT))
+    after, most = (_left_after_search(config, state, rounds) for rounds in (1, ROUNDS))
+    again = (most - after) * per_image
     if state.calibrated is None and state.search_ended is None:
         after += max(0, images_of_calibration(config) - _made(state, Stage.CALIBRATION))
     proof = after * per_image
     if state.search_ended is not None:
-        return Remaining(proof)
+        return Remaining(seconds=proof, low=proof, high=proof + again)
     left = max(0, _allowed(config, state) - len(state.history))
     spent = sum(e.seconds.get("total", 0.0) for e in state.history)
     limit = None if config.search.hours is None else max(0.0, config.search.hours * 3600 - spent)
@@ -89,8 +105,16 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
     return Remaining(
         seconds=_limited(left * statistics.median(paces), limit) + proof,
         low=_limited(left * paces[len(paces) // 4], limit) + proof if known else None,
-        high=_limited(left * paces[-1 - len(paces) // 4], limit) + proof if known else None,
+        high=_limited(left * paces[-1 - len(paces) // 4], limit) + proof + again if known else None,
     )
+
+
+def _left_after_search(config: RunConfig, state: RunState, rounds: int) -> int:
+    """How many images of the finalists and the verdict are still to make, with so many rounds."""
+    fresh, proof = _after_search(config, len(state.history) if state.search_ended else None, rounds)
+    proved = _made(state, Stage.VERDICT)
+    waiting = 0 if proved else max(0, fresh - _made(state, Stage.FINALISTS))
+    return waiting + max(0, proof - proved)
 
 
 def planned_evaluations(config: RunConfig, state: RunState) -> int:
@@ -154,14 +178,14 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def forecast(config: RunConfig, seconds_per_image: float | None) -> Forecast:
-    """How many evaluations and images a configuration allows, and how long they take."""
+    """How many evaluations and images a configuration allows at most, and how long they take."""
     each = images_per_evaluation(config)
     evaluations = _allowed(config)
     if seconds_per_image and config.search.hours is not None:
         allowed = int(config.search.hours * 3600 / (each * seconds_per_image))
         evaluations = max(len(BASELINES) + 1, min(evaluations, allowed))
     images = evaluations * each + images_of_calibration(config)
-    images += images_after_search(config, evaluations)
+    images += images_after_search(config, evaluations, rounds=ROUNDS)
     seconds = images * seconds_per_image if seconds_per_image else None
     return Forecast(evaluations=evaluations, images=images, seconds=seconds)
 

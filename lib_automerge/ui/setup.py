@@ -14,6 +14,7 @@ import msgspec
 
 from lib_automerge.app.checks import Level
 from lib_automerge.app.desk import Desk
+from lib_automerge.app.measuring import measurement_of
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
@@ -24,7 +25,6 @@ from lib_automerge.domain.config import (
     VerdictConfig,
 )
 from lib_automerge.domain.payload import Payload, named
-from lib_automerge.domain.run import BASELINES
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.formats import plural
@@ -50,9 +50,6 @@ STARTERS: Mapping[str, str] = {
 
 TRIAL_PROMPTS = 2
 TRIAL_EVALUATIONS = 4
-
-SEED_SETS = 4
-"""Sets of fresh seeds that the noise is measured on if the form asks for none."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,25 +317,6 @@ def _called(entry: Entry) -> str:
     assert entry.state is not None
     name = entry.id if entry.name == entry.id else f"{entry.name} ({entry.id})"
     return f"{name}, {plural(len(entry.state.history), 'evaluation')}"
-
-
-def measurement_of(config: RunConfig) -> RunConfig:
-    """The run that measures the noise of another one's scores, on the same images."""
-    return msgspec.structs.replace(
-        config,
-        name="noise",
-        search=SearchConfig(
-            evaluations=len(BASELINES),
-            stop="never",
-            calibration=config.search.calibration or SEED_SETS,
-            low=config.search.low,
-            high=config.search.high,
-            blocks=config.search.blocks,
-            seed=config.search.seed,
-            seeds_per_payload=config.search.seeds_per_payload,
-        ),
-        output=OutputConfig(),
-    )
 
 
 def trial_of(config: RunConfig) -> RunConfig:

@@ -16,6 +16,7 @@ from lib_automerge.app.estimate import (
     remaining,
     work_of,
 )
+from lib_automerge.app.finals import ROUNDS
 from lib_automerge.app.preflight import with_seeds
 from lib_automerge.app.service import Service
 from lib_automerge.domain.payload import Hires, Payload
@@ -83,7 +84,9 @@ def test_the_pace_of_the_last_ten_counts() -> None:
     assert left is not None
     after = images_after_search(config)
     assert left.seconds == pytest.approx(20 * 12 + after * 2)
-    assert left.low == left.high == left.seconds
+    assert left.low == left.seconds
+    more_rounds = (ROUNDS - 1) * 2 * images_in_stage(config, Stage.FINALISTS)
+    assert left.high == pytest.approx(left.seconds + more_rounds * 2)
 
 
 def test_a_range_is_told_when_enough_is_known() -> None:
@@ -162,7 +165,9 @@ def test_in_the_verdict_only_its_images_are_left() -> None:
         state.add(scored(Stage.VERDICT, 1, job))
     fewer = remaining(config, state)
     assert fewer is not None
-    assert fewer.seconds == pytest.approx(left.seconds - 40)
+    # the finalists are done, whether or not they took as many rounds as they could
+    verdict = 4 * images_in_stage(config, Stage.VERDICT)
+    assert fewer.seconds == fewer.high == pytest.approx((verdict - 4) * 10)
 
 
 def test_a_forecast_without_a_pace_has_no_time() -> None:
@@ -179,3 +184,30 @@ def test_hires_costs_what_its_pixels_cost() -> None:
         plain, hires=Hires(resize_x=1024, resize_y=512, second_pass_steps=10)
     )
     assert work_of(sized) == pytest.approx(2 * work_of(plain))
+
+
+def test_a_forecast_counts_the_rounds_that_finalists_can_need() -> None:
+    config = tiny_config(MODELS, evaluations=10)
+    once = images_after_search(config)
+    each = images_in_stage(config, Stage.FINALISTS)
+    assert images_after_search(config, rounds=ROUNDS) == once + (ROUNDS - 1) * 2 * each
+    assert forecast(config, None).images == 10 * 6 + once + (ROUNDS - 1) * 2 * each
+    one = msgspec.structs.replace(
+        config, verdict=msgspec.structs.replace(config.verdict, finalists=1)
+    )
+    assert images_after_search(one, rounds=ROUNDS) == images_after_search(one)
+
+
+def test_more_rounds_take_nothing_from_the_verdict() -> None:
+    config = tiny_config(MODELS)
+    state = timed([60.0] * 7)
+    state.add(SearchEnded(reason="done"))
+    each = images_in_stage(config, Stage.FINALISTS)
+    for number in (4, 5):
+        for job in range(3 * each):
+            state.add(scored(Stage.FINALISTS, number, job))
+    left = remaining(config, state)
+    assert left is not None
+    verdict = 4 * images_in_stage(config, Stage.VERDICT)
+    assert left.seconds == left.high == pytest.approx(verdict * 10)
+    assert planned_images(config, state) == 6 * each + verdict

@@ -180,3 +180,37 @@ def test_ctrl_c_keeps_every_score_and_exits_130(config: Path, tmp_path: Path) ->
     assert "Traceback" not in text
     last = journal.read_text().splitlines()[-1]
     assert '"event":"stopped"' in last
+
+
+def test_calibrate_measures_and_says_how_many_images_it_takes(
+    fake: FakeHost, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "noise"
+    assert cli.main(["calibrate", str(config), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "Chance moves the score of one recipe by ±" in told
+    assert str(out / "report.html") in told
+    assert "Proving" not in told
+    assert "recipe.json" not in told
+    assert cli.main(["status", str(out), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["state"] == "finished"
+    assert status["evaluations"] == 3
+    assert cli.main(["resume", str(out)]) == 0
+
+
+def test_calibrate_prints_numbers_as_json(
+    fake: FakeHost, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "noise"
+    command = ["calibrate", str(config), "--out", str(out), "--seed-sets", "2", "--json"]
+    assert cli.main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run"] == str(out)
+    found = told["calibration"]
+    assert found["seed_sd"] > 0
+    assert found["advice"] in ("enough", "too few", "more than needed", "too alike")
+    assert found["sentence"].endswith(".")
+    assert len(list((out / "images").rglob("calibration-*.png"))) == 2 * 2
+    assert cli.main([*command[:-3], "--seed-sets", "0"]) == 2
+    assert "--seed-sets is 0" in capsys.readouterr().err

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from lib_automerge.app.desk import Desk
+from lib_automerge.app.measuring import measurement_of
 from lib_automerge.domain.config import SearchConfig
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import BusyError, ConfigError
 from lib_automerge.study.findings import summarize
 from lib_automerge.study.payload_sets import PayloadSet
 from lib_automerge.ui.search_fields import LIMITS, PATIENT
-from lib_automerge.ui.setup import STARTERS, Setup, measurement_of, trial_of
+from lib_automerge.ui.setup import STARTERS, Setup, trial_of
 from lib_automerge.ui.texts import payloads_of
 from lib_automerge.ui.views.learned import learned
 from tests.checkpoints import write_tiny
