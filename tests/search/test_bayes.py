@@ -11,6 +11,7 @@ from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.search.bayes import BayesProposer
 from lib_automerge.search.design import SobolSequence, design_size
 from lib_automerge.search.kernel import Kernel
+from lib_automerge.search.model import Model
 from lib_automerge.search.observations import observed
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
@@ -136,13 +137,17 @@ def test_the_model_is_told_how_noisy_each_score_is() -> None:
         at(n, x, y, score=-((x - 0.3) ** 2) + 0.1 * float(rng.normal()), images=8)
         for n, (x, y) in enumerate(np.round(rng.random((20, 2)), 4).tolist(), start=1)
     ]
-    lucky = [at(21, 0.9, 1.5, score=0.4, images=8)]
-    doubtful = [at(21, 0.9, 1.5, score=0.4, images=1)]
-    proposer = BayesProposer(PLANE, seed=0)
+    model = Model(PLANE)
     trusted, doubted = (
-        proposer.propose(complete + last, (), 22).weights for last in (lucky, doubtful)
+        model.learn([*complete, at(21, 0.9, 1.5, score=0.4, images=images)]) for images in (8, 1)
     )
-    assert abs(doubted["x"] - 0.9) > abs(trusted["x"] - 0.9)
+    assert trusted is not None
+    assert doubted is not None
+    believed = [
+        next(b.mean for b in knowledge.ranking if b.number == 21)
+        for knowledge in (trusted, doubted)
+    ]
+    assert believed[0] > believed[1] + 0.1
 
 
 def test_rejected_candidates_get_the_worst_score_seen() -> None:
