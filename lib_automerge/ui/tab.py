@@ -178,12 +178,14 @@ class _Form:
         with gr.Column(variant="panel", elem_id="automerge_start_section"):
             self.checks = html("checks")
             self.message = html("message")
+            self.start = button("generate", "Start run", variant="primary", interactive=False)
             with gr.Row():
-                self.trial = button("trial", "Try 4 evaluations", interactive=False, min_width=120)
-                self.measure = button(
-                    "measure", "Measure the noise", interactive=False, min_width=120
+                self.trial = button(
+                    "trial", "Try 4 evaluations", size="sm", min_width=120, interactive=False
                 )
-                self.start = button("generate", "Start run", variant="primary", interactive=False)
+                self.measure = button(
+                    "measure", "Measure the noise", size="sm", min_width=120, interactive=False
+                )
 
     def wire(self, blocks: Any, load_draft: Any) -> None:
         """Connect everything; called when all components exist."""
