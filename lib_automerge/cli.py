@@ -321,6 +321,10 @@ def _status(options: argparse.Namespace) -> int:
     if summary.best is not None and summary.better_parent is not None:
         gain = summary.best - summary.better_parent
         print(f"best {summary.best:.4f}, {gain:+.4f} on the better parent")
+    if summary.noise is not None:
+        print(summary.noise)
+    if summary.ended is not None and summary.verdict is not None:
+        print(f"The search ended: {summary.ended}")
     if summary.verdict is not None:
         print(summary.verdict)
     return DONE

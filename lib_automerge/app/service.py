@@ -35,7 +35,11 @@ def ignore(event: AnyEvent | Activity, state: RunState) -> None:
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """One run in a list. `state` is the journal's, with running or interrupted told apart."""
+    """One run in a list. `state` is the journal's, with running or interrupted told apart.
+
+    `noise` is the sentence of the calibration, `ended` why the search is over and what going on
+    would probably have gained; None before.
+    """
 
     path: str
     name: str
@@ -45,6 +49,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     best: float | None
     better_parent: float | None
     verdict: str | None
+    noise: str | None = None
+    ended: str | None = None
 
 
 class _RunLog(logging.FileHandler):
@@ -214,6 +220,7 @@ class Service:
         origins = (Origin.MODEL_A, Origin.MODEL_B)
         parents = [e.score for e in state.history if e.origin in origins and e.score is not None]
         incumbent = state.incumbent
+        ended = state.search_ended
         return Summary(
             path=str(folder.path),
             name=manifest.config.name or folder.path.name,
@@ -223,6 +230,8 @@ class Service:
             best=incumbent.score if incumbent else None,
             better_parent=max(parents, default=None),
             verdict=state.verdict.sentence if state.verdict else None,
+            noise=state.calibrated.sentence if state.calibrated else None,
+            ended=f"{ended.reason}. {ended.outlook}".rstrip() if ended else None,
         )
 
 

@@ -57,6 +57,9 @@ def headline(found: Findings) -> Headline:
     else:
         kind, badge = "none", "No significant gain"
         sentence, explanation = _no_gain(found, verdict)
+    ended = found.state.search_ended
+    if verdict is not None and ended is not None:
+        explanation = f"{explanation} {ended.outlook}".rstrip()
     notice = _notice(found)
     return Headline(
         kind=kind,

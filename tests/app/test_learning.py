@@ -35,6 +35,7 @@ from lib_automerge.domain.run import (
 )
 from lib_automerge.errors import ConfigError, GenerationError
 from lib_automerge.study.findings import candidates, contest, findings
+from lib_automerge.study.headline import headline
 from lib_automerge.study.store import RunFolder
 from tests.fake_host import BrightnessReward, FakeHost, tiny_config
 
@@ -190,6 +191,10 @@ def test_what_going_on_would_gain_is_said(models: Mapping[str, str], folder: Pat
     assert "would probably have gained" in state.search_ended.outlook
     for name in ("log.txt", "report.html"):
         assert state.search_ended.outlook in (folder / name).read_text()
+    found = findings(folder, RunFolder(folder).manifest(), RunFolder(folder).events())
+    assert state.search_ended.outlook in headline(found).explanation
+    ended = Service(FakeHost()).status(folder).ended
+    assert ended == f"{state.search_ended.reason}. {state.search_ended.outlook}"
 
 
 # --- the finalists ------------------------------------------------------------------------------

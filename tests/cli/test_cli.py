@@ -18,6 +18,7 @@ from lib_automerge.host import detect
 from lib_automerge.terminal import Progress, duration
 from tests.checkpoints import write_tiny
 from tests.fake_host import FakeHost, tiny_config, tiny_models
+from tests.run_folders import Plan, build, payloads
 
 
 @pytest.fixture
@@ -120,6 +121,26 @@ def test_inspect_describes_and_compares(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["comparison"] is not None
 
 
+def test_insights_are_told_in_words_and_as_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build(tmp_path / "run", Plan(evaluations=16, payloads=payloads(2, 2), size=0)).path
+    assert cli.main(["insights", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "after 16 evaluations" in text
+    assert len([line for line in text.splitlines() if line.startswith(("IN", "OUT"))]) == 25
+    assert cli.main(["insights", str(folder), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["evaluations"] == 16
+    assert {"effects", "lengths", "interactions", "predicted", "rounding"} <= data.keys()
+    short = build(tmp_path / "short", Plan(evaluations=4, payloads=payloads(2, 2), size=0)).path
+    assert cli.main(["insights", str(short)]) == 0
+    assert "Too little is known" in capsys.readouterr().out
+    assert cli.main(["insights", str(short), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) is None
+    assert cli.main(["insights", str(tmp_path / "nowhere")]) == 2
+
+
 def test_convert_speaks_named_weights(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = ",".join(["0.5"] * 25)
     assert cli.main(["convert", "--to", "named", numbers]) == 2
@@ -196,6 +217,10 @@ def test_calibrate_measures_and_says_how_many_images_it_takes(
     status = json.loads(capsys.readouterr().out)
     assert status["state"] == "finished"
     assert status["evaluations"] == 3
+    assert status["noise"] in told
+    assert status["ended"].lower() == status["noise"].lower()
+    assert cli.main(["status", str(out)]) == 0
+    assert status["noise"] in capsys.readouterr().out
     assert cli.main(["resume", str(out)]) == 0
 
 
