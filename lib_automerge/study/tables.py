@@ -185,7 +185,8 @@ def top_table(found: Findings) -> Markup:
 
     headings = ["Evaluation", "From", f"Weights {order[0]} to {order[-1]}", "Score"]
     headings += ["Gain over the better parent", "Time"]
-    caption = "The best evaluations of the search, and the baselines"
+    order_of = "by expected score" if found.state.learned is not None else "by score"
+    caption = f"The best evaluations of the search, {order_of}, and the baselines"
     return table(caption, headings, map(row, ranked), closing=map(row, baselines), texts=3)
 
 
