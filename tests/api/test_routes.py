@@ -13,9 +13,14 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from lib_automerge import api
+from lib_automerge.api import pages
 from lib_automerge.api.http import METHODS
 from lib_automerge.api.routes import routes
+from lib_automerge.app.insights import insights_or_none
+from lib_automerge.domain.insights import Insights
+from lib_automerge.domain.run import RunState
 from lib_automerge.host.guard import Guard
+from lib_automerge.study.store import RunManifest
 from tests.api.bench import NASTY, ROOT, add_run, anybody, make_client, make_desk
 from tests.run_folders import Plan, payloads
 
@@ -252,6 +257,28 @@ def test_registering_again_replaces_the_routes(desk, tmp_path: Path) -> None:
     assert client.get(f"{ROOT}/status").json()["run"]["id"] == RUN
     assert client.get("/anything").text == "page"
     assert len([r for r in app.router.routes if getattr(r, "name", "") == "automerge"]) == 1
+
+
+def test_what_a_run_taught_is_shown_when_it_has_ended_and_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(tmp_path)
+    add_run(desk, RUN)
+    client = make_client(desk)
+    calls = []
+
+    def counted(manifest: RunManifest, state: RunState) -> Insights | None:
+        calls.append(len(state.history))
+        return insights_or_none(manifest, state)
+
+    monkeypatch.setattr(pages, "insights_or_none", counted)
+    url = f"{ROOT}/runs/{RUN}/views/importance"
+    first, again = client.get(url), client.get(url)
+    assert first.text == again.text
+    assert calls == [14]
+    assert "Predicted best" in first.text
+    assert "effects-wide-title" in first.text
+    assert "What the search learned" in client.get(f"{ROOT}/runs/{RUN}/report").text
 
 
 def test_user_text_in_views_is_text(tmp_path: Path) -> None:
