@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from lib_automerge.errors import ConfigError
 from lib_automerge.search.randomness import generator
-from lib_automerge.search.statistics import compare, holm, summarize
+from lib_automerge.search.statistics import ENOUGH_PAYLOADS, compare, holm, summarize
 
 FIVE = ("p1", "p2", "p3", "p4", "p5")
 EVEN = dict.fromkeys(FIVE, 1.0)
@@ -191,3 +193,68 @@ def test_holm_by_hand() -> None:
     assert holm([0.9, 0.8]) == (1.0, 1.0)
     assert holm([]) == ()
     assert holm([0.04]) == (0.04,)
+
+
+@given(
+    values=st.lists(st.floats(-5, 5), min_size=10, max_size=10),
+    shift=st.floats(-3, 3),
+    scale=st.floats(0.1, 10),
+)
+def test_a_difference_moves_and_stretches_with_its_scores(
+    values: list[float], shift: float, scale: float
+) -> None:
+    keys = [(f"p{n}", 0) for n in range(10)]
+    zeros = dict.fromkeys(keys, 0.0)
+    weights = {name: 1.0 for name, _ in keys}
+    plain = compare(dict(zip(keys, values, strict=True)), zeros, weights)
+    moved = compare(
+        {key: shift + scale * value for key, value in zip(keys, values, strict=True)},
+        zeros,
+        weights,
+    )
+    assert moved.difference == pytest.approx(shift + scale * plain.difference, abs=1e-9)
+    assert moved.standard_error == pytest.approx(scale * plain.standard_error, abs=1e-9)
+
+
+@given(values=st.lists(st.floats(-5, 5), min_size=6, max_size=6))
+def test_the_other_way_round_a_difference_changes_its_sign(values: list[float]) -> None:
+    keys = [(f"p{n}", 0) for n in range(6)]
+    scores = dict(zip(keys, values, strict=True))
+    zeros = dict.fromkeys(keys, 0.0)
+    weights = {name: 1.0 + n for n, (name, _) in enumerate(keys)}
+    there, back = compare(scores, zeros, weights), compare(zeros, scores, weights)
+    assert back.difference == -there.difference
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
+    if there.standard_error > 0:
+        assert there.p_value + back.p_value == pytest.approx(1.0)
+
+
+@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_correcting_only_ever_makes_less_sure(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert all(p <= q <= 1.0 for p, q in zip(p_values, corrected, strict=True))
+    assert min(corrected) <= len(p_values) * min(p_values) + 1e-12
+    ranks = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [corrected[i] for i in ranks] == sorted(corrected)
+
+
+@pytest.mark.parametrize(("payloads", "seeds"), [(8, 4), (3, 4), (16, 1)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(payloads: int, seeds: int) -> None:
+    # payloads of their own difficulty and their own gain, and images of their own luck
+    rng = np.random.default_rng(1)
+    gain, held, runs = 0.3, 0, 1000
+    names = [f"p{n}" for n in range(payloads)]
+    for _ in range(runs):
+        # with few payloads the claim is about these: their gains are what they are
+        own = np.full(payloads, gain)
+        if payloads >= ENOUGH_PAYLOADS:
+            own += 0.5 * rng.normal(size=payloads)
+        ease = 2.0 * rng.normal(size=payloads)
+        winner, baseline = {}, {}
+        for n, name in enumerate(names):
+            for seed in range(seeds):
+                baseline[name, seed] = float(ease[n] + rng.normal())
+                winner[name, seed] = float(ease[n] + own[n] + rng.normal())
+        found = compare(winner, baseline, dict.fromkeys(names, 1.0))
+        held += found.low <= gain <= found.high
+    assert held / runs == pytest.approx(0.95, abs=0.025)
