@@ -221,11 +221,11 @@ def test_scores_of_another_scale_do_not_count(
     state = run(host, config, folder)
     assert manifest(folder).observations == ()
     assert told(state) == [
-        "Warm start: the 5 best of 5 recipes of the run cold are scored first. Its scores do not "
+        "Warm start: the 3 best of 5 recipes of the run cold are scored first. Its scores do not "
         f"count: {why}."
     ]
     started = own(state, Origin.START)
-    assert [e.number for e in started] == [4, 5, 6, 7, 8]
+    assert [e.number for e in started] == [4, 5, 6]
     assert all((Stage.SEARCH, e.number) in state.scores for e in started)
 
 
@@ -281,7 +281,7 @@ def test_known_recipes_outside_the_ranges_are_moved_and_scored(
     state = run(host, config, folder)
     assert manifest(folder).observations == ()
     started = own(state, Origin.START)
-    assert len(started) == 5
+    assert len(started) == START_POINTS
     assert all(e.weights["IN00"] == 0.5 for e in started)
     assert all(0.4 <= e.weights["OUT05"] <= 0.45 for e in started)
     notes = "\n".join(told(state))
@@ -310,7 +310,7 @@ def test_a_replayed_auto_mbw_log_begins_the_search(
         source.recipes[:START_POINTS]
     )
     assert told(warm) == [
-        "Warm start: the 5 best of 96 recipes of 15b-synthetic.csv are scored first. Its scores do "
+        "Warm start: the 3 best of 96 recipes of 15b-synthetic.csv are scored first. Its scores do "
         "not count: they were not made by a run with this one's models, prompts and reward."
     ]
     assert manifest(tmp_path / "warm").observations == ()
@@ -456,6 +456,17 @@ def test_a_run_with_baselines_only_has_nothing_to_begin_with(
 def test_a_run_of_other_models_than_these_can_be_of_another_kind(cold: Path) -> None:
     with pytest.raises(ConfigError, match="models of 'sd1', these are 'sdxl'"):
         earlier.read([str(cold)], architectures.get("sdxl"))
+
+
+def test_only_blocks_that_differ_are_missed(cold: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"IN00": 0.5, "VAE": 0.5, "BASE": 0.5}')
+    before = manifest(cold)
+    now = msgspec.structs.replace(before, distances={**before.distances, "VAE": 0.0})
+    notes = begin(now, earlier.read([str(tmp_path / "r.json")], SD1))[1]
+    assert notes == (
+        "Warm start: 1 recipe of r.json is scored first.",
+        "Warm start: BASE follows this run's rules instead of r.json.",
+    )
 
 
 def test_a_source_named_twice_counts_once(cold: Path) -> None:
