@@ -143,7 +143,11 @@ def test_views_change_with_evaluations_not_with_images(tmp_path: Path) -> None:
     desk = make_desk(tmp_path, host)
     client = make_client(desk)
     with running(desk, gate, lambda: start_tiny(desk)):
-        before = wait_until(client, lambda s: s["run"] and s["run"]["images"] == 2)
+        # at the gate, not on the way there
+        before = wait_until(
+            client,
+            lambda s: s["run"] and (s["run"]["finished_evaluations"], s["run"]["images"]) == (2, 2),
+        )
         for _ in range(2):
             gate._permits.release()
         after = wait_until(client, lambda s: s["run"]["images"] == 4)
