@@ -261,6 +261,19 @@ def test_another_version_is_told_and_counts(cold: Path) -> None:
     assert "made with another device and torch: scores may differ a little" in notes[1]
 
 
+def test_what_a_run_held_for_its_best_comes_first(cold: Path) -> None:
+    folder = RunFolder.open(cold)
+    state = folder.state()
+    assert state.verdict is not None
+    scored = [e for e in state.history if e.origin not in BASELINES and e.score is not None]
+    last = min(scored, key=lambda e: e.score or 0.0)
+    with folder.owned(lambda: 0.0) as owned:
+        owned.journal.append(msgspec.structs.replace(state.verdict, winner=last.number))
+    (source,) = earlier.read([str(cold)], SD1)
+    by_score = sorted(scored, key=lambda e: -(e.score or 0.0))
+    assert source.recipes == tuple(e.weights for e in [last, *by_score[:-1]])
+
+
 def test_only_batches_and_held_out_prompts_may_differ(
     host: FakeHost, models: Models, cold: Path, folder: Path
 ) -> None:
