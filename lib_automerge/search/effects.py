@@ -34,6 +34,7 @@ _PAIR_SURE = 3.0
 _PAIR_SHARE = 0.1
 _NODES = np.array([0.5 - math.sqrt(1.0 / 12.0), 0.5 + math.sqrt(1.0 / 12.0)])
 _KNOWN_WITHIN = 10.0
+_ENDLESS = 10.0
 
 
 def main_effects(
@@ -128,7 +129,9 @@ def length_scales(ensemble: Ensemble, kernel: Kernel, space: Space) -> tuple[Len
     A parameter is a feature of its own and part of its groups' features, and all of them make
     points strangers: 1 / length^2 = sum over features of (its part)^2 / (their length)^2. The
     interval is that of a log-normal distribution with the spread of the ensemble. The scores have
-    decided it if its ends are within a factor of ten; the prior's are a factor of hundreds apart.
+    decided it if its ends are within a factor of ten (the prior's are a factor of hundreds apart)
+    and it is not above ten ranges: there the ends of a range correlate to 0.99, longer ones make
+    no difference to any score, and only the prior keeps them from being longer still.
 
     Args:
         ensemble: over the unit cube of the space.
@@ -144,7 +147,8 @@ def length_scales(ensemble: Ensemble, kernel: Kernel, space: Space) -> tuple[Len
             length=math.exp(middle[k]),
             low=math.exp(middle[k] - reach[k]),
             high=math.exp(middle[k] + reach[k]),
-            determined=bool(2.0 * reach[k] < math.log(_KNOWN_WITHIN)),
+            determined=bool(2.0 * reach[k] < math.log(_KNOWN_WITHIN))
+            and math.exp(middle[k]) < _ENDLESS,
         )
         for k, name in enumerate(space.names)
     )

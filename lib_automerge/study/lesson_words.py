@@ -143,7 +143,7 @@ def block_row(effect: Effect, insights: Insights, decimals: int) -> list[str]:
 def length_text(length: LengthScale) -> str:
     """A length-scale with its interval, or what is known of it."""
     if not length.determined:
-        return f"not known, above {length.low:.1f}"
+        return f"above {length.low:.1f}"
     return f"{length.length:.1f} ({length.low:.1f} to {length.high:.1f})"
 
 

@@ -88,8 +88,9 @@ def _block_table(found: Findings, insights: Insights) -> Markup:
     rows = [block_row(e, insights, found.decimals) for e in in_order(found, insights)]
     note = (
         "The length-scale is how far a block's weight must go, in units of its range, until the "
-        "score there is hardly known from here, with its 95 % interval; only its lower end where "
-        "the scores did not decide it. Off by: expected change of the score in the worse direction."
+        "score there is hardly known from here, with its 95 % interval; only the lower end of "
+        "that where the scores did not decide it. Off by: expected change of the score in the "
+        "worse direction."
     )
     headings = [*HEADINGS, *STEP_HEADINGS]
     return join(

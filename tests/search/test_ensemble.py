@@ -39,6 +39,19 @@ def test_draws_have_the_mean_and_the_covariance_of_the_density() -> None:
     assert found[:, 2].std() == pytest.approx(0.1, rel=0.2)
 
 
+def test_draws_are_right_where_the_mode_misleads() -> None:
+    """exp(-t^4 / 4) is nearly flat at its mode, so the steps are far too long for its walls."""
+    prior = Prior(np.zeros(1), np.full(1, 3.0), [(-50.0, 50.0)])
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        return 0.25 * float(theta[0] ** 4), theta**3
+
+    found = np.vstack([draws(loss, prior, np.zeros(1), generator(0, "w", k)) for k in range(200)])
+    # E t^2 = 2 Gamma(3/4) / Gamma(1/4)
+    assert float(np.mean(found**2)) == pytest.approx(0.676, rel=0.1)
+    assert float(np.mean(found**4)) == pytest.approx(1.0, rel=0.15)
+
+
 def test_a_component_at_its_bound_stays_there_and_a_hopeless_density_leaves_the_mode() -> None:
     prior = Prior(np.zeros(2), np.ones(2), [(-1.0, 5.0), (-5.0, 5.0)])
 
