@@ -38,7 +38,8 @@ _OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     ),
     "coordinate": (
         "Block by block",
-        "Changes one block at a time. Finds less than the others, and shows what every block does.",
+        "Changes one block at a time and shows what every block does. Good where scores have "
+        "little noise.",
     ),
     "sobol": (
         "Evenly spread (Sobol)",
