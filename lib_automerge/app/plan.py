@@ -151,10 +151,13 @@ class Plan:
     def learned(self, state: RunState) -> Learned | None:
         """What the model makes of the scores so far; None if it cannot tell, or has told already.
 
-        Only this run's evaluations can lead; what earlier runs found out informs the model.
+        Nothing more is said once the search is over: the proof acts on who leads then. Only this
+        run's evaluations can lead; what earlier runs found out informs the model.
         """
         done = state.history
-        if not done or (state.learned is not None and state.learned.evaluation == done[-1].number):
+        if not done or state.search_ended is not None:
+            return None
+        if state.learned is not None and state.learned.evaluation == done[-1].number:
             return None
         knowledge = self._model.learn(self._history(state))
         if knowledge is None:

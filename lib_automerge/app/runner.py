@@ -153,12 +153,12 @@ class Runner:
         bench.rehearse()
 
     def _search(self, bench: Bench) -> None:
-        self._publish_best()
+        self._learn()  # what a killed process may have left unsaid
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
                 self._evaluate(bench, evaluation)
+                self._learn()
                 bench.between()
-            self._learn()
             self._calibrate(bench)
             self._record.tell(Activity.PROPOSING)
             self._record.add(self._next())
