@@ -14,9 +14,10 @@ from lib_automerge.domain.insights import (
     Rounding,
 )
 from lib_automerge.study.findings import LABELS, Findings
-from lib_automerge.study.formats import number, plus_minus, signed
+from lib_automerge.study.formats import listed, number, plus_minus, signed
 
 PREDICTION = "Not evaluated, a prediction: "
+BEYOND = "for raising both over their ranges, beyond the sum of raising each."
 HEADINGS = ("Block", "Effect on the score", "Best weight", "Length-scale")
 STEP_HEADINGS = ("Off by 0.01", "Off by 0.05")
 
@@ -31,8 +32,8 @@ def in_words(found: Findings, insights: Insights) -> str:
         *(block_row(effect, insights, found.decimals) for effect in in_order(found, insights)),
     ]
     pairs = [
-        f"  {' '.join(pair_row(pair, found.decimals)[:2])}: {pair_row(pair, found.decimals)[2]}"
-        for pair in insights.interactions
+        f"  {names}: {advice}. {size} {BEYOND}"
+        for names, advice, size in (pair_row(p, found.decimals) for p in insights.interactions)
     ]
     return "\n".join(
         [
@@ -76,17 +77,17 @@ def effects_hint(insights: Insights, decimals: int) -> str:
 def pairs_sentence(insights: Insights) -> str:
     """Whether any two blocks have to be tuned together."""
     if insights.interactions:
-        return "These blocks have to be tuned together; the other effects add up, as far as known."
+        return "Some blocks have to be tuned together; other effects add up, as far as known."
     return "No two blocks stand out: their effects add up, as far as these evaluations can tell."
 
 
-def pair_row(pair: Interaction, decimals: int) -> list[str]:
+def pair_row(pair: Interaction, decimals: int) -> tuple[str, str, str]:
     """A pair, what pays, and by how much the two do not add up."""
-    return [
+    return (
         f"{pair.first} and {pair.second}",
         "raise or lower both" if pair.difference > 0 else "one instead of the other",
         amount(pair, decimals),
-    ]
+    )
 
 
 def prediction(found: Findings, insights: Insights) -> str:
@@ -123,7 +124,7 @@ def _touchy(rounding: Rounding, decimals: int) -> str:
     costly = [b for b in worst if b.twentieth.sure and b.twentieth.difference < 0]
     if not costly:
         return "No single block is known to matter at a step of 0.05."
-    named = ", ".join(f"{b.name} {number(-b.twentieth.difference, decimals)}" for b in costly)
+    named = listed(f"{b.name} ({number(-b.twentieth.difference, decimals)})" for b in costly)
     return f"A step of 0.05 in one block costs most in {named}."
 
 

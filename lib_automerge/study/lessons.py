@@ -6,6 +6,7 @@ from lib_automerge.domain.insights import Insights, Predicted
 from lib_automerge.study.effects_chart import effects_chart, effects_rows
 from lib_automerge.study.findings import Findings
 from lib_automerge.study.lesson_words import (
+    BEYOND,
     HEADINGS,
     PREDICTION,
     STEP_HEADINGS,
@@ -32,17 +33,16 @@ def lessons(found: Findings, insights: Insights | None) -> Markup:
     key = " Whiskers: one standard error; hollow: cannot be told from chance."
     return join(
         [
-            element("p", effects_hint(insights, decimals) + key, class_="hint"),
+            element("p", _unbroken(effects_hint(insights, decimals) + key), class_="hint"),
             element("div", effects_chart("effects-wide", effects, decimals, WIDE), class_="wide"),
             element("div", effects_rows("effects-phone", effects, decimals, PHONE), class_="phone"),
             element(
                 "dl",
-                _lesson("Pairs", pairs_sentence(insights)),
+                _lesson("Pairs", *_pairs(insights, decimals)),
                 _lesson("Predicted best", *_prediction(found, insights)),
-                _lesson("Rounding", rounding_sentence(found, insights)),
+                _lesson("Rounding", _unbroken(rounding_sentence(found, insights))),
                 class_="lessons",
             ),
-            _pair_table(insights, decimals),
             element(
                 "details",
                 element("summary", "Block by block: effect, length-scale, and what digits matter"),
@@ -56,16 +56,21 @@ def _lesson(title: str, *content: str) -> Markup:
     return element("div", element("dt", title), element("dd", *content))
 
 
-def _pair_table(insights: Insights, decimals: int) -> Markup:
-    if not insights.interactions:
-        return EMPTY
-    rows = [pair_row(pair, decimals) for pair in insights.interactions]
-    headings = ["Blocks", "What pays", "Raising both, beyond the sum of raising each"]
-    return table("Pairs whose effects do not add up", headings, rows, texts=2)
+def _pairs(insights: Insights, decimals: int) -> list[str]:
+    items = [element("li", *_pair(*pair_row(pair, decimals))) for pair in insights.interactions]
+    return [pairs_sentence(insights), element("ul", *items) if items else EMPTY]
+
+
+def _pair(names: str, advice: str, amount: str) -> list[str]:
+    return [element("strong", names), f": {advice}. {_unbroken(amount)} {BEYOND}"]
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _prediction(found: Findings, insights: Insights) -> list[str]:
-    said = prediction(found, insights)
+    said = _unbroken(prediction(found, insights))
     if insights.predicted is None:
         return [said]
     return [

@@ -37,6 +37,8 @@ def test_draws_have_the_mean_and_the_covariance_of_the_density() -> None:
     assert found.mean(axis=0) == pytest.approx(mode, abs=0.15)
     assert np.cov(found.T) == pytest.approx(covariance, abs=0.25)
     assert found[:, 2].std() == pytest.approx(0.1, rel=0.2)
+    # the dynamics keep the energy, so hardly a step is refused
+    assert len(set(found[:, 0])) > 0.97 * len(found)
 
 
 def test_draws_are_right_where_the_mode_misleads() -> None:

@@ -159,8 +159,8 @@ def test_the_report_shows_the_blocks_in_the_order_of_the_network(found: Findings
 
 def test_pairs_say_what_pays(found: Findings) -> None:
     shown = text_of(lessons(found, TAUGHT))
-    assert "IN04 and OUT03raise or lower both+0.31" in shown
-    assert "IN04 and M00one instead of the other−0.22" in shown
+    assert "IN04 and OUT03: raise or lower both. +0.31" in shown
+    assert "IN04 and M00: one instead of the other. −0.22" in shown
     none = text_of(lessons(found, taught(interactions=())))
     assert "No two blocks stand out" in none
     assert "raise or lower both" not in none
@@ -187,7 +187,7 @@ def test_rounding_says_whether_digits_matter_and_where(found: Findings) -> None:
     assert "Two decimals are enough" in shown
     # M00 is not known, and OUT03 gains
     costs = shown.split("A step of 0.05 in one block costs most in ")[1].split(".\n")[0]
-    assert costs.startswith("IN04 0.030")
+    assert costs.startswith("IN04 (0.030")
     assert "OUT03" not in costs[:20]
     assert "M00" not in costs[:20]
     harm = Rounding(change=change(-0.2, 0.01), harmless=False, blocks=TAUGHT.rounding.blocks)
@@ -206,7 +206,7 @@ def test_a_terminal_gets_the_same_in_columns(found: Findings) -> None:
     assert [row.split()[0] for row in rows] == ["IN04", "M00", "OUT03"]
     assert len({row.index("±") for row in rows}) == 1
     assert "Whiskers" not in text
-    for part in ("Pairs: These blocks", "IN04 and M00", "Predicted best: Not", "Rounding: Two"):
+    for part in ("Pairs: Some blocks", "IN04 and M00", "Predicted best: Not", "Rounding: Two"):
         assert part in text
 
 
