@@ -41,6 +41,7 @@ Array = NDArray[np.float64]
 _MIN_MEMBERS = 3
 _BY_RELEVANCE = 1.0
 _CLOSER = 2.0
+_CLOSEST = 1.0
 
 
 def group_features(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Array:
@@ -133,12 +134,14 @@ class Kernel:
         Length-scales are log-normal with sd sqrt(3), so that distances in many dimensions do not
         make all points strangers. Their mean is sqrt(2) + log(d)/2 (Hvarfner et al. 2024) less 2:
         the density is that of the logarithm, whose peak is e^3 times higher than that of the length
-        itself, and on merged networks the best value lay between the two. A parameter's own
+        itself, and on merged networks the best value lay between the two. It is not below 1, or a
+        model of few parameters would take noise for detail. A parameter's own
         length-scale is expected to be shorter in proportion to its relevance. The four variances
         are log-normal around 1, exp(-5), exp(-1) and exp(-1) times the variance of the scores.
         """
         count = self.features
-        lengths = np.full(count, math.sqrt(2.0) + 0.5 * math.log(self.dimension) - _CLOSER)
+        typical = math.sqrt(2.0) + 0.5 * math.log(self.dimension) - _CLOSER
+        lengths = np.full(count, max(_CLOSEST, typical))
         lengths[: self.dimension] -= _BY_RELEVANCE * np.log(self._relevance)
         return Prior(
             mean=np.concatenate([lengths, [0.0, -5.0, -1.0, -1.0]]),

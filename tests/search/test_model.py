@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -129,3 +131,13 @@ def test_the_score_is_expected_to_change_faster_where_the_models_differ_more() -
     unknown = Model(SPACE).kernel.prior().mean
     assert near[1] < unknown[1] < near[0]
     assert even == pytest.approx(unknown)
+
+
+def test_many_parameters_are_expected_to_have_longer_scales() -> None:
+    def typical(dimension: int) -> float:
+        space = Space.box({f"x{i}": (0.0, 1.0) for i in range(dimension)})
+        return float(Model(space).kernel.prior().mean[0])
+
+    assert typical(27) == pytest.approx(math.sqrt(2) + math.log(27) / 2 - 2)
+    assert typical(110) == pytest.approx(math.sqrt(2) + math.log(110) / 2 - 2)
+    assert typical(2) == 1.0

@@ -130,7 +130,7 @@ def test_loss_is_the_negative_log_posterior(data: tuple[Array, Array, Array]) ->
         likelihood = -0.5 * values @ np.linalg.solve(covariance, values)
         likelihood -= 0.5 * np.linalg.slogdet(covariance)[1]
         # Densities of the logarithms of lengths and variances.
-        mean, sd = math.sqrt(2) + math.log(7) / 2 - 2.0, math.sqrt(3)
+        mean, sd = 1.0, math.sqrt(3)
         lengths, rest = theta[: model.features], theta[model.features :]
         prior = -sum((lengths - mean) ** 2 / (2 * sd**2))
         means, sds = np.array([0, -5, -1, -1]), np.array([1.5, 2, 2, 2])
