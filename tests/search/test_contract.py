@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from lib_automerge.errors import ConfigError
-from lib_automerge.search.proposers import DEFAULT, create, names
+from lib_automerge.search.proposers import DEFAULT, create, missing, names
 from tests.contracts.proposer import ProposerContract, single
 
 
 @pytest.fixture(params=names())
 def name(request: pytest.FixtureRequest) -> str:
+    absent = missing(str(request.param))
+    if absent:
+        pytest.skip(f"{', '.join(absent)} is not installed")
     return str(request.param)
 
 
