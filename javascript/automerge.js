@@ -234,6 +234,9 @@
         }
         if (!seenRunning) return;
         seenRunning = false;
+        // what the run has shown of the pace is in the form's forecast, and its message is over
+        const again = byId("automerge_look_again");
+        if (again) again.click();
         const run = answer.run;
         const state = run ? run.state : "";
         const ended = answer.failure || state === "finished" || state === "failed" ||

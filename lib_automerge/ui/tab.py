@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from lib_automerge.app.desk import Desk
-from lib_automerge.study.markup import Markup, element
+from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui import space_rules
 from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
 from lib_automerge.ui.earlier_runs import EarlierRuns
@@ -52,6 +52,7 @@ def build(
                 with gr.Tab("Runs", elem_id="automerge_tab_runs"):
                     html("runs_view", _shell("runs"))
             load_draft = button("load_draft", "Load the draft", elem_classes=[HIDDEN])
+            look_again = button("look_again", "Look again", elem_classes=[HIDDEN])
             if bind_paste is not None:
                 infotext = kept_out(
                     gr.Textbox(
@@ -63,7 +64,7 @@ def build(
                 )
                 send = button("send_txt2img", "Send to txt2img", elem_classes=[HIDDEN])
                 bind_paste(send, infotext)
-        form.wire(blocks, load_draft)
+        form.wire(blocks, load_draft, look_again)
     return blocks
 
 
@@ -187,7 +188,7 @@ class _Form:
                     "measure", "Measure the noise", size="sm", min_width=120, interactive=False
                 )
 
-    def wire(self, blocks: Any, load_draft: Any) -> None:
+    def wire(self, blocks: Any, load_draft: Any, look_again: Any) -> None:
         """Connect everything; called when all components exist."""
         setup = self._setup
         shown = Shown(
@@ -246,6 +247,7 @@ class _Form:
         everything = (*(field.name for field in FIELDS), "space_blocks")
         wiring.on([blocks.load], filled, everything, keep=False)
         wiring.on([load_draft.click], filled, everything, keep=False)
+        wiring.on([look_again.click], lambda _values: {MESSAGE: EMPTY}, keep=False)
         wiring.on([self.refresh.click], refreshed, MODELS)
         wiring.on(
             edited(self._controls["model_a"]),

@@ -99,6 +99,7 @@ def test_the_hosts_and_our_script_find_what_they_look_for(tabs):
             "automerge_message",
             "automerge_checks",
             "automerge_load_draft",
+            "automerge_look_again",
             "automerge_infotext",
             "automerge_send_txt2img",
             "automerge_payload_pick",

@@ -55,6 +55,7 @@ function tab(name) {
 <div data-panel="Runs" hidden><div data-automerge="runs">Loading</div></div>
 </div>
 <button id="automerge_load_draft" onclick="clicked.push('draft')">x</button>
+<button id="automerge_look_again" onclick="clicked.push('look')">x</button>
 <div id="automerge_infotext" class="automerge-hidden"><textarea></textarea></div>
 <button id="automerge_send_txt2img" onclick="clicked.push('send')">x</button>
 </div><script>%s</script></body></html>"""
@@ -309,6 +310,8 @@ def test_a_run_in_hand(tmp_path: Path, visit) -> None:
         assert announced.inner_text().startswith("Finished")
         page.wait_for_timeout(2500)
         assert page.evaluate("rung") == 1
+        # paused and finished: each time the form's forecast knows more
+        assert page.evaluate("clicked") == ["generate", "look", "look"]
 
 
 def test_the_browser_asks_before_stop(tmp_path: Path, visit) -> None:

@@ -36,7 +36,7 @@ def _facts(found: Findings, known: Learned) -> list[tuple[str, str]]:
     mean = number(known.mean, found.decimals)
     rows = [
         ("Leader", f"{_name(leader)}, expected {mean}{PLUS_MINUS}{two_digits(known.sd)}"),
-        ("Noise of a score", f"{PLUS_MINUS.lstrip()}{two_digits(known.noise)}"),
+        ("Noise on these images", f"{PLUS_MINUS.lstrip()}{two_digits(known.noise)}"),
     ]
     if known.bound is not None:
         rows.append(("Left to gain", _left(known, known.bound)))

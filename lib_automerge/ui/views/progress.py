@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_automerge.app.standing import RunStanding, Standing
-from lib_automerge.domain.run import Stage
+from lib_automerge.domain.run import BASELINES, Stage
 from lib_automerge.study.formats import duration, percent, plural
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui.views.parts import clock_time
@@ -26,7 +26,8 @@ def progress(now: Standing, clock: float) -> Markup:
     return element(
         "div",
         _bar(run.share, f"{percent(run.share)} done"),
-        _stages(run, done=run.state == "finished"),
+        # nothing comes after the baselines where only the noise is measured
+        _stages(run, done=run.state == "finished") if run.planned > len(BASELINES) else EMPTY,
         element("p", *_doing(now, run), class_="automerge-doing"),
         element("p", *_times(run, clock), class_="hint"),
         class_="automerge-progress",

@@ -294,6 +294,9 @@ def test_the_noise_is_measured_between_two_evaluations(tmp_path: Path) -> None:
     assert (now.run.stage, now.run.evaluation, now.run.images) == (Stage.CALIBRATION, 3, 5)
     assert "measuring the noise" in check_text(strip(now, NOW))
     assert "50:50 merge again" in check_text(progress(now, NOW))
+    assert "Finalists" in progress(now, NOW)
+    alone = msgspec.structs.replace(now, run=msgspec.structs.replace(now.run, planned=3))
+    assert "Finalists" not in check_text(progress(alone, NOW))
     before = now.run.version
     entry.state.add(Calibrated(evaluation=3, seed_sd=0.1, sentence="Enough."))
     now = standing(snapshot(Phase.RUNNING, entry), [entry], NOW)
