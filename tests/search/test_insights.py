@@ -144,6 +144,13 @@ def test_effects_that_add_up_are_no_pairs(two_of_27: Insights) -> None:
     assert learned(few("IN04", "IN07", "OUT03", "M00"), additive, 40, 0.02).interactions == ()
 
 
+def test_noise_makes_no_pairs() -> None:
+    space = few("IN04", "IN07", "OUT03", "M00", "OUT08", "OUT11")
+    found = learned(space, additive, 30, 0.3)
+    assert found.noise > 0.1
+    assert found.interactions == ()
+
+
 # --- the predicted best -------------------------------------------------------------------------
 
 
