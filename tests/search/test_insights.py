@@ -144,6 +144,15 @@ def test_effects_that_add_up_are_no_pairs(two_of_27: Insights) -> None:
     assert learned(few("IN04", "IN07", "OUT03", "M00"), additive, 40, 0.02).interactions == ()
 
 
+def test_a_pair_that_is_certain_but_tiny_is_not_worth_knowing() -> None:
+    space = few("IN04", "IN07", "OUT03")
+
+    def nearly(weights: Mapping[str, float]) -> float:
+        return additive(weights) + 0.06 * weights["IN07"] * weights["OUT03"]
+
+    assert learned(space, nearly, 60).interactions == ()
+
+
 def test_noise_makes_no_pairs() -> None:
     space = few("IN04", "IN07", "OUT03", "M00", "OUT08", "OUT11")
     found = learned(space, additive, 30, 0.3)
