@@ -209,7 +209,8 @@ class Plan:
         measured = calibration.calibrate(recipes, {**recipes[-1], **fresh}, self.payload_weights)
         return Calibrated(
             evaluation=half.number,
-            seed_sd=measured.seed_sd,
+            seed_sd=measured.alone_sd,
+            noise=measured.noise,
             prompt_sd=measured.prompt_sd,
             spread=measured.spread,
             advice=measured.advice.value,

@@ -135,16 +135,18 @@ class Learned(Event, frozen=True, tag="learned"):
 class Calibrated(Event, frozen=True, tag="calibrated"):
     """The measured noise, and what it says about the number of images.
 
-    `seed_sd` is the standard deviation of a candidate's score over sets of fresh seeds, `prompt_sd`
-    that of what other prompts would add to one recipe only, `spread` the difference between the
-    best and the worst baseline. `advice` is a word for the number of images; `prompts` and `seeds`
-    are how many prompts, or seeds per prompt, make chance small enough (None: no number does).
-    `sentence` says all that.
+    `seed_sd` is the standard deviation of a candidate's score over sets of fresh seeds, `noise`
+    that of the chance which is left where candidates share prompts and seeds, `prompt_sd` the part
+    of it that only more prompts lessen. `spread` is the difference between the best and the worst
+    baseline. `advice` is a word for the number of images; `prompts` and `seeds` are how many
+    prompts, or seeds per prompt, make chance small enough (None: no number does). `sentence` says
+    all that.
     """
 
     evaluation: int
     seed_sd: float
     sentence: str
+    noise: float = 0.0
     prompt_sd: float = 0.0
     spread: float = 0.0
     advice: str = ""

@@ -4,16 +4,18 @@ Two things move the score of a recipe without making it better or worse: other s
 prompts, which one recipe may suit more than another does. Both are estimated from few images: the
 baselines on the images of the search, and one of them again on sets of fresh seeds.
 
-For payloads with shares w_p (sum 1) and n_p seeds each, the variance of a score by chance is
+The score of an image is the sum of what its recipe, its payload and its seed add, of what the
+payload adds to this recipe only (variance `prompt`), and of what the seed adds to this recipe only
+(variance `seed`). All candidates share payloads and seeds, so what these add to every recipe
+cancels. For payloads with shares w_p (sum 1) and n_p seeds each, the chance that is left in the
+score of a recipe has the variance
 
-    sum w_p^2 (interaction + seed / n_p)
+    sum w_p^2 (prompt + seed / n_p)
 
-where `seed` is the variance between seeds within a payload, and `interaction` that of what a
-payload adds to one recipe and not to others. The first is pooled over the payloads of the repeated
-recipe. The second is that of the recipes x payloads table of means, corrected for what the seeds
-leave in it (analysis of variance with two crossed factors and replicates: Searle, Casella and
-McCulloch, Variance Components, 1992, chapter 4). What makes an image easy for all recipes cancels,
-as every candidate is scored on the same ones.
+Both are estimated from the recipes x images table (analysis of variance with two crossed factors
+and replicates: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). Baselines
+differ more from each other than a search's candidates do, so they rather overstate it. What a score
+is worth by itself, on seeds that nobody shares, is told by the fresh seeds of one recipe.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ FEWEST_PROMPTS = 5
 MOST_IMAGES = 2000
 """Advice to score every candidate by more images than that is no advice."""
 
-_CLEARLY_FEWER = 0.75
+_CLEARLY_FEWER = 0.6
+"""Estimates from few images are rough: a little less than there is, is no advice."""
 
 Scores = Mapping[ImageKey, float]
 
@@ -56,8 +59,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The noise of a score, in units of the score.
 
     Attributes:
-        seed_sd: standard deviation of one recipe's score over sets of fresh seeds.
-        prompt_sd: standard deviation of what a set of other prompts would add to one recipe only.
+        alone_sd: standard deviation of one recipe's score over sets of fresh seeds.
+        seed_sd: standard deviation of what a set of seeds adds to one recipe only.
+        prompt_sd: standard deviation of what a set of prompts adds to one recipe only.
         spread: the score of the best baseline minus that of the worst.
         prompts, seeds: of the search; seeds per prompt on average.
         enough_prompts: how many prompts, with the seeds as they are, bring the noise to 15 % of the
@@ -65,6 +69,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         enough_seeds: how many seeds per prompt, with the prompts as they are; None if no number.
     """
 
+    alone_sd: float
     seed_sd: float
     prompt_sd: float
     spread: float
@@ -75,7 +80,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def noise(self) -> float:
-        """Standard deviation of one recipe's score by chance of either kind."""
+        """Standard deviation of the chance in a score that is compared on the same images."""
         return math.hypot(self.seed_sd, self.prompt_sd)
 
     @property
@@ -89,14 +94,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         if self.noise > 0 and self.share > TOLERABLE:
             both = self.enough_prompts is None and self.enough_seeds is None
             return Advice.HOPELESS if both else Advice.TOO_FEW
-        fewer = self.enough_seeds is not None and self.enough_seeds < self.seeds
-        return Advice.TOO_MANY if fewer or self._fewer_prompts else Advice.ENOUGH
+        return Advice.TOO_MANY if self._fewer() else Advice.ENOUGH
 
-    @property
-    def _fewer_prompts(self) -> bool:
-        return (
-            self.enough_prompts is not None and self.enough_prompts <= _CLEARLY_FEWER * self.prompts
-        )
+    def _fewer(self) -> str | None:
+        """How much less would clearly do, if so."""
+        seeds, prompts = self.enough_seeds, self.enough_prompts
+        if seeds is not None and seeds <= _CLEARLY_FEWER * self.seeds:
+            return f"{_counted(seeds, 'seed')} per prompt"
+        if prompts is not None and prompts <= _CLEARLY_FEWER * self.prompts:
+            return f"{prompts} prompts"
+        return None
 
     @property
     def sentence(self) -> str:
@@ -105,11 +112,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _measured(self) -> str:
-        if self.noise == 0:
+        if self.noise == 0 and self.alone_sd == 0:
             return "Chance does not move the score of a recipe"
         said = (
-            f"Chance moves the score of one recipe by ±{self.noise:.2g} (other seeds "
-            f"±{self.seed_sd:.2g}, other prompts ±{self.prompt_sd:.2g})"
+            f"Other seeds move the score of a recipe by ±{self.alone_sd:.2g}; on shared images "
+            f"chance leaves ±{self.noise:.2g} in it (by the seeds ±{self.seed_sd:.2g}, by the "
+            f"prompts ±{self.prompt_sd:.2g})"
         )
         if self.spread == 0:
             return f"{said}, and A, B and the 50:50 merge score the same"
@@ -129,11 +137,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
                 )
                 return f"{now} are too few: use {' or '.join(ways)} to bring that to 15 %"
             case Advice.TOO_MANY:
-                if self.enough_seeds is not None and self.enough_seeds < self.seeds:
-                    would = f"{_counted(self.enough_seeds, 'seed')} per prompt"
-                else:
-                    would = f"{self.enough_prompts} prompts"
-                return f"{now} are more than needed: {would} would do"
+                return f"{now} are more than needed: {self._fewer()} would do"
             case Advice.HOPELESS:
                 return (
                     f"{now} are too few, and no reasonable number would do: these models are too "
@@ -169,10 +173,10 @@ def calibrate(
     total = sum(weights[name] for name in payloads)
     shares = np.array([weights[name] / total for name in payloads])
     seeds = np.array([sum(name == payload for name, _ in images) for payload in payloads])
-    seed = _between_seeds(repeated)
-    interaction = _interaction(recipes, images, payloads, seed)
-    by_seeds = seed * float(shares**2 @ (1.0 / seeds))
-    by_prompts = interaction * float(shares @ shares)
+    alone = _between_seeds(repeated)
+    seed, prompt = _own(recipes, images, payloads, alone)
+    each_seed = float(shares**2 @ (1.0 / seeds))
+    by_seeds, by_prompts = seed * each_seed, prompt * float(shares @ shares)
     means = [
         sum(
             share * np.mean([scores[image] for image in images if image[0] == payload])
@@ -184,6 +188,7 @@ def calibrate(
     tolerable = (TOLERABLE * spread) ** 2
     each = float(seeds.mean())
     return Calibration(
+        alone_sd=math.sqrt(alone * each_seed),
         seed_sd=math.sqrt(by_seeds),
         prompt_sd=math.sqrt(by_prompts),
         spread=spread,
@@ -227,26 +232,28 @@ def _between_seeds(repeated: Scores) -> float:
     return squares / freedom
 
 
-def _interaction(
-    recipes: Sequence[Scores], images: Sequence[ImageKey], payloads: Sequence[str], seed: float
-) -> float:
-    """Return the variance of payload x recipe, 0 or more; 0 for a single payload."""
-    if len(recipes) < 2 or len(payloads) < 2:
-        return 0.0
+def _own(
+    recipes: Sequence[Scores], images: Sequence[ImageKey], payloads: Sequence[str], alone: float
+) -> tuple[float, float]:
+    """Return the variances of what a seed, and a payload, adds to one recipe only.
+
+    Where no payload has two seeds they cannot be told apart: as much as the seeds do to a recipe by
+    themselves, `alone`, is then put down to them.
+    """
     scores = np.array([[recipe[image] for image in images] for recipe in recipes])
     apart = scores - scores.mean(axis=0)
-    own = [
+    own = [  # (recipes, seeds) for each payload
         apart[:, [name == payload for name, _ in images]] for payload in payloads
-    ]  # (recipes, seeds) each
+    ]
+    counts = np.array([part.shape[1] for part in own])
+    rows = len(recipes) - 1
+    replicates = rows * int((counts - 1).sum())
+    squares = sum(float(((part - part.mean(axis=1, keepdims=True)) ** 2).sum()) for part in own)
+    seed = squares / replicates if replicates else alone
+    if not rows or len(payloads) < 2:
+        return seed, 0.0
     table = np.array([part.mean(axis=1) for part in own]).T
     table -= table.mean(axis=1, keepdims=True)
-    between = float((table**2).sum()) / ((len(recipes) - 1) * (len(payloads) - 1))
-    counts = np.array([part.shape[1] for part in own])
-    freedom = (len(recipes) - 1) * int((counts - 1).sum())
-    # without a second seed, what the seeds leave in the table is at most what they do to a recipe
-    within = (
-        sum(float(((part - part.mean(axis=1, keepdims=True)) ** 2).sum()) for part in own) / freedom
-        if freedom
-        else seed
-    )
-    return max(0.0, between - within * float(np.mean(1.0 / counts)))
+    between = float((table**2).sum()) / (rows * (len(payloads) - 1))
+    seed = seed if replicates else min(seed, between)
+    return seed, max(0.0, between - seed * float(np.mean(1.0 / counts)))

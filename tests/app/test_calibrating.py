@@ -82,7 +82,7 @@ def test_it_is_told_in_the_log_and_in_the_report(models: Mapping[str, str], fold
     state = run(noisy(0.1), tiny_config(models, calibration=2), folder)
     assert state.calibrated is not None
     said = state.calibrated.sentence
-    assert said.startswith("Chance moves the score of one recipe by ±")
+    assert said.startswith("Other seeds move the score of a recipe by ±")
     assert "2 prompts with 3 seeds each" in said
     for name in ("log.txt", "report.html"):
         assert said in (folder / name).read_text()

@@ -209,7 +209,7 @@ def test_calibrate_measures_and_says_how_many_images_it_takes(
     out = tmp_path / "noise"
     assert cli.main(["calibrate", str(config), "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "Chance moves the score of one recipe by ±" in told
+    assert "Other seeds move the score of a recipe by ±" in told
     assert str(out / "report.html") in told
     assert "Proving" not in told
     assert "recipe.json" not in told

@@ -16,6 +16,7 @@ def simulated(
     *,
     seed_sd: float,
     interaction_sd: float,
+    shared_sd: float = 0.0,
     prompts: int = 12,
     seeds: int = 2,
     sets: int = 4,
@@ -28,8 +29,9 @@ def simulated(
     for p in range(prompts):
         special = rng.normal(0.0, interaction_sd, len(means))
         for s in range(seeds * (1 + sets)):
+            shared = payload[p] + rng.normal(0.0, shared_sd)
             for r, mean in enumerate(means):
-                score = mean + payload[p] + special[r] + rng.normal(0.0, seed_sd)
+                score = mean + shared + special[r] + rng.normal(0.0, seed_sd)
                 if s < seeds:
                     recipes[r][f"p{p}", s] = score
                 if r == len(means) - 1:
@@ -47,16 +49,27 @@ def measured(**settings: object) -> Calibration:
     return calibrate(recipes, repeated, equal_weights(recipes))
 
 
-def test_both_kinds_of_chance_are_estimated_without_bias() -> None:
+def test_every_kind_of_chance_is_estimated_without_bias() -> None:
     rng = np.random.default_rng(0)
-    seed, prompt = [], []
-    for _ in range(300):
-        recipes, repeated = simulated(rng, seed_sd=0.4, interaction_sd=0.5)
+    alone, seed, prompt = [], [], []
+    for _ in range(400):
+        recipes, repeated = simulated(rng, seed_sd=0.4, shared_sd=0.3, interaction_sd=0.5)
         found = calibrate(recipes, repeated, equal_weights(recipes))
+        alone.append(found.alone_sd**2)
         seed.append(found.seed_sd**2)
         prompt.append(found.prompt_sd**2)
-    assert np.mean(seed) == pytest.approx(0.4**2 / 24, rel=0.03)
+    assert np.mean(alone) == pytest.approx((0.4**2 + 0.3**2) / 24, rel=0.03)
+    assert np.mean(seed) == pytest.approx(0.4**2 / 24, rel=0.06)
     assert np.mean(prompt) == pytest.approx(0.5**2 / 12, rel=0.06)
+
+
+def test_the_whole_noise_is_right_with_one_seed_for_each_prompt_too() -> None:
+    rng = np.random.default_rng(0)
+    noise = []
+    for _ in range(400):
+        recipes, repeated = simulated(rng, seed_sd=0.4, shared_sd=0.3, interaction_sd=0.5, seeds=1)
+        noise.append(calibrate(recipes, repeated, equal_weights(recipes)).noise ** 2)
+    assert np.mean(noise) == pytest.approx((0.4**2 + 0.5**2) / 12, rel=0.05)
 
 
 def test_seeds_alone_are_not_taken_for_an_interaction_with_prompts() -> None:
@@ -84,6 +97,7 @@ def test_what_makes_a_prompt_or_an_image_easy_for_every_recipe_does_not_count() 
     )
     assert shifted.prompt_sd == pytest.approx(plain.prompt_sd)
     assert shifted.seed_sd == pytest.approx(plain.seed_sd)
+    assert shifted.alone_sd == pytest.approx(plain.alone_sd)
     assert shifted.spread == pytest.approx(plain.spread)
 
 
@@ -117,7 +131,7 @@ def test_more_seeds_are_not_proposed_where_only_more_prompts_help() -> None:
 
 
 def test_enough_is_said_to_be_enough() -> None:
-    found = measured(seed_sd=0.27, interaction_sd=0.18)
+    found = measured(seed_sd=0.36, interaction_sd=0.25)
     assert 0.10 < found.share <= 0.15
     assert found.advice is Advice.ENOUGH
     assert found.sentence.endswith("12 prompts with 2 seeds each are enough.")
