@@ -16,7 +16,7 @@ _OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     ),
     "gp": (
         "Gaussian process (Optuna)",
-        "A general Bayesian optimizer that knows nothing of blocks, from Optuna.",
+        "Bayesian optimization that knows nothing of blocks. To compare with.",
     ),
     "tpe": (
         "TPE (Optuna)",
@@ -29,12 +29,12 @@ _OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     ),
     "cobyqa": (
         "COBYQA (SciPy)",
-        "Follows a quadratic model step by step. Good with 100 evaluations or more, and poor "
-        "where scores are noisy.",
+        "Follows a quadratic model step by step. Good where scores have hardly any noise, with "
+        "80 evaluations or more.",
     ),
     "hill-climb": (
         "Hill climbing",
-        "Small random steps from the best so far. Simple, and easily stuck.",
+        "Takes random steps from the best so far. To compare with.",
     ),
     "coordinate": (
         "Block by block",
