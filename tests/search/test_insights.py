@@ -88,6 +88,9 @@ def test_what_was_hardly_varied_is_uncertain(two_of_27: Insights) -> None:
     scarce = learned(Space.of(SearchConfig(), SD1), additive, 12, 0.02)
     mean = np.mean([e.standard_error for e in scarce.effects])
     assert mean > 2 * np.mean([e.standard_error for e in two_of_27.effects])
+    assert not any(effect.sure for effect in scarce.effects)
+    assert sum(length.determined for length in scarce.lengths) <= 2
+    assert any(length.length < 10 for length in scarce.lengths if not length.determined)
 
 
 def test_frozen_blocks_are_left_out_and_weights_are_in_their_units() -> None:
@@ -197,6 +200,22 @@ def test_nothing_better_than_a_leader_at_the_optimum_is_surely_predicted() -> No
     assert found.leader == 31
     assert found.score == pytest.approx(1.5, abs=0.05)
     assert found.predicted is None or not found.predicted.gain.sure
+
+
+def test_nothing_is_predicted_beyond_a_leader_at_the_end_of_the_range() -> None:
+    space = few("OUT03", "M00")
+    history = history_of(space, lambda w: w["OUT03"] + 0.5 * w["M00"], 20)
+    top = Evaluation(
+        number=21,
+        origin=Origin.SEARCH,
+        weights=space.weights(np.array([1.0, 1.0])),
+        score=1.5,
+        images=8,
+    )
+    found = insights(Model(space), [*history, top])
+    assert found is not None
+    assert found.leader == 21
+    assert found.predicted is None
 
 
 # --- rounding -----------------------------------------------------------------------------------
