@@ -3,8 +3,8 @@
 The score of an image is a candidate's gain + the payload + what the payload adds to this candidate
 only + noise of standard deviation 1, fresh for every image. 80 candidates and the baselines are
 scored on 12 payloads with two seeds; the three best candidates on fresh seeds again; the first of
-them, and the baselines, on held-out payloads with four seeds, which `lib_automerge.app.proof.judge`
-then sees.
+them, and the baselines, on held-out payloads, which `lib_automerge.app.proof.judge` then sees; the
+seeds are a configuration's defaults.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ FIELDS: tuple[Field, ...] = (
         name="verdict_seeds",
         kind=Kind.WHOLE,
         label="Seeds for the verdict",
-        default=4,
+        default=6,
         info="Fresh seeds per held-out prompt for the winner and each baseline.",
     ),
 )
