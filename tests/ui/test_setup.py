@@ -11,6 +11,7 @@ from lib_automerge.app.measuring import measurement_of
 from lib_automerge.domain.config import SearchConfig
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import BusyError, ConfigError
+from lib_automerge.search import proposers
 from lib_automerge.study.findings import summarize
 from lib_automerge.study.payload_sets import PayloadSet
 from lib_automerge.ui.search_fields import LIMITS, PATIENT
@@ -120,12 +121,34 @@ def test_a_chosen_set_replaces_the_prompts(setup):
         ({"rules": '{"IN00": {"fixed": 7}}'}, "between -1 and 2"),
         ({"rules": '{"IN77": {}}'}, "IN77"),
         ({"start": "IN00:3"}, "outside its range"),
+        ({"coarse_first": True, "optimizer": "Random"}, "searches single blocks only"),
+        ({"warm_start": "/gone/log.csv"}, "arm start from /gone/log.csv: there is no such file"),
+        (
+            {"early_reject": True, "payloads": '[{"prompt": "x"}]'},
+            "&quot;Give up on poor candidates early&quot; needs more than 4 prompts",
+        ),
+        ({"calibration": -1}, "&quot;Seed sets to measure the noise&quot; is -1"),
+        ({"budget": "Custom", "images": "0"}, "&quot;Images&quot; is 0"),
+        ({"stop": PATIENT, "patience": "0"}, "&quot;Evaluations without a better one&quot; is 0"),
     ],
 )
 def test_trouble_is_told_and_start_is_closed(setup, changes, words):
     view = setup.view(ready(setup, **changes))
     assert words in view.checks
     assert not view.ready
+
+
+def test_an_optimizer_whose_package_is_missing_is_told_before_start(setup, monkeypatch):
+    values = ready(setup, optimizer="CMA-ES")
+    monkeypatch.setattr(proposers, "missing", lambda name: ("cma",) if name == "cma" else ())
+    view = setup.view(values)
+    assert not view.ready
+    assert "pip install cma" in view.checks
+    assert "Not installed here: cma." in view.optimizer
+    with pytest.raises(ConfigError, match="pip install cma"):
+        setup.start(values)
+    monkeypatch.setattr(proposers, "missing", lambda name: ())
+    assert "Not installed" not in setup.view(values).optimizer
 
 
 def test_unreadable_prompts_are_told_where_the_table_is(setup):
@@ -259,7 +282,7 @@ def test_the_noise_is_measured_on_the_images_of_the_run(setup):
     found = summarize(opened.path, opened.manifest, opened.state)
     told = learned(found)
     assert "How exact a score is" in told
-    assert "The search ended" not in told
+    assert "Why it ended" not in told
 
 
 def test_start_refuses_what_the_checks_refuse(setup):

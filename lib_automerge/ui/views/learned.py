@@ -70,7 +70,7 @@ def _luck(found: Findings, known: Learned) -> Markup:
 def _ending(found: Findings) -> str:
     ended = found.state.search_ended
     assert ended is not None
-    return " ".join(filter(None, [f"The search ended: {ended.reason}.", ended.outlook]))
+    return " ".join(filter(None, [f"Why it ended: {ended.reason}.", ended.outlook]))
 
 
 def _name(evaluation: Evaluation) -> str:

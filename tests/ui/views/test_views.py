@@ -230,7 +230,7 @@ def test_what_the_search_knows_is_told_in_words(tmp_path: Path) -> None:
     assert "± 0.030" in text
     assert "at most 0.052, about 0.0042 by the next candidate" in text
     assert "Chance moves the score by ±0.03; 6 prompts are enough." in text
-    assert "The search ended" not in text
+    assert "Why it ended" not in text
 
 
 def test_a_leader_with_a_lower_score_is_explained(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_why_the_search_ended_is_told_with_the_outlook(tmp_path: Path) -> None:
     _, found = opened_of(entry_of(tmp_path, ENDS["ended with an outlook"]))
     text = check_text(learned(found))
     assert "What the search learned" in text
-    assert "The search ended: 9 evaluations are done. Little was left." in text
+    assert "Why it ended: 9 evaluations are done. Little was left." in text
     _, found = opened_of(entry_of(tmp_path / "x", ENDS["baselines"]))
     assert learned(found) == ""
 
