@@ -47,35 +47,41 @@ def insights(
         model: of the space that was searched.
         history: finished evaluations; those outside the space are left out.
         leader: the evaluation whose recipe is looked at; None, or one outside the space, for that
-            with the highest expected score among those with a number above 0 (earlier runs have
-            others).
+            with the highest expected score of this run.
         seed: of all samples.
 
     Returns:
-        None if fewer than five evaluations of the space have a score, or all scores are equal.
+        None if fewer than five evaluations of the space have a score, all scores are equal, or all
+        are of earlier runs, whose evaluations have no numbers above 0.
     """
     known = [e for e in model.known(history) if e.score is not None]
     fitted = model.fitted(history) if len(known) >= FEWEST else None
-    if fitted is None or not fitted.posterior.values.any():
+    own = [e for e in known if e.number > 0]
+    if fitted is None or not fitted.posterior.values.any() or not own:
         return None
     # threads cost more than they save on matrices this small, and decide the last digits
     with threadpool_limits(1, user_api="blas"):
-        return _insights(model, fitted, known, leader, seed)
+        return _insights(model, fitted, len(known), own, leader, seed)
 
 
 def _insights(
-    model: Model, fitted: Fitted, known: Sequence[Evaluation], leader: int | None, seed: int
+    model: Model,
+    fitted: Fitted,
+    count: int,
+    own: Sequence[Evaluation],
+    leader: int | None,
+    seed: int,
 ) -> Insights:
     space, scale = model.space, fitted.scale
     believed = ensemble(fitted.posterior, seed)
     sequence = SobolSequence(space.dimension, seed, "importance")
     sample = np.array([sequence.point(index) for index in range(_SAMPLE)])
-    best = _leader(space, believed, known, leader)
+    best = _leader(space, believed, own, leader)
     point = _unit(space, best)
     mean, sd = believed.contrasts(point[None], np.ones((1, 1)))
     effects = main_effects(believed, space, scale, sample)
     return Insights(
-        evaluations=len(known),
+        evaluations=count,
         leader=best.number,
         score=fitted.offset + scale * float(mean[0]),
         sd=scale * float(sd[0]),
@@ -89,12 +95,11 @@ def _insights(
 
 
 def _leader(
-    space: Space, believed: Ensemble, known: Sequence[Evaluation], leader: int | None
+    space: Space, believed: Ensemble, own: Sequence[Evaluation], leader: int | None
 ) -> Evaluation:
-    named = next((e for e in known if e.number == leader), None)
+    named = next((e for e in own if e.number == leader), None)
     if named is not None:
         return named
-    own = [e for e in known if e.number > 0] or known
     means = believed.mean(np.array([_unit(space, e) for e in own]))
     return own[int(np.argmax(means))]
 

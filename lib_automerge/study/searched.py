@@ -31,8 +31,10 @@ def kept_blocks(manifest: RunManifest) -> dict[str, Kept]:
     found = {}
     for block in architecture.blocks:
         rule = search.blocks.get(block)
-        kept = FROM_A if rule is None and block not in architecture.parameters else None
-        kept = _by_rule(rule, search) if rule is not None else kept
+        if rule is not None:
+            kept = _by_rule(rule, search)
+        else:
+            kept = None if block in architecture.parameters else FROM_A
         if kept is not None:
             found[block] = kept
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -295,6 +296,24 @@ def test_any_scale_gives_the_same_in_its_units(scale: float) -> None:
         scale * usual.effects[0].difference, rel=1e-3
     )
     assert scaled.leader == usual.leader
+
+
+def test_an_earlier_run_informs_but_does_not_lead() -> None:
+    space = few("IN04", "OUT03")
+    history = history_of(space, additive, 10)
+    best = Evaluation(
+        number=-1,
+        origin=Origin.EARLIER,
+        weights=space.weights(np.array([0.75, 1.0])),
+        score=1.5,
+        images=8,
+    )
+    found = insights(Model(space), [best, *history])
+    assert found is not None
+    assert found.evaluations == 11
+    assert found.leader == max(history, key=lambda e: e.score or 0.0).number
+    earlier = [msgspec.structs.replace(e, number=-e.number) for e in history]
+    assert insights(Model(space), earlier) is None
 
 
 def test_one_parameter_is_enough_and_a_leader_outside_the_space_is_replaced() -> None:
