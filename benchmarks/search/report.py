@@ -98,8 +98,8 @@ images after which it is as good as the plain run in the end.""",
             "### Verdict",
             f"""{verdict.RUNS} simulated runs each: {verdict.CANDIDATES} candidates, the best \
 three scored again, the first of them judged on held-out payloads with {VerdictConfig().seeds} \
-fresh seeds each, by the code of a run. Noise of an image 1, payloads {verdict.PAYLOAD_SD:g}, what a payload adds to one candidate \
-only {verdict.INTERACTION_SD:g}; the true gain is 1.""",
+fresh seeds each, by the code of a run. Noise of an image 1, payloads {verdict.PAYLOAD_SD:g}, what \
+a payload adds to one candidate only {verdict.INTERACTION_SD:g}; the true gain is 1.""",
             experiments.verdict_table,
         ),
         "demo": (

@@ -179,7 +179,7 @@ def verdict_lines(folder: Path) -> list[Line]:
             max(false.values()) < 0.05,
         ),
         (
-            f"5. with a true gain of one standard deviation in over 80 % ({most} held-out payloads)",
+            f"5. with a true gain of one sd in over 80 % (with {most} held-out payloads)",
             f"by held-out payloads {each}",
             true[most] > 0.8,
         ),
