@@ -136,7 +136,7 @@ class Plan:
             return Proposed(evaluation=number, origin=Origin.START, weights=self._start[start])
         history = self._history(state)
         if number > len(BASELINES) + 1:  # whatever the limits, one candidate is tried
-            elapsed_s = sum(e.seconds.get("total", 0.0) for e in history)
+            elapsed_s = sum(e.seconds.get("total", 0.0) for e in state.history)
             reason = self._stopping.reason(history, elapsed_s)
             if reason is not None:
                 return self.ended(state, reason)
@@ -288,13 +288,9 @@ class Plan:
         return jobs_of(self._searched)
 
     def finalists(self, state: RunState) -> list[Evaluation]:
-        """The candidates that the search believes in most, different from each other."""
-        distinct: list[Evaluation] = []
-        for evaluation in state.ranked:
-            twin = any(evaluation.weights == other.weights for other in distinct)
-            if evaluation.origin not in BASELINES and not twin:
-                distinct.append(evaluation)
-        return distinct[: self._config.verdict.finalists]
+        """The candidates that the search believes in most."""
+        candidates = [e for e in state.ranked if e.origin not in BASELINES]
+        return candidates[: self._config.verdict.finalists]
 
     def finalist_jobs(self, round_: int) -> tuple[ImageJob, ...]:
         """The search's payloads with the fresh seeds of a round (from 0); numbers go on."""

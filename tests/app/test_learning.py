@@ -300,12 +300,6 @@ def test_a_finalist_that_breaks_on_fresh_seeds_leaves(
     assert state.stages[Stage.FINALISTS, 4].images == 6
 
 
-def test_the_same_recipe_twice_is_one_finalist(models: Mapping[str, str], folder: Path) -> None:
-    state = run(FakeHost(), near(models, 0.5, 0.5, 0.6), folder)
-    finalists = sorted(n for stage, n in state.scores if stage is Stage.FINALISTS)
-    assert len({json.dumps(state.evaluations[n].weights) for n in finalists}) == 2
-
-
 # --- early reject -------------------------------------------------------------------------------
 
 
