@@ -23,8 +23,8 @@ from lib_automerge.study.formats import listed, plural
 from lib_automerge.study.store import RunManifest
 
 START_POINTS = 3
-"""So many recipes of a source are scored first. In simulations three were ahead early and level
-later, whether the rewards agreed or not; five cost more than they told (`docs/search.md`)."""
+"""So many recipes of a source are scored first: in case the log's first was luck. More bring
+nothing that a search of its own would not (`benchmarks/search/warm_start.py`)."""
 
 _TOLERANCE = 1e-9
 
