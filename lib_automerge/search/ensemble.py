@@ -2,9 +2,9 @@
 
 The most probable hyperparameters are one guess among many, and errors that trust them alone are
 too small: in simulations (docs/search.md) two standard errors covered 88 to 93 % of true effects,
-with the draws here 92 to 95 %. An ensemble is one posterior for each of some draws of the hyperparameters
-from their own posterior, by Hamiltonian Monte Carlo around the mode in coordinates that Laplace's
-approximation makes about equally wide.
+with the draws here 92 to 95 %. An ensemble is one posterior for each of some draws of the
+hyperparameters from their own posterior, by Hamiltonian Monte Carlo around the mode in coordinates
+that Laplace's approximation makes about equally wide.
 
 References:
     Neal, MCMC Using Hamiltonian Dynamics, 2011.
