@@ -47,7 +47,7 @@ _OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     ),
     "random": ("Random", "Draws candidates at random and learns nothing. To compare with."),
 }
-"""Optimizer -> its label, and when it is the right one: all that may be registered, in order."""
+"""Optimizer -> its label, and when it is the right one."""
 
 OPTIMIZERS = Labels({name: _OPTIMIZERS.get(name, (name, ""))[0] for name in proposers.names()})
 
