@@ -41,6 +41,10 @@ BASELINE_METHOD = "weighted_sum"
 RANKED = 20
 """So many of the leading evaluations are journalled at least."""
 
+OFTEN, SELDOM = 150, 10
+"""Up to so many evaluations the model is asked after each, then after every tenth: what it costs
+grows with the cube of their number."""
+
 
 def space_of(manifest: RunManifest) -> Space:
     """The space that a run searches: without the blocks whose weight changes nothing.
@@ -148,9 +152,10 @@ class Plan:
         outlook = stopping.outlook(self._model.learn(self._history(state)))
         return SearchEnded(reason=reason, outlook=outlook)
 
-    def learned(self, state: RunState) -> Learned | None:
+    def learned(self, state: RunState, *, finally_: bool = False) -> Learned | None:
         """What the model makes of the scores so far; None if it cannot tell, or has told already.
 
+        In a long search it is asked now and then, and `finally_` when the search is about to end.
         Nothing more is said once the search is over: the proof acts on who leads then. Only this
         run's evaluations can lead; what earlier runs found out informs the model.
         """
@@ -158,6 +163,8 @@ class Plan:
         if not done or state.search_ended is not None:
             return None
         if state.learned is not None and state.learned.evaluation == done[-1].number:
+            return None
+        if len(done) > OFTEN and len(done) % SELDOM and not finally_:
             return None
         knowledge = self._model.learn(self._history(state))
         if knowledge is None:

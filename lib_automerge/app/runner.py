@@ -161,11 +161,14 @@ class Runner:
                 bench.between()
             self._calibrate(bench)
             self._record.tell(Activity.PROPOSING)
-            self._record.add(self._next())
+            decision = self._next()
+            if isinstance(decision, SearchEnded):
+                self._learn(finally_=True)
+            self._record.add(decision)
 
-    def _learn(self) -> None:
+    def _learn(self, *, finally_: bool = False) -> None:
         """Let the model say what it makes of the scores so far, and show who leads."""
-        learned = self._plan.learned(self.state)
+        learned = self._plan.learned(self.state, finally_=finally_)
         if learned is not None:
             self._record.add(learned)
         self._publish_best()

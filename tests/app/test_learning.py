@@ -168,7 +168,7 @@ def test_a_run_from_before_the_model_spoke_goes_on(
     config = tiny_config(models, evaluations=12)
     asked = iter([False] * (1 + 2 * 2 + 2 * 3 * 9))
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "learned", lambda self, state: None)
+        patch.setattr(Plan, "learned", lambda *_, **__: None)
         state = Service(FakeHost()).start(
             config, folder, controls=Controls(stop=lambda: next(asked, True))
         )
@@ -202,7 +202,7 @@ def test_nothing_is_learned_once_the_search_is_over(
     config = tiny_config(models, evaluations=12)
     asked = iter([False] * (1 + 2 * 2 + 2 * 3 * 12 + 2))
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "learned", lambda self, state: None)
+        patch.setattr(Plan, "learned", lambda *_, **__: None)
         state = Service(FakeHost()).start(
             config, folder, controls=Controls(stop=lambda: next(asked, True))
         )
@@ -224,6 +224,18 @@ def test_a_paused_run_shows_who_leads(models: Mapping[str, str], folder: Path) -
     assert state.learned is not None
     assert state.learned.evaluation == 8
     assert json.loads((folder / "best.json").read_text())["evaluation"] == state.learned.leader
+
+
+def test_in_a_long_search_the_model_is_asked_now_and_then_and_at_the_end(
+    models: Mapping[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "OFTEN", 12)
+    monkeypatch.setattr(plan, "SELDOM", 5)
+    state = run(FakeHost(), tiny_config(models, evaluations=23), folder)
+    told = [e.evaluation for e in RunFolder(folder).events() if isinstance(e, Learned)]
+    assert told[-5:] == [11, 12, 15, 20, 23]
+    assert state.incumbent == state.ranked[0]
+    assert state.ranked[0].number == (state.learned.leader if state.learned else None)
 
 
 def test_what_going_on_would_gain_is_said(models: Mapping[str, str], folder: Path) -> None:
