@@ -57,11 +57,11 @@ class Subspace(msgspec.Struct, frozen=True, eq=False):
     @property
     def dimension(self) -> int:
         """How many numbers are free."""
-        return self.directions.shape[1]
+        return int(self.directions.shape[1])
 
     def points(self, inner: Array) -> Array:
         """Return the points of the cube, (n, d), for points z, (n, m)."""
-        return self.base + inner @ self.directions.T
+        return np.asarray(self.base + inner @ self.directions.T)
 
     def inner(self, points: Array) -> Array:
         """Return the z, (n, m), whose points are nearest to these of the cube, (n, d)."""
