@@ -101,7 +101,7 @@ def stopping_table(folder: Path) -> str:
         rows.append([rule, *cells])
     kinds = ("without noise", "with noise")
     heads = [f"{kind}: {what}" for kind in kinds for what in ("mean stop", "lost", "at worst")]
-    return markdown(["rule", *heads], rows)
+    return markdown(["rule", *heads], rows) + _seeds(stop.seed for stop in stops)
 
 
 def parallel_table(folder: Path) -> str:
@@ -110,9 +110,10 @@ def parallel_table(folder: Path) -> str:
     rows = []
     for workers in parallel.WORKERS[1:]:
         shares = parallel_shares(races, workers)
-        cells = [number(share, 3) if np.isfinite(share) else "not reached" for share in shares]
-        rows.append([str(workers), *cells, number(float(np.median(shares)), 3)])
-    return markdown(["evaluators", *RACED, "median"], rows)
+        shown = (*shares, float(np.median(shares)))
+        cells = [number(share) if np.isfinite(share) else "not reached" for share in shown]
+        rows.append([str(workers), *cells])
+    return markdown(["evaluators", *RACED, "median"], rows) + _seeds(r.seed for r in races)
 
 
 def parallel_shares(races: list[parallel.Race], workers: int) -> list[float]:
@@ -142,7 +143,11 @@ def images_table(folder: Path) -> str:
             cells += [f"{np.mean(candidates):.0f}", number(float(np.mean(final))), reached]
         rows.append([policy, *cells])
     heads = [f"{name}: {what}" for name in SPENT for what in ("candidates", "regret", "images")]
-    return markdown(["policy", *heads], rows)
+    return markdown(["policy", *heads], rows) + _seeds(run.seed for run in runs)
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    return f"\n\nSeeds of each landscape: {len(set(seeds))}."
 
 
 def verdict_table(folder: Path) -> str:

@@ -114,8 +114,8 @@ def scored(
 
 
 def share_of_images(runs: list[Spending], policy: str) -> float:
-    """Return how many images a policy needs to reach the plain run's final mean regret, as a share
-    of the plain run's; infinite if more than those.
+    """Return after how many images a policy has the plain run's final mean regret, or less, for
+    good, as a share of the plain run's; infinite if more than those.
 
     Args:
         runs: of one landscape, all seeds.
@@ -125,8 +125,8 @@ def share_of_images(runs: list[Spending], policy: str) -> float:
     chosen = [run for run in runs if run.policy == policy]
     spent = np.arange(0, BUDGET + 1, PAYLOADS // 2)
     curve = np.mean([regret_at(run, spent) for run in chosen], axis=0)
-    reached = np.flatnonzero(curve <= np.mean(plain) + 1e-9)
-    return float(spent[reached[0]] / BUDGET) if len(reached) else np.inf
+    reached = records.for_good(curve, float(np.mean(plain)))
+    return np.inf if reached is None else float(spent[reached] / BUDGET)
 
 
 def regret_at(run: Spending, spent: Array) -> Array:

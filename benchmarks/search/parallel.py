@@ -81,8 +81,8 @@ def simulate(
 
 
 def share_of_time(races: list[Race], workers: int) -> float:
-    """Return when several evaluators reach the mean regret that one has in the end, as a share of
-    one's time; infinite if they do not.
+    """Return when several evaluators have the mean regret that one has in the end, or less, for
+    good, as a share of one's time; infinite if they do not.
 
     Args:
         races: of one landscape, all seeds.
@@ -94,8 +94,8 @@ def share_of_time(races: list[Race], workers: int) -> float:
     needed = np.mean([r.times[-1] for r in one])
     moments = sorted({time for r in many for time in r.times})
     curves = np.mean([regret_at(r, moments) for r in many], axis=0)
-    reached = np.flatnonzero(curves <= goal + 1e-9)
-    return float(moments[reached[0]] / needed) if len(reached) else np.inf
+    reached = records.for_good(curves, float(goal))
+    return np.inf if reached is None else float(moments[reached] / needed)
 
 
 def regret_at(run: Race, moments: list[float]) -> np.ndarray:

@@ -103,3 +103,11 @@ def optima(rows: Iterable[Row]) -> Callable[[Row, float], float]:
         return (regret - beaten) / (1.0 - beaten)
 
     return corrected
+
+
+def for_good(curve: Array, goal: float) -> int | None:
+    """Return from which position on a curve stays at or below `goal`; None if it ends above."""
+    above = np.flatnonzero(curve > goal + 1e-9)
+    if not len(above):
+        return 0
+    return None if above[-1] == len(curve) - 1 else int(above[-1]) + 1

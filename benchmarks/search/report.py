@@ -91,7 +91,7 @@ evaluations, as a share of its time; simulated, with log-normal times (sigma 0.2
             "### Images",
             """Policies of `bayes` on the noisy networks, with the images of 80 evaluations of 12 \
 payloads with two seeds each (1,920): candidates seen, regret in the end, and the share of the \
-images after which it is as good as the plain run in the end.""",
+images after which it is for good no worse than the plain run in the end.""",
             experiments.images_table,
         ),
         "verdict": (

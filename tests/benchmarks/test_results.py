@@ -68,3 +68,9 @@ def test_a_peer_is_judged_by_the_recipe_that_it_observed_to_be_best() -> None:
     seen = [made.observe(x, noise).score for x in points]
     best = points[int(np.argmax(seen))]
     assert found.regret(30) == pytest.approx(made.regret(made.score(best)), abs=1e-5)
+
+
+def test_a_goal_counts_when_it_is_held() -> None:
+    assert records.for_good(np.array([0.9, 0.2, 0.4, 0.3, 0.1]), 0.3) == 3
+    assert records.for_good(np.array([0.1, 0.2, 0.4]), 0.3) is None
+    assert records.for_good(np.array([0.1, 0.2]), 0.3) == 0
