@@ -111,7 +111,7 @@ def parallel_table(folder: Path) -> str:
     for workers in parallel.WORKERS[1:]:
         shares = parallel_shares(races, workers)
         shown = (*shares, float(np.median(shares)))
-        cells = [number(share) if np.isfinite(share) else "not reached" for share in shown]
+        cells = ["not reached" if np.isinf(share) else number(share) for share in shown]
         rows.append([str(workers), *cells])
     return markdown(["evaluators", *RACED, "median"], rows) + _seeds(r.seed for r in races)
 

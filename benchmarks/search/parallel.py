@@ -82,7 +82,7 @@ def simulate(
 
 def share_of_time(races: list[Race], workers: int) -> float:
     """Return when several evaluators have the mean regret that one has in the end, or less, for
-    good, as a share of one's time; infinite if they do not.
+    good, as a share of one's time; infinite if they do not, NaN without runs.
 
     Args:
         races: of one landscape, all seeds.
@@ -90,6 +90,8 @@ def share_of_time(races: list[Race], workers: int) -> float:
     """
     one = [r for r in races if r.workers == 1]
     many = [r for r in races if r.workers == workers]
+    if not one or not many:
+        return np.nan
     goal = np.mean([r.steps[-1][1] for r in one])
     needed = np.mean([r.times[-1] for r in one])
     moments = sorted({time for r in many for time in r.times})
