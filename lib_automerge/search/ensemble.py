@@ -27,8 +27,11 @@ from lib_automerge.search.surrogate import Loss, Posterior
 
 Array = NDArray[np.float64]
 
-_DRAWS = 24
-_BURN = 4
+_DRAWS = 72
+_FEWEST_DRAWS = 12
+_AFFORDABLE = 300
+_EVERY = 3
+_BURN = 12
 _STEPS = 8
 _STEP = (0.17, 0.33)
 _DIFFERENCE = 1e-3
@@ -40,8 +43,8 @@ class Ensemble(msgspec.Struct, frozen=True, eq=False):
     """Equally probable posteriors of the same observations.
 
     Attributes:
-        posteriors: one for each draw of the hyperparameters.
-        thetas: the draws, (m, f + 4); see `kernel`.
+        posteriors: one for every third draw of the hyperparameters; neighbours resemble each other.
+        thetas: all draws, (m, f + 4); see `kernel`.
     """
 
     posteriors: tuple[Posterior, ...]
@@ -73,16 +76,21 @@ class Ensemble(msgspec.Struct, frozen=True, eq=False):
 
 
 def ensemble(posterior: Posterior, seed: int = 0) -> Ensemble:
-    """Return posteriors with hyperparameters around those that a posterior was fitted with."""
+    """Return posteriors with hyperparameters around those that a posterior was fitted with.
+
+    Beyond 300 observations there are fewer draws: each costs more, and there is less doubt.
+    """
     kernel, data = posterior.kernel, posterior.data
+    affordable = min((_AFFORDABLE / len(data.points)) ** 3, 1.0)
     thetas = draws(
         Loss(kernel, data),
         kernel.prior(),
         kernel.pack(posterior.hyperparameters),
         generator(seed, "hyperparameters", len(data.points)),
+        max(round(_DRAWS * affordable), _FEWEST_DRAWS),
     )
     return Ensemble(
-        tuple(Posterior(kernel, kernel.unpack(theta), data) for theta in thetas), thetas
+        tuple(Posterior(kernel, kernel.unpack(theta), data) for theta in thetas[::_EVERY]), thetas
     )
 
 
@@ -91,6 +99,7 @@ def draws(
     prior: Prior,
     mode: Array,
     rng: np.random.Generator,
+    count: int = _DRAWS,
 ) -> Array:
     """Return draws of theta, (m, f + 4), from the density exp(-loss).
 
@@ -101,6 +110,7 @@ def draws(
         prior: its bounds; what is implausible under it is not visited.
         mode: where the loss is lowest, (f + 4,).
         rng: of the walk.
+        count: how many draws, m.
     """
     low, high = np.array(prior.bounds).T
     free = np.flatnonzero((mode > low + _EDGE) & (mode < high - _EDGE))
@@ -120,7 +130,7 @@ def draws(
     found = []
     place = np.zeros(len(free))
     value, gradient = energy(place)
-    for index in range(_BURN + _DRAWS):
+    for index in range(_BURN + count):
         momentum = rng.standard_normal(len(free))
         before = value + 0.5 * float(momentum @ momentum)
         step, chance = rng.uniform(*_STEP), float(rng.random())
