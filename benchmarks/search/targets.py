@@ -157,7 +157,8 @@ def parallel_lines(folder: Path) -> list[Line]:
         shares = experiments.parallel_shares(races, workers)
         median = float(np.median(shares))
         each = ", ".join(
-            f"{name} {share:.2f}" for name, share in zip(experiments.RACED, shares, strict=True)
+            f"{name} {share:.2f}" if np.isfinite(share) else f"{name} not reached"
+            for name, share in zip(experiments.RACED, shares, strict=True)
         )
         lines.append((label, f"{median:.3f} ({each})", median <= limit))
     return lines
