@@ -26,7 +26,7 @@ STOPPING_SEEDS, RACE_SEEDS, SPENDING_SEEDS = 10, 3, 4
 
 def run_stopping(folder: Path, seeds: int) -> None:
     """Run what is missing of `stopping`."""
-    done = {(stop.landscape, stop.seed) for stop in records.load("stopping", stopping.Stop, folder)}
+    done = {(stop.landscape, stop.seed) for stop in stopping.load(folder)}
     for name, seed in _missing(landscapes.names(), min(seeds, STOPPING_SEEDS), done):
         for stop in stopping.stops(landscapes.create(name, seed), seed):
             records.save("stopping", stop, folder)
@@ -83,7 +83,7 @@ def _missing(
 
 def stopping_table(folder: Path) -> str:
     """Return when each rule ends, with and without noise, and what is lost."""
-    stops = records.load("stopping", stopping.Stop, folder)
+    stops = stopping.load(folder)
     rows = []
     for rule in dict.fromkeys(stop.rule for stop in stops):
         cells = []

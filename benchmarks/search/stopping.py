@@ -6,9 +6,11 @@ regret of the leader when the rule ends the run, minus that of the leader after 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from benchmarks.search import landscapes, ours
+from benchmarks.search import landscapes, ours, records
 from lib_automerge.search.model import Model
 from lib_automerge.search.stopping import Patience, RegretBound, SmallImprovement, StoppingRule
 
@@ -24,6 +26,12 @@ class Stop(msgspec.Struct, frozen=True):
     rule: str
     evaluation: int
     lost: float
+
+
+def load(folder: Path) -> list[Stop]:
+    """Return the stored stops; of a run that was looked at twice, the later."""
+    stops = records.load("stopping", Stop, folder)
+    return list({(stop.landscape, stop.seed, stop.rule): stop for stop in stops}.values())
 
 
 def rules(model: Model) -> dict[str, StoppingRule]:

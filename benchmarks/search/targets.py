@@ -119,11 +119,7 @@ def _percent(share: float) -> str:
 
 def stopping_lines(folder: Path) -> list[Line]:
     """Target 3: the default rule."""
-    stops = [
-        stop
-        for stop in records.load("stopping", stopping.Stop, folder)
-        if stop.rule == "regret bound"
-    ]
+    stops = [stop for stop in stopping.load(folder) if stop.rule == "regret bound"]
     lines: list[Line] = []
     for kind, noisy in (("without noise", False), ("with noise", True)):
         mine = [stop for stop in stops if stop.landscape.endswith("-noisy") == noisy]
