@@ -109,12 +109,9 @@ def image_lines(folder: Path) -> list[Line]:
         if policy != "plain"
     }
     best = min(shares, key=lambda policy: shares[policy])
-    measured = f"{best}: {_percent(shares[best])}"
+    found = np.isfinite(shares[best])
+    measured = f"{best}: {100 * shares[best]:.0f} %" if found else "no policy on all of them"
     return [(label, measured, shares[best] <= 0.75)]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if np.isfinite(share) else "not reached"
 
 
 def stopping_lines(folder: Path) -> list[Line]:
