@@ -104,8 +104,8 @@ def _run(path: Path, architecture: Architecture) -> Source:
             "Give a run with models of the same kind."
         )
     state = folder.state()
-    known = [e for e in state.history if e.origin not in BASELINES]
-    known += [e for e in manifest.observations if e.finished]
+    known = [e for e in state.history if e.origin not in BASELINES and not e.unmade]
+    known += [e for e in manifest.observations if e.finished and not e.unmade]
     leader = _leader(state)
     scored = [e for e in known if e.score is not None]
     if not scored:

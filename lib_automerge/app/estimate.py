@@ -11,13 +11,10 @@ import msgspec
 from lib_automerge.app.finals import ROUNDS
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import BASELINES, Origin, RunState, Stage
+from lib_automerge.domain.run import BASELINES, RunState, Stage
 
 RECENT = 10
 """Evaluations whose pace is taken for that of the rest."""
-
-BEFORE_PROOF = (Stage.SEARCH, Stage.CALIBRATION)
-"""The stages whose images are made before the search ends."""
 
 ENOUGH = 5
 """Evaluations from which on a range of the time left can be told."""
@@ -75,7 +72,7 @@ def planned_images(config: RunConfig, state: RunState) -> int:
         search = _allowed(config, state) * images_per_evaluation(config)
         return search + images_of_calibration(config) + images_after_search(config)
     fresh, proof = _after_search(config, len(state.history), 1)
-    return _made(state, *BEFORE_PROOF) + max(fresh, _made(state, Stage.FINALISTS)) + proof
+    return state.images_before_proof + max(fresh, _made(state, Stage.FINALISTS)) + proof
 
 
 def remaining(config: RunConfig, state: RunState) -> Remaining | None:
@@ -153,10 +150,11 @@ def _allowed(config: RunConfig, state: RunState | None = None) -> int:
     """
     if config.search.images is None:
         return config.search.evaluations
-    done = made = 0
+    done, made, measured = 0, 0, 0
     if state is not None:
-        done = len(state.history)
-        made = sum(e.images for e in state.history if e.origin is not Origin.EARLIER)
+        done, made = len(state.history), state.images_before_proof
+        measured = _made(state, Stage.CALIBRATION)
+    made += max(0, images_of_calibration(config) - measured)
     left = math.ceil(max(0, config.search.images - made) / images_per_evaluation(config))
     return min(config.search.evaluations, max(len(BASELINES) + 1, done + left))
 

@@ -14,6 +14,7 @@ import msgspec
 from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.domain import architectures
+from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
@@ -40,10 +41,6 @@ BASELINE_METHOD = "weighted_sum"
 
 RANKED = 20
 """So many of the leading evaluations are journalled at least."""
-
-OFTEN, SELDOM = 150, 10
-"""Up to so many evaluations the model is asked after each, then after every tenth: what it costs
-grows with the cube of their number."""
 
 
 def space_of(manifest: RunManifest) -> Space:
@@ -73,25 +70,55 @@ def known(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
     return (*_earlier(manifest)[1], *_own(manifest, state))
 
 
+def as_known(manifest: RunManifest, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluations as the space of a run knows them.
+
+    A weight in a block in which the models do not differ means nothing, whatever was written down
+    by a run that searched it.
+    """
+    if manifest.config.method != BASELINE_METHOD:
+        return list(evaluations)
+    idle = {
+        block: value
+        for block, value in space_of(manifest).blocks.items()
+        if isinstance(value, float) and not manifest.distances.get(block)
+    }
+    return [msgspec.structs.replace(e, weights={**e.weights, **idle}) for e in evaluations]
+
+
 def _earlier(manifest: RunManifest) -> tuple[list[Evaluation], list[Evaluation]]:
-    """The observations that are evaluated again in this run, best first, and the others."""
+    """The observations that are evaluated again in this run, best first, and the others.
+
+    As many are as there are finalists, if the budget leaves room for a candidate of its own.
+    """
     scored = [e for e in manifest.observations if e.score is not None]
     scored.sort(key=lambda e: (-(e.score or 0.0), e.number))
-    adopted = scored[: manifest.config.verdict.finalists]
-    return adopted, [e for e in manifest.observations if e not in adopted]
+    adopted = scored[: room_for_earlier(manifest.config, len(manifest.config.search.start))]
+    others = [e for e in manifest.observations if e not in adopted and not e.unmade]
+    return adopted, as_known(manifest, others)
+
+
+def room_for_earlier(config: RunConfig, start: int) -> int:
+    """How many evaluations of earlier runs are taken over beside so many start points."""
+    free = config.search.evaluations - len(BASELINES) - start - 1
+    return max(0, min(config.verdict.finalists, free))
 
 
 def _own(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
     """What this run found out.
 
-    The weights of model B and 50:50 mean nothing to another method: there they have none, which is
-    outside of every space.
+    The weights of model B and 50:50 mean nothing to another method, and a candidate that could not
+    be made says nothing: there they have none, which is outside of every space.
     """
-    if manifest.config.method == BASELINE_METHOD:
-        return state.history
     foreign = (Origin.MODEL_B, Origin.HALF)
+    plain = manifest.config.method == BASELINE_METHOD
+
+    def says_nothing(evaluation: Evaluation) -> bool:
+        return evaluation.unmade or (not plain and evaluation.origin in foreign)
+
     return tuple(
-        msgspec.structs.replace(e, weights={}) if e.origin in foreign else e for e in state.history
+        msgspec.structs.replace(e, weights={}) if says_nothing(e) else e
+        for e in as_known(manifest, state.history)
     )
 
 
@@ -139,23 +166,31 @@ class Plan:
         if start < len(self._start):
             return Proposed(evaluation=number, origin=Origin.START, weights=self._start[start])
         history = self._history(state)
-        if number > len(BASELINES) + 1:  # whatever the limits, one candidate is tried
-            elapsed_s = sum(e.seconds.get("total", 0.0) for e in state.history)
-            reason = self._stopping.reason(history, elapsed_s)
+        known_before = (*BASELINES, Origin.EARLIER)
+        if any(e.origin not in known_before for e in state.history):
+            # whatever the limits, one candidate is tried
+            reason = self._reason(state, history)
             if reason is not None:
                 return self.ended(state, reason)
         proposal = self._proposer.propose(history, state.pending, number)
         return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
+
+    def _reason(self, state: RunState, history: Sequence[Evaluation]) -> str | None:
+        """Why the search is over, or None."""
+        limit = self._config.search.images
+        if limit is not None and state.images_before_proof >= limit:
+            return f"the budget of {limit} images is used up"
+        elapsed_s = sum(e.seconds.get("total", 0.0) for e in state.history)
+        return self._stopping.reason(history, elapsed_s)
 
     def ended(self, state: RunState, reason: str) -> SearchEnded:
         """The end of the search for a reason, with what going on would probably have gained."""
         outlook = stopping.outlook(self._model.learn(self._history(state)))
         return SearchEnded(reason=reason, outlook=outlook)
 
-    def learned(self, state: RunState, *, finally_: bool = False) -> Learned | None:
+    def learned(self, state: RunState) -> Learned | None:
         """What the model makes of the scores so far; None if it cannot tell, or has told already.
 
-        In a long search it is asked now and then, and `finally_` when the search is about to end.
         Nothing more is said once the search is over: the proof acts on who leads then. Only this
         run's evaluations can lead; what earlier runs found out informs the model.
         """
@@ -164,12 +199,13 @@ class Plan:
             return None
         if state.learned is not None and state.learned.evaluation == done[-1].number:
             return None
-        if len(done) > OFTEN and len(done) % SELDOM and not finally_:
-            return None
         knowledge = self._model.learn(self._history(state))
         if knowledge is None:
             return None
         leader = knowledge.leader
+        told = (leader.mean, leader.sd, knowledge.noise, knowledge.gain, knowledge.bound)
+        if not all(map(math.isfinite, told)):
+            return None
         kept = max(RANKED, len(BASELINES) + self._config.verdict.finalists)
         return Learned(
             evaluation=done[-1].number,

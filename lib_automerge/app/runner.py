@@ -23,6 +23,7 @@ from lib_automerge.domain.payload import batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import (
     BASELINES,
+    FAILED,
     Activity,
     Evaluated,
     Evaluation,
@@ -63,9 +64,6 @@ log = logging.getLogger(__name__)
 
 FAILURES = 3
 """So many candidates in a row that cannot be made mean that the next one cannot be either."""
-
-FAILED = "failed twice"
-"""How the reason of a rejection begins that says nothing about the candidate."""
 
 
 class Runner:
@@ -163,12 +161,12 @@ class Runner:
             self._record.tell(Activity.PROPOSING)
             decision = self._next()
             if isinstance(decision, SearchEnded):
-                self._learn(finally_=True)
+                self._learn()
             self._record.add(decision)
 
-    def _learn(self, *, finally_: bool = False) -> None:
+    def _learn(self) -> None:
         """Let the model say what it makes of the scores so far, and show who leads."""
-        learned = self._plan.learned(self.state, finally_=finally_)
+        learned = self._plan.learned(self.state)
         if learned is not None:
             self._record.add(learned)
         self._publish_best()
@@ -235,8 +233,8 @@ class Runner:
 
     def _failing(self) -> int:
         """How many evaluations in a row, up to the last one, could not be made."""
-        reasons = [e.rejected or "" for e in reversed(self.state.history)]
-        return len(list(itertools.takewhile(lambda reason: reason.startswith(FAILED), reasons)))
+        backwards = reversed(self.state.history)
+        return len(list(itertools.takewhile(lambda e: e.unmade, backwards)))
 
     def _reject(self, evaluation: Evaluation, scores: Scores, image: Scored) -> None:
         """Give up a candidate whose images are broken."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.app.estimate import (
-    BEFORE_PROOF,
     RECENT,
     Remaining,
     images_in_stage,
@@ -21,7 +20,7 @@ from lib_automerge.app.estimate import (
 )
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import Origin, RunState, Stage, Status
+from lib_automerge.domain.run import BEFORE_PROOF, Origin, RunState, Stage, Status
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.headline import headline
 from lib_automerge.study.library import Entry

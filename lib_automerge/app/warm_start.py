@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from lib_automerge.app.earlier import Source
-from lib_automerge.app.plan import space_of
+from lib_automerge.app.plan import as_known, room_for_earlier, space_of
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import BASELINES, Evaluation, Origin
@@ -50,7 +50,7 @@ def begin(manifest: RunManifest, sources: Sequence[Source]) -> tuple[RunManifest
     notes += repeated
     room = manifest.config.search.evaluations - len(BASELINES) - len(start)
     scored = sum(e.score is not None for e in observations.values())
-    room -= min(manifest.config.verdict.finalists, scored)  # what the plan takes over
+    room -= min(room_for_earlier(manifest.config, len(start)), scored)
     for source, difference in zip(sources, differences, strict=True):
         taken = {*observations, *start}
         # of a run whose scores count, only what this space cannot hold is worth trying
@@ -102,7 +102,7 @@ def _observe(
     source: Source, now: RunManifest, space: Space, observations: dict[Key, Evaluation]
 ) -> list[str]:
     """Add what a comparable run knows to the observations; the fuller of two equal ones stays."""
-    inside = [e for e in source.evaluations if space.contains(e.weights)]
+    inside = [e for e in as_known(now, source.evaluations) if space.contains(e.weights)]
     for evaluation in inside:
         key = space.key(space.vector(evaluation.weights))
         if key not in observations or _worth(evaluation) > _worth(observations[key]):

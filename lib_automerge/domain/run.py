@@ -28,6 +28,9 @@ class Origin(str, enum.Enum):
     SEARCH = "search"
 
 
+FAILED = "failed twice"
+"""How the reason of a rejection begins that says nothing about the candidate."""
+
 BASELINES = (Origin.MODEL_A, Origin.MODEL_B, Origin.HALF)
 """The first three evaluations of every run, in this order."""
 
@@ -39,6 +42,10 @@ class Stage(str, enum.Enum):
     CALIBRATION = "calibration"
     FINALISTS = "finalists"
     VERDICT = "verdict"
+
+
+BEFORE_PROOF = (Stage.SEARCH, Stage.CALIBRATION)
+"""The stages whose images are made before the search ends."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -305,6 +312,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     rejected: str | None = None
 
     @property
+    def unmade(self) -> bool:
+        """Whether its images could not be made, which says nothing about the candidate."""
+        return (self.rejected or "").startswith(FAILED)
+
+    @property
     def finished(self) -> bool:
         """Whether nothing more will be learned of it."""
         return self.score is not None or self.rejected is not None
@@ -449,6 +461,13 @@ class RunState:
         rest = [e for e in self.history if e.score is not None and e.number not in believed]
         rest.sort(key=lambda e: (-(e.score or 0.0), e.number))
         return (*(self.evaluations[number] for number in believed), *rest)
+
+    @property
+    def images_before_proof(self) -> int:
+        """How many images the search has made, with those that measure the noise."""
+        return sum(
+            len(images) for (stage, _), images in self.scores.items() if stage in BEFORE_PROOF
+        )
 
     def baseline(self, origin: Origin) -> Evaluation | None:
         """The evaluation of a parent or of the 50:50 merge, if it is proposed yet."""

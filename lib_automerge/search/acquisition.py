@@ -32,6 +32,7 @@ _STARTS = 4
 _ITERATIONS = 30
 _BEST = 3
 _PERTURBED = 8.0
+_SHUNNED_WIDTH = 0.02
 
 
 class Acquisition(Protocol):
@@ -60,6 +61,36 @@ class LogExpectedImprovement(msgspec.Struct, frozen=True):
         # h'(u) = Phi(u), so d(log h)/du = Phi(u) / h(u).
         rate = math.exp(float(log_ndtr(u)) - log_h)
         return math.log(sd) + log_h, rate / sd, (1.0 - u * rate) / sd
+
+
+class Shunned(msgspec.Struct, frozen=True, eq=False):
+    """Points that made broken images: close to them the mean counts as lower, whatever the model
+    believes, or it would go back to a point that tempts it.
+
+    Like the local penalty of Gonzalez et al., Batch Bayesian Optimization via Local Penalization,
+    AISTATS 2016, with a bump of fixed width.
+
+    Attributes:
+        points: in the unit cube, (r, d).
+        height: by how much the mean is lowered at such a point, in units of the posterior.
+    """
+
+    points: Array
+    height: float
+
+    def bumps(self, points: Array) -> Array:
+        """Return what each shunned point takes away at points (n, d): (n, r)."""
+        apart = points[:, None, :] - self.points[None]
+        return np.asarray(self.height * np.exp(-0.5 * (apart**2).sum(2) / self._variance))
+
+    def gradient(self, point: Array) -> Array:
+        """Return the gradient, (d,), of all that is taken away at a point, (d,)."""
+        bumps = self.bumps(point[None])[0]
+        return np.asarray(bumps @ (self.points - point) / self._variance)
+
+    @property
+    def _variance(self) -> float:
+        return float(_SHUNNED_WIDTH**2 * self.points.shape[1])
 
 
 class UpperConfidenceBound(msgspec.Struct, frozen=True):
@@ -101,17 +132,22 @@ def most_promising(
     around: Array,
     rng: np.random.Generator,
     within: Subspace | None = None,
+    shunned: Shunned | None = None,
 ) -> Array:
     """Return the point of the unit cube, (d,), with (about) the highest acquisition.
 
     The best of random points and of perturbations of the points `around`, (k, d), are climbed from
-    with exact gradients. `within` is where to look; None is everywhere.
+    with exact gradients. `within` is where to look; None is everywhere. `shunned` are points to
+    keep away from.
     """
     part = within or Subspace.whole(around.shape[1])
     uniform = rng.random((_RAW, part.dimension))
     local = [_perturbed(center, rng) for center in part.inner(around)]
     candidates = np.vstack([uniform, *local])
-    values = acquisition.value(*posterior.predict(part.points(candidates)))
+    means, sds = posterior.predict(part.points(candidates))
+    if shunned is not None:
+        means = means - shunned.bumps(part.points(candidates)).sum(1)
+    values = acquisition.value(means, sds)
     order = np.argsort(-values, kind="stable")
     wide = [i for i in order if i < _RAW][: _STARTS // 2]
     close = [i for i in order if i >= _RAW][: _STARTS - len(wide)]
@@ -119,6 +155,9 @@ def most_promising(
     def loss(inner: Array) -> tuple[float, Array]:
         point = part.points(inner[None])[0]
         mean, sd, d_mean, d_sd = posterior.predict_with_gradient(point)
+        if shunned is not None:
+            mean -= float(shunned.bumps(point[None]).sum())
+            d_mean = d_mean - shunned.gradient(point)
         value, by_mean, by_sd = acquisition.slopes(mean, sd)
         return -value, -(by_mean * d_mean + by_sd * d_sd) @ part.directions
 

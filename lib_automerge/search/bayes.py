@@ -22,6 +22,7 @@ from lib_automerge.domain.run import Evaluation, Origin
 from lib_automerge.search.acquisition import (
     Acquisition,
     LogExpectedImprovement,
+    Shunned,
     UpperConfidenceBound,
     best_known,
     most_promising,
@@ -83,7 +84,7 @@ class BayesProposer:
         fitted = self._model.fitted(known) if started else None
         if fitted is not None:
             within = self._within(fitted, done) if self._groups else None
-            suggested = self._suggest(fitted, waiting, number, rng, within)
+            suggested = self._suggest(fitted, known, waiting, number, rng, within)
             vector = space.unused(suggested, used, rng)
             return Proposal(space.weights(vector), Origin.SEARCH)
         return Proposal(space.weights(self._design(used, rng)), Origin.DESIGN)
@@ -126,9 +127,19 @@ class BayesProposer:
         point = most_promising(fitted.posterior, bound, around, rng, part)
         return float(bound.value(*fitted.posterior.predict(point[None]))[0])
 
+    def _shunned(self, fitted: Fitted, known: Sequence[Evaluation]) -> Shunned | None:
+        """Return the points that made broken images, if there are any."""
+        space = self._space
+        broken = [space.vector(e.weights) for e in known if e.score is None and not e.per_payload]
+        if not broken:
+            return None
+        points = (np.array(broken) - space.low) / (space.high - space.low)
+        return Shunned(points, float(np.ptp(fitted.posterior.values)))
+
     def _suggest(
         self,
         fitted: Fitted,
+        known: Sequence[Evaluation],
         waiting: Sequence[Evaluation],
         number: int,
         rng: np.random.Generator,
@@ -143,6 +154,7 @@ class BayesProposer:
             explore=number % 2 == 1,
             rng=rng,
             within=within,
+            shunned=self._shunned(fitted, known),
         )
         optimizer = BayesianOptimization(
             f=None,
@@ -173,6 +185,7 @@ class ModelAcquisition(AcquisitionFunction):
         explore: whether to use the upper confidence bound rather than the expected improvement.
         rng: where the search for the maximum begins.
         within: the part of the unit cube to look at; None is all of it.
+        shunned: points to keep away from.
     """
 
     def __init__(
@@ -183,10 +196,12 @@ class ModelAcquisition(AcquisitionFunction):
         explore: bool,
         rng: np.random.Generator,
         within: Subspace | None = None,
+        shunned: Shunned | None = None,
     ) -> None:
         super().__init__()
         self._posterior, self._pending = posterior, pending
-        self._explore, self._rng, self._within = explore, rng, within
+        self._explore, self._rng = explore, rng
+        self._within, self._shunned = within, shunned
 
     def base_acq(self, mean: Array, std: Array) -> Array:
         """Return the upper confidence bound; the package demands one, `suggest` does not use it."""
@@ -211,5 +226,7 @@ class ModelAcquisition(AcquisitionFunction):
             UpperConfidenceBound() if self._explore else LogExpectedImprovement(best)
         )
         believed = self._posterior.believing((self._pending - low) / width)
-        found = most_promising(believed, acquisition, around, self._rng, self._within)
+        found = most_promising(
+            believed, acquisition, around, self._rng, self._within, self._shunned
+        )
         return np.asarray(low + width * found)

@@ -7,6 +7,7 @@ histories is kept, because several of them ask about the same one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 FEWEST = 5
 """Scored evaluations of the space from which on the model says something."""
+
+MOST = 600
+"""So many points the model looks at; what a fit costs grows with the cube of their number."""
 
 _KEPT = 4
 _BETA = 2.0
@@ -126,9 +130,10 @@ class Model:
 
     def _fit(self, data: Observed) -> Fitted:
         low, width = self.space.low, self.space.high - self.space.low
+        data = _bounded(data)
         offset, scale = float(data.scores.mean()), float(data.scores.std())
         # equal scores: their distance from the mean is rounding error, not to be blown up
-        flat = np.ptp(data.scores) == 0 or not scale > 0
+        flat = np.ptp(data.scores) == 0 or not 0 < scale < math.inf
         scale = 1.0 if flat else scale
         values = np.zeros(len(data.scores)) if flat else (data.scores - offset) / scale
         # threads cost more than they save on matrices this small, and their number would decide
@@ -193,9 +198,28 @@ class Model:
         return tuple(sorted(beliefs, key=lambda belief: (-belief.mean, belief.number)))
 
 
+def _bounded(data: Observed) -> Observed:
+    """Return the observations that the model looks at: all, or the best half of `MOST` and the
+    latest of the others.
+    """
+    if len(data.scores) <= MOST:
+        return data
+    best = np.argsort(-data.scores, kind="stable")[: MOST // 2]
+    others = np.setdiff1d(np.arange(len(data.scores)), best)
+    chosen = np.sort(np.concatenate([best, others[len(best) - MOST :]]))
+    return Observed(
+        vectors=data.vectors[chosen],
+        scores=data.scores[chosen],
+        noise=data.noise[chosen],
+        error=data.error[chosen],
+        numbers=tuple(data.numbers[index] for index in chosen.tolist()),
+    )
+
+
 def _kept(memory: dict[bytes, T], history: _History, compute: Callable[[], T]) -> T:
     """Return what was computed for this history, or compute it; keeps the last few."""
-    key = msgspec.msgpack.encode(history)
+    # scores of a library's user may be NumPy's
+    key = msgspec.msgpack.encode(history, enc_hook=float)
     if key not in memory:
         while len(memory) >= _KEPT:
             del memory[next(iter(memory))]

@@ -33,8 +33,8 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
         scores: (n,).
         noise: the variance of the chance in each score, relative to that of a typical complete
             evaluation, (n,): 0.5 for two evaluations of one point.
-        error: what is added to that because payloads are missing, a variance in units of the
-            scores squared, (n,).
+        error: what is added to that because payloads are missing or the score is made up, a
+            variance in units of the scores squared, (n,).
         numbers: the evaluations of each point.
     """
 
@@ -57,17 +57,20 @@ class _Reading(msgspec.Struct, frozen=True):
 def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
     """Return what evaluations within the space tell; one at least must have a score.
 
-    A rejected evaluation counts as the worst score seen, unless some payloads of it were scored:
-    then it counts as what these say, corrected for how easy they are, with the error of the others.
+    A rejected evaluation counts as what those of its payloads say that were scored, corrected for
+    how easy they are, with the error of the others. Without any it counts as the worst score seen,
+    with an error as large as the scores differ: a precise bad score beside a good one would be a
+    cliff, and the model could trust nothing around it.
     Evaluations of the same point become one, with the mean weighted by precision.
     """
     payloads = Payloads.of(known)
     worst = min(e.score for e in known if e.score is not None)
     most = max((e.images for e in known if e.score is not None), default=0)
     trust = _trust(known)
+    doubt = float(np.var([e.score for e in known if e.score is not None]))
     merged: dict[Key, list[_Reading]] = {}
     for evaluation in sorted(known, key=lambda e: e.number):
-        reading = _reading(evaluation, payloads, worst, most, trust)
+        reading = _reading(evaluation, payloads, (worst, doubt), most, trust)
         point = tuple(space.vector(evaluation.weights).tolist())
         merged.setdefault(point, []).append(reading)
     groups = list(merged.values())
@@ -144,7 +147,7 @@ def _trust(known: Sequence[Evaluation]) -> dict[int, float]:
 def _reading(
     evaluation: Evaluation,
     payloads: Payloads | None,
-    worst: float,
+    made_up: tuple[float, float],
     most: int,
     trust: Mapping[int, float],
 ) -> _Reading:
@@ -154,7 +157,8 @@ def _reading(
         return _Reading(number, evaluation.score, images * trust.get(number, 1.0), 0.0)
     partial = payloads.estimate(evaluation.per_payload) if payloads is not None else None
     if partial is None:
-        return _Reading(number, worst, 1.0, 0.0)
+        worst, doubt = made_up
+        return _Reading(number, worst, 1.0, doubt)
     score, error = partial
     images = most / evaluation.images if evaluation.images else 1.0
     return _Reading(number, score, images, error)

@@ -39,16 +39,15 @@ class StoppingRule(Protocol):
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Ends the search at a number of evaluations (baselines and rejected ones included), after some
-    hours, when so many images are made, or when the best score reaches `target`; None is no limit.
+    hours, or when the best score reaches `target`; None is no limit.
     """
 
     evaluations: int | None = None
     hours: float | None = None
-    images: int | None = None
     target: float | None = None
 
     def reason(self, history: Sequence[Evaluation], elapsed_s: float) -> str | None:
-        """Return which limit is reached; the target first, then evaluations, images, hours."""
+        """Return which limit is reached; the target first, then evaluations, then hours."""
         own = [e for e in history if e.number > 0]
         incumbent = best(own)
         score = None if incumbent is None else incumbent.score
@@ -56,16 +55,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             return f"the best score, {score:.4f}, reached the target of {self.target:g}"
         if self.evaluations is not None and len(own) >= self.evaluations:
             return f"the budget of {self.evaluations} evaluations is used up"
-        if self.images is not None and _made(own) >= self.images:
-            return f"the budget of {self.images} images is used up"
         if self.hours is not None and elapsed_s >= self.hours * _SECONDS_PER_HOUR:
             return f"the budget of {self.hours:g} hours is used up"
         return None
-
-
-def _made(history: Sequence[Evaluation]) -> int:
-    """Return how many images were made for these; those of an earlier run are not made again."""
-    return sum(e.images for e in history if e.origin is not Origin.EARLIER)
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -191,7 +183,8 @@ class AnyOf(msgspec.Struct, frozen=True):
 
 
 def from_config(search: SearchConfig, model: Model) -> StoppingRule:
-    """Return the rule that a configuration describes.
+    """Return the rule that a configuration describes, but for the limit on images: only a run knows
+    how many it has made.
 
     Args:
         search: the configuration.
@@ -201,7 +194,6 @@ def from_config(search: SearchConfig, model: Model) -> StoppingRule:
         Budget(
             evaluations=search.evaluations,
             hours=search.hours,
-            images=search.images,
             target=search.target,
         )
     ]

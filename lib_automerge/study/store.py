@@ -52,6 +52,23 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     format: int = 1
 
 
+class _Told(msgspec.Struct):
+    """What a run's configuration says, as far as its age shows in it."""
+
+    config: dict[str, object]
+
+    @property
+    def told_when_to_stop(self) -> bool:
+        search = self.config.get("search")
+        return isinstance(search, dict) and "stop" in search
+
+
+def _without_rule(manifest: RunManifest) -> RunManifest:
+    search = msgspec.structs.replace(manifest.config.search, stop="never")
+    config = msgspec.structs.replace(manifest.config, search=search)
+    return msgspec.structs.replace(manifest, config=config)
+
+
 class RunFolder:
     """A run folder by path. Reading needs nothing more; writing needs `owned`."""
 
@@ -102,7 +119,11 @@ class RunFolder:
             StorageError: `run.json` cannot be read or is of a newer format.
         """
         try:
-            manifest = msgspec.json.decode(self._manifest.read_bytes(), type=RunManifest)
+            data = self._manifest.read_bytes()
+            manifest = msgspec.json.decode(data, type=RunManifest)
+            if not msgspec.json.decode(data, type=_Told).told_when_to_stop:
+                # frozen before there was a rule of the model: the run goes on without one
+                manifest = _without_rule(manifest)
         except (OSError, msgspec.MsgspecError) as error:
             raise StorageError(
                 f"cannot read {self._manifest}: {error}. Restore it from a backup; the run "

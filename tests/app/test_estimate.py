@@ -36,11 +36,29 @@ from tests.fake_host import FakeHost, tiny_config
 MODELS = {"a": "a", "b": "b"}
 
 
+def add_images(state: RunState, number: int, count: int) -> None:
+    """Score so many images of an evaluation."""
+    for job in range(count):
+        state.add(
+            Scored(
+                evaluation=number,
+                stage=Stage.SEARCH,
+                job=job,
+                payload="p01",
+                seed=job,
+                digest="",
+                file="",
+                score=0.0,
+            )
+        )
+
+
 def timed(seconds: list[float]) -> RunState:
     """A state in which evaluation n took so many seconds for its 6 images."""
     state = RunState()
     for number, total in enumerate(seconds, start=1):
         state.add(Proposed(evaluation=number, origin=Origin.SEARCH, weights={}))
+        add_images(state, number, 6)
         state.add(
             Evaluated(
                 evaluation=number,
@@ -118,7 +136,8 @@ def test_a_limit_on_images_is_one_on_evaluations() -> None:
     assert left is not None
     assert left.seconds == pytest.approx(7 * 60 + images_after_search(config) * 10)
     state.add(Proposed(evaluation=11, origin=Origin.SEARCH, weights={}))
-    state.add(Rejected(evaluation=11, reason="worse", images=2))
+    add_images(state, 11, 2)
+    state.add(Rejected(evaluation=11, reason="worse", images=1))
     assert planned_evaluations(config, state) == 11 + 7  # 38 are left, and a candidate takes 6
 
 
@@ -210,4 +229,4 @@ def test_more_rounds_take_nothing_from_the_verdict() -> None:
     assert left is not None
     verdict = 4 * images_in_stage(config, Stage.VERDICT)
     assert left.seconds == left.high == pytest.approx(verdict * 10)
-    assert planned_images(config, state) == 6 * each + verdict
+    assert planned_images(config, state) == 7 * 6 + 6 * each + verdict

@@ -226,18 +226,6 @@ def test_a_paused_run_shows_who_leads(models: Mapping[str, str], folder: Path) -
     assert json.loads((folder / "best.json").read_text())["evaluation"] == state.learned.leader
 
 
-def test_in_a_long_search_the_model_is_asked_now_and_then_and_at_the_end(
-    models: Mapping[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "OFTEN", 12)
-    monkeypatch.setattr(plan, "SELDOM", 5)
-    state = run(FakeHost(), tiny_config(models, evaluations=23), folder)
-    told = [e.evaluation for e in RunFolder(folder).events() if isinstance(e, Learned)]
-    assert told[-5:] == [11, 12, 15, 20, 23]
-    assert state.incumbent == state.ranked[0]
-    assert state.ranked[0].number == (state.learned.leader if state.learned else None)
-
-
 def test_what_going_on_would_gain_is_said(models: Mapping[str, str], folder: Path) -> None:
     state = run(FakeHost(), tiny_config(models, evaluations=12), folder)
     assert state.search_ended is not None

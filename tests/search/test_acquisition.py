@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
 from lib_automerge.search.acquisition import (
     Acquisition,
     LogExpectedImprovement,
+    Shunned,
     UpperConfidenceBound,
     best_known,
     log_improvement,
@@ -115,3 +117,32 @@ def test_best_known_is_the_best_mean_not_the_luckiest_score() -> None:
     assert around.tolist() == points[np.argsort(-means)[:3]].tolist()
     assert around[0].tolist() != points[lucky].tolist()
     assert best == pytest.approx(means.max())
+
+
+def test_what_broke_is_kept_away_from() -> None:
+    rng = generator(5, "shunned")
+    points = rng.random((40, 4))
+    values = -((points - 0.5) ** 2).sum(1)
+    values = (values - values.mean()) / values.std()
+    model = fit(
+        Kernel(group_features("abcd", {})),
+        Observations(points, values, np.ones(40), np.zeros(40)),
+    )
+    best, around = best_known(model)
+    shunned = Shunned(np.full((1, 4), 0.5), 5.0)
+
+    def asked(shunned: Shunned | None) -> float:
+        rng = generator(0, "search")
+        found = most_promising(model, LogExpectedImprovement(best), around, rng, None, shunned)
+        return float(np.linalg.norm(found - 0.5))
+
+    assert asked(None) < 0.03 < 0.06 < asked(shunned)
+
+
+def test_the_gradient_of_what_is_shunned_is_that_of_finite_differences() -> None:
+    rng = generator(6, "shunned")
+    shunned = Shunned(rng.random((3, 4)), 2.0)
+    for center in shunned.points:
+        point = center + 0.05 * rng.normal(size=4)
+        numeric = approx_fprime(point, lambda x: -float(shunned.bumps(x[None]).sum()), 1e-7)
+        assert -shunned.gradient(point) == pytest.approx(numeric, abs=1e-4)

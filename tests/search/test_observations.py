@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.search.bayes import BayesProposer
 from lib_automerge.search.observations import Payloads, observed
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
+from tests.contracts.proposer import unet
 
 LINE = Space.box({"x": (0.0, 1.0)})
 EASE = {"p1": 1.0, "p2": -1.0, "p3": 0.5, "p4": -0.5, "p5": 2.0, "p6": -2.0}
@@ -104,3 +106,31 @@ def test_given_standard_errors_tell_scores_apart() -> None:
         for n, error in enumerate((0.1, 0.1, 0.1, 0.15, 9.0), start=1)
     ]
     assert observed(LINE, known).noise.tolist() == pytest.approx([1.0, 1.0, 1.0, 2.25, 4.0])
+
+
+def test_one_broken_candidate_beside_the_best_does_not_end_the_search_there() -> None:
+    # 27 blocks: the best is near the leader, and one candidate there is black
+    space = unet()
+    rng = generator(3, "landscape")
+    top, importance = rng.random(27), rng.lognormal(size=27)
+    history: list[Evaluation] = []
+
+    def true(weights: dict[str, float]) -> float:
+        return -float(importance @ (space.vector(weights) - top) ** 2)
+
+    proposer = BayesProposer(space, seed=3)
+    for number in range(1, 61):
+        proposal = proposer.propose(history, (), number)
+        broken = number in (30, 36, 42)
+        history.append(
+            Evaluation(
+                number=number,
+                origin=proposal.origin,
+                weights=proposal.weights,
+                score=None if broken else true(proposal.weights),
+                rejected="black image" if broken else None,
+            )
+        )
+    before = max(e.score for e in history[:29] if e.score is not None)
+    after = max(e.score for e in history if e.score is not None)
+    assert after > before / 3

@@ -204,12 +204,6 @@ def test_the_configuration_chooses_the_rule(stop: str, kind: str) -> None:
     assert never.reason(bowl(45), 0.0) is None
 
 
-def test_images_are_a_budget_too() -> None:
-    made = [msgspec.structs.replace(e, images=12) for e in bowl(4)]
-    assert Budget(images=49).reason(made, 0.0) is None
-    assert Budget(images=48).reason(made, 0.0) == "the budget of 48 images is used up"
-
-
 def test_the_outlook_tells_what_going_on_would_gain() -> None:
     assert outlook(None) == ""
     knowledge = Model(SPACE).learn(bowl(20, noise=0.05))
