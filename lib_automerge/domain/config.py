@@ -79,7 +79,7 @@ class VerdictConfig(_Section, frozen=True):
     the first of them against the baselines on the held-out payloads, `seeds` fresh seeds each.
 
     With eight held-out payloads, six seeds find a true gain of one standard deviation of an image's
-    score in nine of ten simulated runs, four seeds in eight of ten (`benchmarks/search`).
+    score in about nine of ten simulated runs, four seeds in three of four (`benchmarks/search`).
     """
 
     finalists: int = 3

@@ -96,7 +96,8 @@ class Shunned(msgspec.Struct, frozen=True, eq=False):
 class UpperConfidenceBound(msgspec.Struct, frozen=True):
     """The posterior mean plus `beta` standard deviations.
 
-    Of 0.5, 1 and 2, 1 left the least regret in 27 dimensions, with noise and without.
+    Of 0.5, 1 and 2, 1 left the least regret after 120 evaluations on three landscapes of 27
+    dimensions, one of them noisy, two seeds each.
     """
 
     beta: float = 1.0

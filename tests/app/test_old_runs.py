@@ -60,3 +60,26 @@ def test_a_run_without_a_rule_of_the_model_goes_on_without_one(
     del told["config"]["search"]["stop"]
     path.write_text(json.dumps(told))
     assert RunFolder.open(folder).manifest().config.search.stop == "never"
+
+
+def test_the_limit_on_images_counts_all_that_were_made(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    config = tiny_config(models, evaluations=30, images=25)  # 6 images each
+    state = Service(FakeHost()).start(config, folder)
+    assert state.search_ended is not None
+    assert state.search_ended.reason == "the budget of 25 images is used up"
+    assert state.images_before_proof == 30
+    given_up = state.copy()
+    given_up.evaluations[5] = msgspec.structs.replace(given_up.evaluations[5], images=0)
+    assert given_up.images_before_proof == 30
+
+
+def test_earlier_runs_leave_room_for_a_candidate(models: Mapping[str, str]) -> None:
+    config = tiny_config(models, evaluations=6)
+    config = msgspec.structs.replace(
+        config, verdict=msgspec.structs.replace(config.verdict, finalists=8)
+    )
+    assert plan.room_for_earlier(config, 0) == 2
+    assert plan.room_for_earlier(config, 1) == 1
+    assert plan.room_for_earlier(config, 5) == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib_automerge.domain.run import Evaluation, Origin
-from lib_automerge.search.model import Model
+from lib_automerge.search.model import MOST, Model
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
 
@@ -141,3 +141,26 @@ def test_many_parameters_are_expected_to_have_longer_scales() -> None:
     assert typical(27) == pytest.approx(math.sqrt(2) + math.log(27) / 2 - 2)
     assert typical(110) == pytest.approx(math.sqrt(2) + math.log(110) / 2 - 2)
     assert typical(2) == 1.0
+
+
+def test_scores_beyond_all_measure_teach_nothing_and_break_nothing() -> None:
+    huge = [msgspec.structs.replace(e, score=(e.score or 0.0) * 1e200) for e in bowl(12)]
+    fitted = Model(SPACE).fitted(huge)
+    assert fitted is not None
+    assert fitted.noise == 0.0
+
+
+def test_scores_may_be_those_of_numpy() -> None:
+    numpy_scores = [msgspec.structs.replace(e, score=np.float64(e.score or 0.0)) for e in bowl(12)]
+    assert Model(SPACE).learn(numpy_scores) == Model(SPACE).learn(bowl(12))
+
+
+def test_a_long_search_is_bounded_to_the_best_and_the_latest() -> None:
+    history = bowl(MOST + 40)
+    fitted = Model(SPACE).fitted(history)
+    assert fitted is not None
+    seen = {number for numbers in fitted.numbers for number in numbers}
+    assert len(seen) == MOST
+    best = sorted(history, key=lambda e: -(e.score or 0.0))[: MOST // 2]
+    assert {e.number for e in best} <= seen
+    assert set(range(MOST - 100, MOST + 41)) <= seen
