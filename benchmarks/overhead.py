@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lib_automerge.domain.run import Finished, Saved, SearchEnded, Started, Verdict
+from lib_automerge.domain.events import Finished, Saved, SearchEnded, Started, Verdict
 from lib_automerge.study.store import RunFolder
 
 

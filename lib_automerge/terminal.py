@@ -8,9 +8,8 @@ from typing import TextIO
 
 from lib_automerge.app.estimate import planned_images
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
-    Activity,
     AnyEvent,
     Calibrated,
     Evaluated,
@@ -18,13 +17,12 @@ from lib_automerge.domain.run import (
     Proposed,
     Rejected,
     Resumed,
-    RunState,
     Scored,
     SearchEnded,
     Started,
     Warned,
-    best,
 )
+from lib_automerge.domain.run import Activity, RunState, best
 
 
 class Progress:

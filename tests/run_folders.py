@@ -18,9 +18,7 @@ from PIL import Image
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig, SearchConfig
-from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
-from lib_automerge.domain.recipe import ModelRef
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
     AnyEvent,
     Calibrated,
@@ -42,6 +40,8 @@ from lib_automerge.domain.run import (
     Verdict,
     Warned,
 )
+from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
+from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest
 from tests.drawings import PROMPTS, draw
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.search import landscapes, networks, records
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import SearchConfig
-from lib_automerge.domain.run import Evaluation, Origin, best
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.search import statistics
 from lib_automerge.search.model import Model
 from lib_automerge.search.proposers import Proposal, Proposer, create

@@ -10,7 +10,8 @@ import time
 
 import numpy as np
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.bayes import BayesProposer
 from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space

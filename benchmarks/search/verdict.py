@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lib_automerge.app import proof
 from lib_automerge.domain.config import SearchConfig, VerdictConfig
-from lib_automerge.domain.run import BASELINES
+from lib_automerge.domain.events import BASELINES
 
 Array = NDArray[np.float64]
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import SearchConfig
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin
+from lib_automerge.domain.events import BASELINES, Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search import proposers
 from lib_automerge.search.space import Space
 

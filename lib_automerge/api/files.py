@@ -19,9 +19,9 @@ from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk, Opened
 from lib_automerge.app.insights import report_html
 from lib_automerge.domain import weights
+from lib_automerge.domain.events import Stage
 from lib_automerge.domain.infotext import infotext_of
 from lib_automerge.domain.recipe import recipe_json
-from lib_automerge.domain.run import Stage
 from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.study.store import RunFolder
 

@@ -14,8 +14,9 @@ from lib_automerge.app.evaluate import Scorer, Scores, SeenEnough
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.record import Record
+from lib_automerge.domain.events import Stage, StageDone, Warned
 from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import Evaluation, RunState, Stage, StageDone, Warned
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.search import statistics
 

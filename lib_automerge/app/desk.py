@@ -18,8 +18,9 @@ from lib_automerge.app.saver import Saver
 from lib_automerge.app.service import Service
 from lib_automerge.app.worker import Phase, Snapshot, Worker
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import Stage
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import RunState, Stage, Status
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
 from lib_automerge.merge.files import merge_files
 from lib_automerge.study.findings import contest

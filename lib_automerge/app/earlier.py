@@ -12,7 +12,8 @@ import msgspec
 
 from lib_automerge.domain import recipe_text, score_log, weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.run import BASELINES, Evaluation, RunState
+from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.study.formats import size
 from lib_automerge.study.store import RunFolder, RunManifest

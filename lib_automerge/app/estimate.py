@@ -10,8 +10,9 @@ import msgspec
 
 from lib_automerge.app.finals import ROUNDS
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import BASELINES, Stage
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import BASELINES, RunState, Stage
+from lib_automerge.domain.run import RunState
 
 RECENT = 10
 """Evaluations whose pace is taken for that of the rest."""

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from lib_automerge.app.record import Record
+from lib_automerge.domain.events import Scored, Stage, Timing, Warned
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import Activity, Scored, Stage, Timing, Warned
+from lib_automerge.domain.run import Activity
 from lib_automerge.errors import RewardError
 from lib_automerge.generate.base import Session, StopFlag
 from lib_automerge.reward.base import Reward

@@ -13,7 +13,8 @@ from lib_automerge.app import proof
 from lib_automerge.app.bench import Bench
 from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.proof import PairScores
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin, RunState, Stage, Verdict, best
+from lib_automerge.domain.events import BASELINES, Origin, Stage, Verdict
+from lib_automerge.domain.run import Evaluation, RunState, best
 from lib_automerge.search import statistics
 
 ROUNDS = 3

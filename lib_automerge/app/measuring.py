@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lib_automerge.domain.config import OutputConfig, RunConfig, SearchConfig
-from lib_automerge.domain.run import BASELINES
+from lib_automerge.domain.events import BASELINES
 
 SEED_SETS = 4
 """Sets of fresh seeds, unless told otherwise."""

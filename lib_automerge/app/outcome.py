@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import BASELINES, Origin, Scored
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe, recipe_json
-from lib_automerge.domain.run import BASELINES, Origin, RunState, Scored
+from lib_automerge.domain.run import RunState
 from lib_automerge.errors import ModelError, StorageError
 from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.files import write_merge

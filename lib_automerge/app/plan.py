@@ -15,21 +15,20 @@ from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
-from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
     Calibrated,
     Evaluated,
-    Evaluation,
     Learned,
     Origin,
     Proposed,
-    RunState,
     Scored,
     SearchEnded,
     Stage,
 )
+from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.search import calibration, proposers, rejection, stopping
 from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space

@@ -9,8 +9,9 @@ from typing import Protocol
 import msgspec
 
 from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.events import AnyEvent
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import Activity, AnyEvent, RunState
+from lib_automerge.domain.run import Activity, RunState
 from lib_automerge.generate.base import Generator, StopFlag, never
 from lib_automerge.reward.base import Reward
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib_automerge.domain.run import Comparison, Origin, Verdict
+from lib_automerge.domain.events import Comparison, Origin, Verdict
 from lib_automerge.search import statistics
 
 PairScores = Mapping[tuple[str, int], float]

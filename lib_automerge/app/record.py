@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from lib_automerge.app.ports import Listener
-from lib_automerge.domain.run import (
-    Activity,
+from lib_automerge.domain.events import (
     AnyEvent,
     Calibrated,
     Evaluated,
@@ -17,13 +16,13 @@ from lib_automerge.domain.run import (
     Paused,
     Proposed,
     Rejected,
-    RunState,
     Scored,
     SearchEnded,
     StageDone,
     Verdict,
     Warned,
 )
+from lib_automerge.domain.run import Activity, RunState
 from lib_automerge.search.stopping import significant
 from lib_automerge.study.store import OwnedRun
 

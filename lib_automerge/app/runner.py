@@ -19,14 +19,10 @@ from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memor
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.record import Record
-from lib_automerge.domain.payload import batches_of
-from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
     FAILED,
-    Activity,
     Evaluated,
-    Evaluation,
     Failed,
     Finished,
     Origin,
@@ -34,7 +30,6 @@ from lib_automerge.domain.run import (
     Proposed,
     Rejected,
     Resumed,
-    RunState,
     Saved,
     Scored,
     SearchEnded,
@@ -45,6 +40,9 @@ from lib_automerge.domain.run import (
     Verdict,
     Warned,
 )
+from lib_automerge.domain.payload import batches_of
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import Activity, Evaluation, RunState
 from lib_automerge.errors import (
     AutomergeError,
     ConfigError,

@@ -20,7 +20,8 @@ from lib_automerge.app.ports import LEFT_ALONE, Clock, Controls, Host, Listener
 from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import Activity, AnyEvent, Origin, RunState, Status
+from lib_automerge.domain.events import AnyEvent, Origin
+from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
 

@@ -20,7 +20,8 @@ from lib_automerge.app.estimate import (
 )
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import BEFORE_PROOF, Origin, RunState, Stage, Status
+from lib_automerge.domain.events import BEFORE_PROOF, Origin, Stage
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.headline import headline
 from lib_automerge.study.library import Entry

@@ -16,8 +16,9 @@ import numpy as np
 from lib_automerge.app.earlier import Source
 from lib_automerge.app.plan import as_known, room_for_earlier, space_of
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import BASELINES, Origin
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.space import Key, Space
 from lib_automerge.study.formats import listed, plural
 from lib_automerge.study.store import RunManifest

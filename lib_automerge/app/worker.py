@@ -18,7 +18,8 @@ import msgspec
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import Activity, AnyEvent, RunState, Status
+from lib_automerge.domain.events import AnyEvent
+from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError, RunFailedError
 
 log = logging.getLogger(__name__)

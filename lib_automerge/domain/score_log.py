@@ -20,7 +20,7 @@ import msgspec
 
 from lib_automerge.domain import weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.run import BASELINES
+from lib_automerge.domain.events import BASELINES
 from lib_automerge.errors import ConfigError
 
 ORDER = "nat"

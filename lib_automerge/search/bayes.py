@@ -18,7 +18,8 @@ from bayes_opt.target_space import TargetSpace
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.acquisition import (
     Acquisition,
     LogExpectedImprovement,

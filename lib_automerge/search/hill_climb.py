@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.known import key_of, scores, within
 from lib_automerge.search.proposers import Proposal, taken
 from lib_automerge.search.randomness import generator

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.observations import observed
 from lib_automerge.search.space import Key, Space
 

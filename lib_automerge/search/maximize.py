@@ -8,7 +8,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import msgspec
 
-from lib_automerge.domain.run import Evaluation, Origin, best
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.errors import ConfigError, SearchError
 from lib_automerge.search.model import Model
 from lib_automerge.search.proposers import create

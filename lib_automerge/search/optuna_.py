@@ -22,7 +22,8 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.design import SobolSequence, design_size, first_unused
 from lib_automerge.search.known import key_of, scores, within
 from lib_automerge.search.proposers import Proposal, taken

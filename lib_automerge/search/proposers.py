@@ -15,7 +15,8 @@ import msgspec
 import scipy
 from packaging.version import Version
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.search.design import SobolSequence
 from lib_automerge.search.model import Model

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.known import scores_then, start_of, within
 from lib_automerge.search.proposers import SCIPY_HAS_COBYQA, Proposal, taken
 from lib_automerge.search.randomness import generator

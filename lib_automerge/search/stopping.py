@@ -14,7 +14,8 @@ from typing import Protocol
 import msgspec
 
 from lib_automerge.domain.config import SearchConfig
-from lib_automerge.domain.run import Evaluation, Origin, best
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.search.model import Knowledge, Model
 
 EARLIEST = 40

@@ -12,19 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.recipe import Recipe
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
     AnyEvent,
     Evaluated,
-    Evaluation,
     Origin,
-    RunState,
     Scored,
     Stage,
     StageDone,
 )
+from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.study.formats import decimals_for
 from lib_automerge.study.store import RunManifest
 

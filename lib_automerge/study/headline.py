@@ -9,7 +9,8 @@ import shlex
 
 import msgspec
 
-from lib_automerge.domain.run import Comparison, Origin, Status, Verdict
+from lib_automerge.domain.events import Comparison, Origin, Verdict
+from lib_automerge.domain.run import Status
 from lib_automerge.study.findings import IN_TEXT, Findings, candidates, given_up
 from lib_automerge.study.formats import listed, number, plural, signed
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin
+from lib_automerge.domain.events import BASELINES, Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import (
     LINE,
     Scale,

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from lib_automerge.domain.run import AnyEvent
+from lib_automerge.domain.events import AnyEvent
 from lib_automerge.errors import StorageError
 
 _PREFIX = re.compile(rb'\{"n":(\d+),"crc":"([0-9a-f]{8})",')

@@ -11,9 +11,9 @@ import hashlib
 
 import lib_automerge
 from lib_automerge.domain import architectures
+from lib_automerge.domain.events import Stage
 from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.keylists import DATA
-from lib_automerge.domain.run import Stage
 from lib_automerge.study import sections, tables
 from lib_automerge.study.charts import Interval, interval_chart
 from lib_automerge.study.configuration import configuration

@@ -6,8 +6,9 @@ import contextlib
 from pathlib import Path
 
 from lib_automerge.domain import architectures
+from lib_automerge.domain.events import Scored, Stage
 from lib_automerge.domain.recipe import recipe_json
-from lib_automerge.domain.run import Evaluation, Scored, Stage
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.block_chart import Bar, block_chart, block_rows
 from lib_automerge.study.findings import (
     Findings,

@@ -15,8 +15,9 @@ import msgspec
 from PIL.Image import Image
 
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import AnyEvent, Stage
 from lib_automerge.domain.recipe import ModelRef
-from lib_automerge.domain.run import AnyEvent, Evaluation, RunState, Stage
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import StorageError
 from lib_automerge.study.journal import Journal, read_events
 

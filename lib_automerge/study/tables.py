@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lib_automerge.domain import architectures
+from lib_automerge.domain.events import BASELINES, Stage
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import BASELINES, Evaluation, Stage
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import difference_bar, sparkline
 from lib_automerge.study.findings import (
     LABELS,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from lib_automerge.domain.run import Stage
+from lib_automerge.domain.events import Stage
 from tests.api.bench import ROOT, add_run, make_client, make_desk
 from tests.run_folders import Plan, Until, payloads
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib_automerge.app.desk import Desk
-from lib_automerge.domain.run import Paused
+from lib_automerge.domain.events import Paused
 from tests.api.bench import NASTY, ROOT, Gate, add_run, make_client, make_desk, running
 from tests.fake_host import FakeHost, tiny_config
 from tests.run_folders import FAILED, STOPPED, Plan, Until, payloads

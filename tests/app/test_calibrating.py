@@ -15,18 +15,17 @@ from lib_automerge.app.service import Service
 from lib_automerge.app.standing import standing
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     Calibrated,
     Evaluated,
     Origin,
     Proposed,
-    RunState,
     Scored,
     Stage,
     StageDone,
-    Status,
 )
+from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError
 from lib_automerge.study.library import Library
 from lib_automerge.study.store import RunFolder

@@ -10,8 +10,9 @@ import pytest
 
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
+from lib_automerge.domain.events import Origin
 from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import Origin, RunState, Status
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, GenerationError, RunFailedError
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.study.store import RunFolder

@@ -14,8 +14,8 @@ from lib_automerge.app.desk import CHECKPOINT_NAME, Desk, checkpoint_name
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import OutputConfig, RewardConfig, RunConfig
+from lib_automerge.domain.events import Scored, Stage
 from lib_automerge.domain.payload import ImageJob, Payload
-from lib_automerge.domain.run import Scored, Stage
 from lib_automerge.errors import BusyError, ConfigError, RewardError, StorageError
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.journal import Journal

@@ -19,18 +19,18 @@ from lib_automerge.app.estimate import (
 from lib_automerge.app.finals import ROUNDS
 from lib_automerge.app.preflight import with_seeds
 from lib_automerge.app.service import Service
-from lib_automerge.domain.payload import Hires, Payload
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     Calibrated,
     Evaluated,
     Origin,
     Proposed,
     Rejected,
-    RunState,
     Scored,
     SearchEnded,
     Stage,
 )
+from lib_automerge.domain.payload import Hires, Payload
+from lib_automerge.domain.run import RunState
 from tests.fake_host import FakeHost, tiny_config
 
 MODELS = {"a": "a", "b": "b"}

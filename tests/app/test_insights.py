@@ -10,7 +10,8 @@ import pytest
 
 from lib_automerge.app import insights as app
 from lib_automerge.domain.config import BlockRule
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.store import RunFolder, RunManifest
 from tests.run_folders import Plan, build, payloads
 

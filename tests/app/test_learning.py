@@ -19,21 +19,18 @@ from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import (
+from lib_automerge.domain.events import (
     BASELINES,
     Evaluated,
-    Evaluation,
     Learned,
     Origin,
     Proposed,
     Rejected,
-    RunState,
     SearchEnded,
     Stage,
-    Status,
-    best,
 )
+from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.run import Evaluation, RunState, Status, best
 from lib_automerge.errors import ConfigError, GenerationError
 from lib_automerge.search.model import Knowledge, Model
 from lib_automerge.study.findings import candidates, contest, findings

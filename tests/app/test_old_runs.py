@@ -10,7 +10,8 @@ import msgspec
 
 from lib_automerge.app import plan
 from lib_automerge.app.service import Service
-from lib_automerge.domain.run import BASELINES, FAILED, Evaluation, Origin, RunState
+from lib_automerge.domain.events import BASELINES, FAILED, Origin
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.study.store import RunFolder, RunManifest
 from tests.fake_host import FakeHost, tiny_config
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib_automerge.app import proof
-from lib_automerge.domain.run import Origin, Verdict
+from lib_automerge.domain.events import Origin, Verdict
 
 BASELINES = {1: Origin.MODEL_A, 2: Origin.MODEL_B, 3: Origin.HALF}
 

@@ -9,8 +9,9 @@ import pytest
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import BASELINES, Origin, Scored, Stage
 from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import BASELINES, Origin, RunState, Scored, Stage, Status
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, ModelError, RunFailedError, StorageError
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.store import RunFolder

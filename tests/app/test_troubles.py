@@ -15,8 +15,9 @@ import torch
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
+from lib_automerge.domain.events import Origin, Stage
 from lib_automerge.domain.payload import ImageJob, Payload
-from lib_automerge.domain.run import Origin, Stage, Status
+from lib_automerge.domain.run import Status
 from lib_automerge.errors import (
     ConfigError,
     GenerationError,

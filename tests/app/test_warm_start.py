@@ -16,8 +16,9 @@ from lib_automerge.app.service import Service
 from lib_automerge.app.warm_start import START_POINTS, begin
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import BASELINES, Origin, Stage
 from lib_automerge.domain.payload import ImageJob
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin, RunState, Stage
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import ConfigError
 from lib_automerge.study.store import RunFolder, RunManifest
 from tests.fake_host import BrightnessReward, FakeCatalogue, FakeHost, tiny_config

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from lib_automerge.domain.architectures import get
 from lib_automerge.domain.config import BlockRule, SearchConfig
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import SearchError
 from lib_automerge.search.proposers import Proposer, create, taken
 from lib_automerge.search.randomness import generator

@@ -18,7 +18,8 @@ from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
-from lib_automerge.domain.run import Resumed, RunState, Scored, Stage, Status, Stopped
+from lib_automerge.domain.events import Resumed, Scored, Stage, Stopped
+from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.study.store import RunFolder
 from tests.checkpoints import write_tiny

@@ -13,7 +13,8 @@ import pytest
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
-from lib_automerge.domain.run import Evaluation, RunState, Stage
+from lib_automerge.domain.events import Stage
+from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.study.store import RunFolder
 from tests.app.test_learning import noisy, six_prompts
 from tests.crash.test_resume import SEARCHED, facts

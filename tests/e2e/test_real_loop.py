@@ -18,7 +18,8 @@ from lib_automerge.domain.config import (
     SearchConfig,
     VerdictConfig,
 )
-from lib_automerge.domain.run import Stage, Status
+from lib_automerge.domain.events import Stage
+from lib_automerge.domain.run import Status
 from lib_automerge.host.standalone import StandaloneHost
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.store import RunFolder, pixel_digest

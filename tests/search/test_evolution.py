@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.space import Space
 from tests.contracts.proposer import Array
 

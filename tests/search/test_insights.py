@@ -10,8 +10,9 @@ import pytest
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import BlockRule, SearchConfig
+from lib_automerge.domain.events import Origin
 from lib_automerge.domain.insights import Insights
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.insights import insights
 from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.bayes import BayesProposer
 from lib_automerge.search.observations import Payloads, observed
 from lib_automerge.search.randomness import generator

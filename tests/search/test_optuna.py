@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from lib_automerge.domain.run import Evaluation, Origin
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.proposers import create, missing
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space

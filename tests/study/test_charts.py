@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lib_automerge.domain.run import BASELINES, Evaluation, Origin
+from lib_automerge.domain.events import BASELINES, Origin
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.block_chart import Bar, block_chart, block_rows
 from lib_automerge.study.charts import (
     Interval,

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lib_automerge.domain.run import AnyEvent, Evaluated, Origin, Proposed, Scored, Stage, Started
+from lib_automerge.domain.events import (
+    AnyEvent,
+    Evaluated,
+    Origin,
+    Proposed,
+    Scored,
+    Stage,
+    Started,
+)
 from lib_automerge.errors import StorageError
 from lib_automerge.study.journal import Journal, read_events
 

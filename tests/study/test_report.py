@@ -16,8 +16,8 @@ import msgspec
 import pytest
 from PIL import Image
 
+from lib_automerge.domain.events import Evaluated, Failed, Origin, Proposed, Scored, Stage
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import Evaluated, Failed, Origin, Proposed, Scored, Stage
 from lib_automerge.study import report
 from lib_automerge.study.findings import PayloadRow, findings, representative, times
 from lib_automerge.study.formats import duration, number, percent, shortened, signed

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lib_automerge.domain.events import Scored
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.run import Evaluation, Scored
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.findings import Findings, PayloadRow, label_of, representative
 from lib_automerge.study.formats import number, plural, shortened, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join

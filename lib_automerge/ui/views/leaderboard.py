@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lib_automerge.domain.run import BASELINES, Evaluation
+from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, candidates
 from lib_automerge.study.formats import plus_minus, signed

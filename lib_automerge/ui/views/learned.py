@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lib_automerge.domain.run import BASELINES, Evaluation, Learned, best
+from lib_automerge.domain.events import BASELINES, Learned
+from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.study.findings import LABELS, Findings
 from lib_automerge.study.formats import number, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element

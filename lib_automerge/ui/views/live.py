@@ -6,7 +6,8 @@ from collections import Counter
 
 from lib_automerge.app.desk import Opened
 from lib_automerge.domain import architectures
-from lib_automerge.domain.run import BASELINES, Evaluation
+from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, fate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 
-from lib_automerge.domain.run import Scored
+from lib_automerge.domain.events import Scored
 from lib_automerge.study.formats import duration
 from lib_automerge.study.markup import EMPTY, Markup, element
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_automerge.app.standing import RunStanding, Standing
-from lib_automerge.domain.run import BASELINES, Stage
+from lib_automerge.domain.events import BASELINES, Stage
 from lib_automerge.study.formats import duration, percent, plural
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui.views.parts import clock_time

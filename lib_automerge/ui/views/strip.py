@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lib_automerge.app.standing import RESUMABLE, RunStanding, Standing
 from lib_automerge.app.worker import Phase
-from lib_automerge.domain.run import Stage
+from lib_automerge.domain.events import Stage
 from lib_automerge.study.formats import number, plural, signed, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.messages import sentence

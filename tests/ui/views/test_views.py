@@ -12,7 +12,8 @@ import pytest
 from lib_automerge.app.desk import Opened
 from lib_automerge.app.standing import run_standing, standing
 from lib_automerge.app.worker import Phase, Snapshot
-from lib_automerge.domain.run import Activity, Calibrated, Paused, Scored, Stage
+from lib_automerge.domain.events import Calibrated, Paused, Scored, Stage
+from lib_automerge.domain.run import Activity
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Library
