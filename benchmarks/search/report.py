@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmarks.search import experiments, landscapes, plot, records, targets, verdict
 from benchmarks.search.tables import LABELS, OURS, Results, overtaking, regret_table, wins
-from lib_automerge.domain.config import VerdictConfig
 
 RESULTS = Path(__file__).resolve().parents[1] / "RESULTS.md"
 PLOT = Path(__file__).with_name("regret.svg")
@@ -97,9 +96,10 @@ images after which it is for good no worse than the plain run in the end.""",
         "verdict": (
             "### Verdict",
             f"""{verdict.RUNS} simulated runs each: {verdict.CANDIDATES} candidates, the best \
-three scored again, the first of them judged on held-out payloads with {VerdictConfig().seeds} \
-fresh seeds each, by the code of a run. Noise of an image 1, payloads {verdict.PAYLOAD_SD:g}, what \
-a payload adds to one candidate only {verdict.INTERACTION_SD:g}; the true gain is 1.""",
+three scored again, the first of them judged on held-out payloads, 60 \
+images of fresh seeds or more, by the code of a run. Noise of an image 1, payloads \
+{verdict.PAYLOAD_SD:g}, what a payload adds to one candidate only {verdict.INTERACTION_SD:g}; the \
+true gain is 1.""",
             experiments.verdict_table,
         ),
         "demo": (

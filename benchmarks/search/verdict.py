@@ -54,7 +54,7 @@ def declared(held_out: int, gain: float, draw: np.random.Generator) -> bool:
     fresh = images(searched[finalists], verdict.finalist_seeds, draw).mean(axis=(1, 2))
     winner = int(finalists[np.argmax(fresh)])
     compared = [*range(len(BASELINES)), winner]
-    proved = images(means(gains[compared], held_out, draw), verdict.seeds, draw)
+    proved = images(means(gains[compared], held_out, draw), verdict.seeds_for(held_out), draw)
     scores = {
         number: {
             (f"payload {payload}", seed): float(score)

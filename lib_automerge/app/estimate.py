@@ -138,10 +138,8 @@ def images_in_stage(config: RunConfig, stage: Stage) -> int:
     if stage is Stage.FINALISTS:
         return len(_searched(config)) * config.verdict.finalist_seeds
     held_out = [p for p in config.payloads if p.held_out]
-    return sum(
-        [len(p.seeds) or config.verdict.seeds for p in held_out]
-        or [config.verdict.seeds for _ in _searched(config)]
-    )
+    seeds = config.verdict.seeds_for(len(held_out or _searched(config)))
+    return sum([len(p.seeds) or seeds for p in held_out] or [seeds for _ in _searched(config)])
 
 
 def _allowed(config: RunConfig, state: RunState | None = None) -> int:

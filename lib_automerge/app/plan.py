@@ -344,7 +344,8 @@ class Plan:
     def proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
         """The verdict's images, and whether their prompts were unknown to the search."""
         payloads = self._held_out or self._searched
-        jobs = self._fresh(payloads, "verdict", self._config.verdict.seeds)
+        count = self._config.verdict.seeds_for(len(payloads))
+        jobs = self._fresh(payloads, "verdict", count)
         return jobs, bool(self._held_out)
 
     def _fresh(

@@ -188,8 +188,8 @@ class StageDone(Event, frozen=True, tag="stage_done"):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The winner against one baseline, on the same payloads and seeds.
 
-    `difference` is winner minus baseline, `standard_error` its error, `p_value` one-sided and
-    corrected for the number of comparisons (Holm 1979), `low` and `high` the 95 % interval.
+    `difference` is winner minus baseline, `standard_error` its error, `p_value` that of
+    the one-sided test, `low` and `high` the 95 % interval.
     """
 
     baseline: Origin

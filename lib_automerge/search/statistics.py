@@ -139,21 +139,6 @@ def compare(
     )
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return the p-values corrected for their number, in the same order.
-
-    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979: the probability that any
-    true hypothesis is rejected stays below the level, whatever the dependence of the tests.
-    """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, position in enumerate(order):
-        highest = max(highest, (len(p_values) - rank) * p_values[position])
-        corrected[position] = min(highest, 1.0)
-    return tuple(corrected)
-
-
 def _units(
     scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]
 ) -> tuple[Array, Array]:

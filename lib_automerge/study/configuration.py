@@ -18,6 +18,7 @@ def configuration(found: Findings) -> Markup:
     """What the run was told to do, with which models and versions."""
     manifest, config = found.manifest, found.manifest.config
     search = config.search
+    judged = sum(p.held_out for p in config.payloads) or len(config.payloads)
     label = architectures.get(manifest.architecture).label
     limits = [f"{search.evaluations:,} evaluations"]
     limits += [f"{search.hours:g} h"] if search.hours is not None else []
@@ -39,7 +40,7 @@ def configuration(found: Findings) -> Markup:
                     (
                         "Verdict",
                         f"{plural(config.verdict.finalists, 'finalist')}, "
-                        f"{plural(config.verdict.seeds, 'seed')} per payload",
+                        f"{plural(config.verdict.seeds_for(judged), 'seed')} per payload",
                     ),
                     ("Generator", _pairs(manifest.generator)),
                     ("Versions", _pairs(manifest.versions)),

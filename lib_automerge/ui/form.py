@@ -24,7 +24,7 @@ from lib_automerge.merge import methods
 from lib_automerge.reward import registry
 from lib_automerge.ui.fields import Reader, defaults
 from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS, REWARDS
-from lib_automerge.ui.search_form import search_of, search_values
+from lib_automerge.ui.search_form import number_text, search_of, search_values
 from lib_automerge.ui.texts import payloads_of, payloads_text, reason
 
 DEFAULT_WEIGHTS: Mapping[str, str] = {"image_reward": "ImageReward.pt"}
@@ -64,7 +64,7 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
         verdict=VerdictConfig(
             finalists=form.whole("finalists"),
             finalist_seeds=form.whole("finalist_seeds"),
-            seeds=form.whole("verdict_seeds"),
+            seeds=form.whole_or_none("verdict_seeds"),
         ),
         generator=GeneratorConfig(name=place.generator),
         output=OutputConfig(
@@ -102,7 +102,7 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
             "dtype": DTYPES.label(config.output.dtype or ""),
             "finalists": config.verdict.finalists,
             "finalist_seeds": config.verdict.finalist_seeds,
-            "verdict_seeds": config.verdict.seeds,
+            "verdict_seeds": number_text(config.verdict.seeds),
         }
     )
 

@@ -136,10 +136,11 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         name="verdict_seeds",
-        kind=Kind.WHOLE,
+        kind=Kind.OPTIONAL,
         label="Seeds for the verdict",
-        default=6,
-        info="Fresh seeds per held-out prompt for the winner and each baseline.",
+        default="",
+        info="Fresh seeds per held-out prompt for the winner and each baseline. Empty: six, and "
+        "more with fewer than ten prompts, so that a gain is not missed.",
     ),
 )
 

@@ -62,13 +62,13 @@ def test_being_worse_is_never_significant() -> None:
     assert not any(c.significant for c in verdict.comparisons)
 
 
-def test_p_values_are_corrected_for_three_looks() -> None:
-    three = judge(scores((0.03, 0.03, 0.03), spread=0.2))
-    data = scores((0.03, 0.03, 0.03), spread=0.2)
-    alone = {9: data[9], 1: data[1]}
-    one = judge(alone)
-    assert three.comparisons[0].difference == one.comparisons[0].difference
-    assert three.comparisons[0].p_value > one.comparisons[0].p_value
+def test_a_gain_needs_every_comparison_to_be_sure_and_no_more() -> None:
+    just = judge(scores((0.1, 0.2, 0.15), spread=0.5))
+    assert all(0.02 < c.p_value < 0.05 for c in just.comparisons)
+    assert just.gain
+    short = judge(scores((0.1, 0.2, 0.02), spread=0.5))
+    assert [c.significant for c in short.comparisons] == [True, True, False]
+    assert not short.gain
 
 
 def test_it_says_when_no_prompts_were_held_out() -> None:

@@ -166,7 +166,7 @@ def test_a_run_from_start_to_verdict_in_two_browsers(server: Server, browser: An
     first.unfold("When finished")
     for name in ("finalists", "finalist_seeds"):
         first.page.locator(f"#automerge_{name} input").fill("1")
-    seeds = first.page.locator("#automerge_verdict_seeds input")
+    seeds = first.page.locator("#automerge_verdict_seeds").locator("input, textarea")
     seeds.fill("2")
     seeds.blur()
     checks = first.page.locator("#automerge_checks").first

@@ -10,7 +10,7 @@ from scipy import stats
 
 from lib_automerge.errors import ConfigError
 from lib_automerge.search.randomness import generator
-from lib_automerge.search.statistics import ENOUGH_PAYLOADS, compare, holm, summarize
+from lib_automerge.search.statistics import ENOUGH_PAYLOADS, compare, summarize
 
 FIVE = ("p1", "p2", "p3", "p4", "p5")
 EVEN = dict.fromkeys(FIVE, 1.0)
@@ -187,14 +187,6 @@ def test_one_pair_is_not_enough() -> None:
         compare({("a", 1): 1.0}, {("a", 1): 0.0}, {"a": 1.0})
 
 
-def test_holm_by_hand() -> None:
-    # 0.01 * 3 = 0.03; max(0.03, 0.02 * 2) = 0.04; max(0.04, 0.03 * 1) = 0.04.
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx((0.04, 0.03, 0.04))
-    assert holm([0.9, 0.8]) == (1.0, 1.0)
-    assert holm([]) == ()
-    assert holm([0.04]) == (0.04,)
-
-
 @given(
     values=st.lists(st.floats(-5, 5), min_size=10, max_size=10),
     shift=st.floats(-3, 3),
@@ -227,15 +219,6 @@ def test_the_other_way_round_a_difference_changes_its_sign(values: list[float]) 
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
     if there.standard_error > 0:
         assert there.p_value + back.p_value == pytest.approx(1.0)
-
-
-@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_correcting_only_ever_makes_less_sure(p_values: list[float]) -> None:
-    corrected = holm(p_values)
-    assert all(p <= q <= 1.0 for p, q in zip(p_values, corrected, strict=True))
-    assert min(corrected) <= len(p_values) * min(p_values) + 1e-12
-    ranks = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    assert [corrected[i] for i in ranks] == sorted(corrected)
 
 
 @pytest.mark.parametrize(("payloads", "seeds"), [(8, 4), (3, 4), (16, 1)])
