@@ -111,6 +111,12 @@ class BrightnessReward:
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         return [float(np.asarray(image)[..., 0].mean()) / 255 - 0.5 for image in images]
 
+    def place(self, device: str) -> None:
+        pass
+
+    def warnings(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,6 +10,8 @@ from lib_automerge.errors import RewardError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_log = logging.getLogger(__name__)
 
 
 class Reward(Protocol):
@@ -47,8 +50,47 @@ class Reward(Protocol):
             RewardError: The lengths differ, a score is not finite, or the model failed.
         """
 
+    def place(self, device: str) -> None:
+        """Move the model to a device; from then on scores are computed there.
+
+        A reward without a model on a device ignores it, and so does one that was closed.
+
+        Args:
+            device: torch's name of it: "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            ConfigError: there is no such device.
+            RewardError: it lacks memory; the model is then where it was.
+        """
+
+    def warnings(self) -> list[str]:
+        """What the user should know that came up since the last call, in sentences; then forgotten.
+
+        For example a prompt that is longer than the model reads, told once per prompt.
+        """
+
     def close(self) -> None:
         """Free the model's memory. A second call does nothing; scoring afterwards is an error."""
+
+
+class Told:
+    """Sentences for `Reward.warnings`: each is said once, however often it comes up."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._new: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        """Log the sentence and keep it for `take`, unless it was said before."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._new.append(sentence)
+            _log.warning("%s", sentence)
+
+    def take(self) -> list[str]:
+        """What is new since the last call."""
+        new, self._new = self._new, []
+        return new
 
 
 def check_lengths(images: Sequence[Image], prompts: Sequence[str]) -> None:

@@ -9,7 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_automerge.reward.base import Reward
+from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.registry import register
+
+IMAGE_REWARD = tuple(
+    WeightFile(
+        option="weights",
+        name="ImageReward.pt",
+        repo=repo,
+        path="ImageReward.pt",
+        size=1_790_000_000,
+        licence="Apache-2.0",
+        kept=".cache/ImageReward/ImageReward.pt",
+    )
+    # the organisation was renamed; a cache knows the file by the name it was asked for
+    for repo in ("THUDM/ImageReward", "zai-org/ImageReward")
+)
 
 
 @register(
@@ -31,7 +46,7 @@ def demo(weights: Path | None = None) -> Reward:
         "Human preference for an image given its prompt (ImageReward v1.0, about -2 to 2); "
         "needs the file ImageReward.pt (1.8 GB)."
     ),
-    source="ImageReward.pt (1.8 GB, Apache-2.0) from https://huggingface.co/THUDM/ImageReward",
+    files=IMAGE_REWARD,
 )
 def image_reward(
     weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8

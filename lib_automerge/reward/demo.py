@@ -6,7 +6,6 @@ of the built-in demo and says nothing about any other image.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import check_lengths
+from lib_automerge.reward.files import sha256_of_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,8 +78,7 @@ class DemoReward:
         """
         path = weights or WEIGHTS
         self._vocabulary, tensors = _read(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.fingerprint = f"demo:1:fp32:{digest[:16]}"
+        self.fingerprint = f"demo:1:fp32:{sha256_of_file(path)[:16]}"
         self._model: AttributeNetwork | None = AttributeNetwork(self._vocabulary)
         try:
             self._model.load_state_dict(tensors)
@@ -135,6 +134,13 @@ class DemoReward:
                 f"Use the demo's words ({known}) or another reward."
             )
         return found
+
+    def place(self, device: str) -> None:
+        """Nothing: it is so small that it stays on the CPU."""
+
+    def warnings(self) -> list[str]:
+        """None: it reads prompts of any length."""
+        return []
 
     def close(self) -> None:
         """Forget the network; scoring afterwards is an error."""

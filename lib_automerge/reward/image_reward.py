@@ -8,7 +8,6 @@ time. About two thirds of the scores of Stable Diffusion 1.4 lie between -1 and 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,18 @@ from PIL import Image
 from torch import Tensor
 
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward.base import check_lengths
+from lib_automerge.reward.base import Told, check_lengths
 from lib_automerge.reward.bert_tokenizer import Encoded, encode
 from lib_automerge.reward.blip import BlipReward, BlipSizes
-from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, torch_dtype
-from lib_automerge.reward.weights import fill, read_tensors, sha256_of_file
+from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.placement import (
+    choose_device,
+    choose_dtype,
+    in_batches,
+    move,
+    torch_dtype,
+)
+from lib_automerge.reward.weights import fill, read_tensors
 
 # ImageReward was trained on prompts cut to this many ids, start and end included.
 PROMPT_IDS = 35
@@ -43,15 +49,13 @@ _UNUSED = (
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _SD = (0.26862954, 0.26130258, 0.27577711)
 
-_log = logging.getLogger(__name__)
-
 
 class ImageReward:
     """The published ImageReward model, ready to score.
 
     In fp32 on the CPU its scores equal the package's to about 1e-6. With fp16 or bf16 weights the
     last layers and the score are still computed in fp32. A prompt of more than 33 word pieces is
-    cut, as the package does; that is logged once per prompt.
+    cut, as the package does; `warnings` says so once per prompt.
     """
 
     name: ClassVar[str] = "image_reward"
@@ -82,7 +86,7 @@ class ImageReward:
         self._device = choose_device(device)
         self._dtype = choose_dtype(dtype, self._device)
         self._batch_size = batch_size
-        self._cut_prompts: set[str] = set()
+        self._told = Told()
         self._weights = weights
         self._model: BlipReward | None = self._load()
         digest = sha256_of_file(weights)
@@ -102,6 +106,15 @@ class ImageReward:
         self._require_finite(scores, prompts)
         return scores
 
+    def place(self, device: str) -> None:
+        """Move the model; see `lib_automerge.reward.base.Reward.place`."""
+        if self._model is not None:
+            self._device = move(self._model, self._device, device)
+
+    def warnings(self) -> list[str]:
+        """Prompts that were cut; see `lib_automerge.reward.base.Reward.warnings`."""
+        return self._told.take()
+
     def close(self) -> None:
         """Free the model's memory, on the GPU too."""
         self._model = None
@@ -111,8 +124,8 @@ class ImageReward:
     def _load(self) -> BlipReward:
         if not self._weights.is_file():
             raise RewardError(
-                f"weights of {self.name!r} not found: {self._weights}. Download ImageReward.pt "
-                "(1.8 GB) from THUDM/ImageReward on huggingface.co and give its path."
+                f"weights of {self.name!r} not found: {self._weights}. Give the path of "
+                "ImageReward.pt."
             )
         with torch.device("meta"):
             model = BlipReward(self.sizes)
@@ -142,14 +155,10 @@ class ImageReward:
 
     def _encode(self, prompt: str) -> Encoded:
         encoded = encode(prompt, PROMPT_IDS)
-        if encoded.dropped and prompt not in self._cut_prompts:
-            self._cut_prompts.add(prompt)
-            _log.warning(
-                "%s reads only the first %d word pieces of a prompt; the last %d are ignored: %r",
-                self.name,
-                PROMPT_IDS - 2,
-                encoded.dropped,
-                prompt,
+        if encoded.dropped:
+            self._told.say(
+                f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
+                f"the last {encoded.dropped} are ignored: {prompt!r}"
             )
         return encoded
 

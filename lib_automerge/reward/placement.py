@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import reason
@@ -48,6 +49,34 @@ def choose_dtype(name: str | None, device: torch.device) -> str:
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("dtype needs a GPU: 'fp16'. Use 'fp32' or 'bf16' on the CPU.")
     return name
+
+
+def move(model: nn.Module, now: torch.device, name: str) -> torch.device:
+    """Move a model from the device `now` to the one called `name`, and return that.
+
+    Memory that it leaves on a GPU is given back to the driver, so that a generator can have it.
+
+    Raises:
+        ConfigError: there is no such device.
+        RewardError: it lacks memory; the model is then where it was.
+    """
+    device = choose_device(name)
+    failure = ""
+    try:
+        model.to(device)
+    except RuntimeError as error:
+        failure = reason(error)
+    # outside the handler: until it ends, the traceback keeps tensors alive
+    if failure:
+        model.to(now)
+    if "cuda" in (now.type, device.type) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if failure:
+        raise RewardError(
+            f"the reward model cannot be moved to {name}: {failure}. "
+            "Free some memory, or let the reward use another device (device='cpu')."
+        )
+    return device
 
 
 def torch_dtype(name: str) -> torch.dtype:

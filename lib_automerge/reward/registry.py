@@ -4,13 +4,16 @@ A reward is registered as a *factory*, a function whose keyword parameters are t
 Their annotations and defaults are the single description of those options: `create` checks values
 against them and `describe` reports them. A factory imports its model only when it is called, so
 that listing rewards loads neither torch nor any weights.
+
+An option for which a `WeightFile` is registered may be left out or be None: the file is then looked
+up, and the factory is given the path where it was found.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +21,7 @@ import msgspec
 
 from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import Reward
+from lib_automerge.reward.files import WeightFile, check, find, missing
 
 Factory = TypeVar("Factory", bound=Callable[..., Reward])
 
@@ -51,14 +55,25 @@ class Option(msgspec.Struct, frozen=True):
 class RewardInfo(msgspec.Struct, frozen=True):
     """What a user needs to know to choose a reward: its label, one sentence of help, options.
 
-    `source` says where its weights come from, with size and licence; empty if it brings them.
+    `files` are what its options need, in the order of preference; none if it brings its weights.
     """
 
     name: str
     label: str
     help: str
     options: tuple[Option, ...]
-    source: str = ""
+    files: tuple[WeightFile, ...] = ()
+
+    def alternatives(self, option: str) -> tuple[WeightFile, ...]:
+        """The files of which the option takes any, the preferred one first."""
+        return tuple(file for file in self.files if file.option == option)
+
+    @property
+    def source(self) -> str:
+        """Where its weights come from, with size and licence; empty if it brings them."""
+        first = {file.option: file for file in reversed(self.files)}
+        wanted = [first[option.name] for option in self.options if option.name in first]
+        return " and ".join(f"{file} from {file.address}" for file in wanted)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -69,14 +84,16 @@ class _Entry(msgspec.Struct, frozen=True):
 _entries: dict[str, _Entry] = {}
 
 
-def register(name: str, *, label: str, help: str, source: str = "") -> Callable[[Factory], Factory]:
+def register(
+    name: str, *, label: str, help: str, files: Sequence[WeightFile] = ()
+) -> Callable[[Factory], Factory]:
     """Make a factory known as `name`.
 
     Args:
         name: Key for `create` and for run configurations.
         label: Name shown to users.
         help: One sentence: what it judges and what it needs.
-        source: Where its weights come from, with size and licence.
+        files: What its options need; each names an option annotated Path.
 
     Returns:
         A decorator that returns the factory unchanged.
@@ -89,7 +106,11 @@ def register(name: str, *, label: str, help: str, source: str = "") -> Callable[
 
     def decorate(factory: Factory) -> Factory:
         info = RewardInfo(
-            name=name, label=label, help=help, options=_options_of(name, factory), source=source
+            name=name,
+            label=label,
+            help=help,
+            options=_options_of(name, factory, files),
+            files=tuple(files),
         )
         _entries[name] = _Entry(info=info, factory=factory)
         return factory
@@ -111,22 +132,30 @@ def describe(name: str) -> RewardInfo:
     return _entry(name).info
 
 
-def create(name: str, /, **options: object) -> Reward:
+def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> Reward:
     """Make the reward `name` and load its weights.
 
     Args:
         name: One of `names()`.
+        folders: Models folders, in which files that no option names are looked for first.
         **options: Values for the options that `describe(name)` lists. Paths may be strings; a
             leading `~` is expanded.
 
     Raises:
         ConfigError: No reward has that name, or an option is unknown, missing or of a wrong type.
-        RewardError: The reward could not be loaded.
+        RewardError: A file is not there or is not what its name says, or the reward could not be
+            loaded.
     """
-    return _entry(name).factory(**_values(name, options))
+    entry = _entry(name)
+    values = _located(entry.info, _values(name, options), folders)
+    for file in entry.info.files:
+        path = values[file.option]
+        if isinstance(path, Path):
+            check(file, path)
+    return entry.factory(**values)
 
 
-def readiness(name: str, options: Mapping[str, object]) -> str:
+def readiness(name: str, options: Mapping[str, object], *, folders: Sequence[Path] = ()) -> str:
     """Say that a reward can be made with these options; loads nothing.
 
     Raises:
@@ -134,16 +163,33 @@ def readiness(name: str, options: Mapping[str, object]) -> str:
         RewardError: a file that it needs does not exist.
     """
     info = _entry(name).info
-    values = _values(name, options)
+    _located(info, _values(name, options), folders)
+    return f"{info.label} is ready."
+
+
+def _located(
+    info: RewardInfo, values: Mapping[str, object], folders: Sequence[Path]
+) -> dict[str, object]:
+    """The options with every file looked up that they leave open.
+
+    Raises:
+        RewardError: a file is not there.
+    """
+    found = dict(values)
     for option in info.options:
-        value = values.get(option.name)
-        if isinstance(value, Path) and not value.is_file():
-            get = f"Get {info.source} and put it there" if info.source else "Put it there"
+        value = found.get(option.name)
+        files = info.alternatives(option.name)
+        if value is None and files:
+            found[option.name] = find(files, folders)
+            if found[option.name] is None:
+                raise RewardError(missing(info.label, info.name, files, folders))
+        elif isinstance(value, Path) and not (value.is_file() if files else value.exists()):
+            get = f"Get {files[0]} from {files[0].address}" if files else "Correct the path"
             raise RewardError(
                 f"{info.label} needs its {option.name}: there is no file {value}. {get}, or choose "
-                "where it is."
+                "another file."
             )
-    return f"{info.label} is ready."
+    return found
 
 
 def _values(name: str, options: Mapping[str, object]) -> dict[str, object]:
@@ -173,12 +219,23 @@ def _unknown_option(reward: str, given: str, known: Mapping[str, Option]) -> str
     return unknown_name(f"option of reward {reward!r}", given, known)
 
 
-def _options_of(reward: str, factory: Callable[..., Reward]) -> tuple[Option, ...]:
+def _options_of(
+    reward: str, factory: Callable[..., Reward], files: Sequence[WeightFile]
+) -> tuple[Option, ...]:
     hints = get_type_hints(factory)
-    return tuple(
-        _option(reward, parameter, hints.get(parameter.name))
+    options = {
+        parameter.name: _option(reward, parameter, hints.get(parameter.name))
         for parameter in inspect.signature(factory).parameters.values()
-    )
+    }
+    for file in files:
+        option = options.get(file.option)
+        if option is None or option.kind != "path":
+            raise ConfigError(
+                f"file is of no option of reward {reward!r}: {file.option!r}. "
+                "Name one that is annotated Path."
+            )
+        options[file.option] = Option(file.option, "path", required=False, nullable=True)
+    return tuple(options.values())
 
 
 def _option(reward: str, parameter: inspect.Parameter, hint: object) -> Option:
@@ -187,10 +244,11 @@ def _option(reward: str, parameter: inspect.Parameter, hint: object) -> Option:
     kinds = [_KINDS.get(member) for member in members if member is not type(None)]
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     kind = kinds[0] if len(kinds) == 1 and parameter.kind in by_keyword else None
-    if kind is None:
+    if kind is None or parameter.name == "folders":
         raise ConfigError(
             f"parameter cannot be an option of reward {reward!r}: {parameter}. "
-            "Make it a keyword annotated Path, str, bool, int or float, or one of these or None."
+            "Make it a keyword annotated Path, str, bool, int or float, or one of these or None, "
+            "and not called folders."
         )
     required = parameter.default is inspect.Parameter.empty
     return Option(

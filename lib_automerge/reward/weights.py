@@ -7,7 +7,6 @@ the CPU costs no memory beyond the file's pages.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -21,15 +20,7 @@ from torch import Tensor, nn
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import reason
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of the file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+from lib_automerge.reward.files import sha256_of_file as sha256_of_file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -87,3 +87,15 @@ class RewardContract:
         assert reward.name
         assert reward.fingerprint.startswith(reward.name)
         assert reward.fingerprint != reward.name
+
+    def test_says_each_warning_once(self, reward: Reward, prompts: Prompts) -> None:
+        reward.score(sample_images(), prompts)
+        said = reward.warnings()
+        assert all(type(sentence) is str for sentence in said)
+        reward.score(sample_images(), prompts)
+        assert reward.warnings() == []
+
+    def test_can_be_placed_where_it_is(self, reward: Reward, prompts: Prompts) -> None:
+        before = reward.score(sample_images(), prompts)
+        reward.place("cpu")
+        assert reward.score(sample_images(), prompts) == pytest.approx(before, abs=1e-4)

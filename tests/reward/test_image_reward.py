@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward import create
+from lib_automerge.reward import create, placement
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.image_reward import ImageReward, preprocess
 from tests.contracts.reward import sample_images
@@ -198,8 +198,8 @@ def test_lengths_that_differ_are_counted(reward: TinyImageReward) -> None:
         reward.score(sample_images()[:2], PROMPTS[:1])
 
 
-def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"nothing\.pt\. Download ImageReward\.pt"):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"nothing\.pt\. Give the path of ImageReward\.pt"):
         ImageReward(tmp_path / "nothing.pt", device="cpu")
 
 
@@ -275,17 +275,54 @@ def test_a_device_that_is_not_there_is_refused(weights: Path) -> None:
 # Scoring.
 
 
-def test_a_long_prompt_is_cut_and_logged_once(
-    reward: TinyImageReward, caplog: pytest.LogCaptureFixture
+def test_a_long_prompt_is_cut_which_is_said_once(
+    weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    reward = TinyImageReward(weights, device="cpu")
     long = "a cat " * 20
     with caplog.at_level(logging.WARNING):
         reward.score(sample_images()[:3], [long, "a cat " * 16, long])
+        said = reward.warnings()
         reward.score(sample_images()[:1], [long])
-    assert [record.getMessage() for record in caplog.records] == [
+    assert said == [record.getMessage() for record in caplog.records]
+    assert said == [
         f"image_reward reads only the first 33 word pieces of a prompt; "
         f"the last 7 are ignored: {long!r}"
     ]
+    assert reward.warnings() == []
+
+
+def test_is_moved_and_stays_usable(weights: Path) -> None:
+    moved = TinyImageReward(weights, device="cpu")
+    before = moved.score(sample_images(), PROMPTS)
+    moved.place("cpu")
+    assert moved.score(sample_images(), PROMPTS) == before
+    with pytest.raises(ConfigError, match="device cannot be used: 'gpu9'"):
+        moved.place("gpu9")
+    assert moved.score(sample_images(), PROMPTS) == before
+    moved.close()
+    moved.place("cpu")
+
+
+def test_stays_where_it_is_when_the_other_device_is_full(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = TinyImageReward(weights, device="cpu")
+    before = moved.score(sample_images(), PROMPTS)
+    asked: list[str] = []
+
+    def full(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        asked.append(device.type)
+        if device.type != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return module
+
+    monkeypatch.setattr(placement, "choose_device", torch.device)
+    monkeypatch.setattr(BlipReward, "to", full, raising=False)
+    with pytest.raises(RewardError, match="cannot be moved to cuda: CUDA out of memory"):
+        moved.place("cuda")
+    assert asked == ["cuda", "cpu"]
+    assert moved.score(sample_images(), PROMPTS) == before
 
 
 class SmallMemory(TinyImageReward):

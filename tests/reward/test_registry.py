@@ -11,9 +11,10 @@ import pytest
 from PIL.Image import Image
 
 from lib_automerge import reward as rewards
-from lib_automerge.errors import ConfigError
+from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward import Reward, create, describe, names, register, registry
 from lib_automerge.reward.builtin import image_reward
+from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.image_reward import ImageReward
 from lib_automerge.reward.registry import Option
 
@@ -30,7 +31,22 @@ class Recorder:
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         return [0.0 for _ in images]
 
+    def place(self, device: str) -> None: ...
+
+    def warnings(self) -> list[str]:
+        return []
+
     def close(self) -> None: ...
+
+
+FILE = WeightFile(
+    option="weights",
+    name="recorder.pt",
+    repo="someone/recorder",
+    path="final/recorder.pt",
+    size=1_500_000,
+    licence="MIT",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +66,10 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
         return Recorder(
             weights=weights, note=note, strength=strength, count=count, loud=loud, device=device
         )
+
+    @register("finder", label="Finder", help="Looks its file up.", files=[FILE])
+    def make_finder(weights: Path, second: Path | None = None) -> Reward:
+        return Recorder(weights=weights, second=second)
 
     @register("plain", label="Plain", help="Takes nothing.")
     def make_plain() -> Reward:
@@ -87,7 +107,7 @@ def test_describes_options_from_the_signature() -> None:
     assert info.label == "ImageReward"
     assert "ImageReward.pt" in info.help
     assert info.options == (
-        Option(name="weights", kind="path", required=True, nullable=False),
+        Option(name="weights", kind="path", required=False, nullable=True),
         Option(name="dtype", kind="text", required=False, nullable=True),
         Option(name="device", kind="text", required=False, nullable=True),
         Option(name="batch_size", kind="whole number", required=False, nullable=False, default=8),
@@ -106,6 +126,7 @@ def test_creates_with_defaults_and_converts_paths_and_numbers(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "x.pt").touch()
     options = options_of(create("recorder", weights="~/x.pt", strength=2))
     assert options == {
         "weights": tmp_path / "x.pt",
@@ -118,8 +139,8 @@ def test_creates_with_defaults_and_converts_paths_and_numbers(
     assert type(options["strength"]) is float
 
 
-def test_none_means_the_default_where_it_is_allowed() -> None:
-    assert options_of(create("recorder", weights=Path("x"), device=None))["device"] is None
+def test_none_means_the_default_where_it_is_allowed(tmp_path: Path) -> None:
+    assert options_of(create("recorder", weights=tmp_path, device=None))["device"] is None
 
 
 @pytest.mark.parametrize(
@@ -163,8 +184,8 @@ def test_a_reward_without_options_says_so() -> None:
 
 
 def test_a_missing_option_is_named() -> None:
-    with pytest.raises(ConfigError, match="'image_reward' needs the option 'weights'"):
-        create("image_reward", batch_size=4)
+    with pytest.raises(ConfigError, match="'recorder' needs the option 'weights'"):
+        create("recorder", count=4)
 
 
 def test_a_name_can_be_taken_only_once() -> None:
@@ -188,7 +209,74 @@ def test_refuses_factories_whose_options_cannot_be_checked() -> None:
     def by_position(weights: Path, /) -> Reward:
         return Recorder(weights=weights)
 
-    for factory in (no_annotation, other_type, two_types, any_keyword, by_position):
+    def folders(folders: str) -> Reward:
+        return Recorder(folders=folders)
+
+    for factory in (no_annotation, other_type, two_types, any_keyword, by_position, folders):
         with pytest.raises(ConfigError, match="cannot be an option of reward 'new'"):
             register("new", label="New", help="New.")(factory)
     assert "new" not in names()
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without any file of a reward; returns a folder for some."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    return tmp_path / "rewards"
+
+
+@pytest.mark.parametrize("given", [{}, {"weights": None}])
+def test_a_file_that_no_option_names_is_looked_up(given: dict[str, object], nowhere: Path) -> None:
+    nowhere.mkdir()
+    (nowhere / "recorder.pt").touch()
+    made = create("finder", folders=[nowhere / "none", nowhere], **given)
+    assert options_of(made) == {"weights": nowhere / "recorder.pt", "second": None}
+    assert registry.readiness("finder", given, folders=[nowhere]) == "Finder is ready."
+
+
+def test_a_file_that_is_nowhere_is_described(nowhere: Path) -> None:
+    sentence = (
+        f"Finder needs the file recorder.pt (1.5 MB, MIT): it is not in {nowhere} or the Hugging "
+        "Face cache. Download it (python -m lib_automerge rewards --download finder), or get it "
+        f"from https://huggingface.co/someone/recorder/blob/main/final/recorder.pt and put it into "
+        f"{nowhere}."
+    )
+    for ask in (registry.readiness, lambda name, o, folders: create(name, folders=folders, **o)):
+        with pytest.raises(RewardError) as failure:
+            ask("finder", {}, folders=[nowhere])
+        assert str(failure.value) == sentence
+
+
+def test_a_named_file_must_be_there(nowhere: Path, tmp_path: Path) -> None:
+    there = tmp_path / "x.pt"
+    there.touch()
+    gone = {"weights": str(tmp_path / "gone.pt")}
+    with pytest.raises(RewardError, match=r"its weights: there is no file .*gone.pt. Get recorder"):
+        create("finder", **gone)
+    with pytest.raises(RewardError, match=r"its weights: there is no file .*gone.pt"):
+        registry.readiness("finder", gone)
+    with pytest.raises(RewardError, match=r"its second: there is no file .*gone. Correct the path"):
+        registry.readiness("finder", {"weights": str(there), "second": str(tmp_path / "gone")})
+    assert registry.readiness("finder", {"weights": str(there)}) == "Finder is ready."
+
+
+def test_says_where_the_files_come_from() -> None:
+    assert describe("finder").files == (FILE,)
+    assert describe("finder").source == (
+        "recorder.pt (1.5 MB, MIT) from "
+        "https://huggingface.co/someone/recorder/blob/main/final/recorder.pt"
+    )
+    assert describe("plain").source == ""
+    assert "Apache-2.0" in describe("image_reward").source
+    assert describe("image_reward").source.count("ImageReward.pt (1.8 GB") == 1
+
+
+def test_a_file_belongs_to_a_path_option() -> None:
+    def no_such(count: int = 1) -> Reward:
+        return Recorder(count=count)
+
+    with pytest.raises(ConfigError, match="file is of no option of reward 'new': 'weights'"):
+        register("new", label="New", help="New.", files=[FILE])(no_such)
