@@ -1,0 +1,184 @@
+r"""From the prompt syntax of the WebUI to the words that a reward should read.
+
+A reward reads few words (ImageReward 33 pieces), so numbers and brackets push the subject out of
+what it sees. `cleaned` keeps the words that the finished image is meant to show:
+
+    (word:1.2) ((word)) [word]   the words; a weight of 0 or less drops them
+    [from:to:when]               whichever is active for more of the steps; `to` if it is a draw
+    [to:when] [from::when]       the words, if they are active for half of the steps or more
+    [one|two]                    one after the other: the image is a blend of all of them
+    BREAK, AND, AND words :0.5   a comma; a part whose weight is 0 or less is dropped
+    <lora:name:0.8>              nothing, like every tag of an extra network
+    \( \) \[ \] \\               the character itself; a backslash before anything else vanishes
+    { | } __name__ ${name}       unchanged: they belong to dynamic prompts
+
+A bracket without its partner is dropped. Whitespace, newlines included, becomes one space; nothing
+is left between two commas, or before the first and after the last. All other text is kept.
+
+The grammar is the one that the WebUI documents ("Attention/emphasis", "Prompt editing",
+"Alternating Words", "Composable Diffusion" in its wiki). Where the WebUI reads syntax as literal
+text (`(word:1.2.3)`, `[a:b]`, `[a:b:c:0.5]`), the text is kept.
+"""
+
+from __future__ import annotations
+
+import re
+
+VERSION = 1
+"""Belongs into the key of everything that depends on cleaned prompts; counts every change here."""
+
+_TAG = re.compile(r"<\w+:[^<>]+>")
+_TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\b(?:BREAK|AND)\b|[^\\()\[\]{}:|AB]+|[AB]", re.DOTALL)
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_WHOLE_NUMBER = re.compile(rf"\s*({_NUMBER})\s*")
+_PART_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*$")
+_COMMAS = re.compile(r" ?,[, ]*")
+
+
+def cleaned(prompt: str, steps: int = 20) -> str:
+    """Return what a reward should read of a prompt.
+
+    Takes time in proportion to the length and accepts any text. A prompt without syntax comes back
+    with tidied whitespace and commas only, so cleaning twice changes nothing unless the first
+    pass uncovered characters that had been escaped.
+
+    Args:
+        prompt: in the syntax of the WebUI.
+        steps: the sampling steps, for schedules that count steps (`[to:5]`).
+
+    Returns:
+        The words; empty if the prompt asks for nothing.
+    """
+    reading = _Reading(steps)
+    for match in _TOKEN.finditer(" ".join(_TAG.sub("", prompt).split())):
+        reading.take(match.group())
+    return _tidy(reading.text())
+
+
+class _Open:
+    """A bracket that waits for its partner; positions are those of pieces in `_Reading`."""
+
+    def __init__(self, bracket: str, start: int) -> None:
+        self.bracket = bracket
+        self.start = start
+        self.colons: list[int] = []
+        self.bars: list[int] = []
+        self.braces = 0
+
+
+class _Reading:
+    """The pieces of text so far, and the brackets that are open."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = max(1, steps)
+        self._pieces: list[str] = []
+        self._open: list[_Open] = []
+        self._waiting = {"(": 0, "[": 0}
+        self._parts = [0]
+        self._composed = False
+
+    def take(self, token: str) -> None:
+        """Read the next token."""
+        if token[0] == "\\":
+            self._pieces.append(token[1:])
+        elif token in "([":
+            self._open.append(_Open(token, len(self._pieces)))
+            self._waiting[token] += 1
+        elif token in ")]":
+            self._close("(" if token == ")" else "[")
+        elif token == "AND":
+            self._composed = True
+            if not self._open:
+                self._parts.append(len(self._pieces))
+            self._pieces.append(", ")
+        elif token == "BREAK":
+            self._pieces.append(", ")
+        else:
+            if self._open:
+                self._note_separator(self._open[-1], token)
+            self._pieces.append(token)
+
+    def text(self) -> str:
+        """All that was read, without the parts that `AND` weighs with 0 or less."""
+        if not self._composed:
+            return "".join(self._pieces)
+        ends = [*self._parts[1:], len(self._pieces)]
+        parts = ("".join(self._pieces[start:end]) for start, end in zip(self._parts, ends))
+        return ",".join(map(_without_weight, parts))
+
+    def _note_separator(self, bracket: _Open, token: str) -> None:
+        if token == "{":
+            bracket.braces += 1
+        elif token == "}":
+            bracket.braces -= 1
+        elif token == ":" and bracket.braces <= 0:
+            bracket.colons.append(len(self._pieces))
+        elif token == "|" and bracket.braces <= 0:
+            bracket.bars.append(len(self._pieces))
+
+    def _close(self, bracket: str) -> None:
+        if not self._waiting[bracket]:
+            return
+        closed = self._open.pop()
+        self._waiting[closed.bracket] -= 1
+        while closed.bracket != bracket:
+            closed = self._open.pop()
+            self._waiting[closed.bracket] -= 1
+        if bracket == "(":
+            self._weigh(closed)
+        elif closed.bars:
+            self._blend(closed)
+        elif 1 <= len(closed.colons) <= 2:
+            self._schedule(closed)
+
+    def _weigh(self, bracket: _Open) -> None:
+        number = self._last_number(bracket)
+        if number is not None:
+            keep = float(number) > 0
+            del self._pieces[bracket.colons[-1] if keep else bracket.start :]
+
+    def _blend(self, bracket: _Open) -> None:
+        starts = [bracket.start, *(bar + 1 for bar in bracket.bars)]
+        ends = [*bracket.bars, len(self._pieces)]
+        words = ("".join(self._pieces[start:end]) for start, end in zip(starts, ends))
+        different = {word.strip(): word for word in words if word.strip()}
+        self._pieces[bracket.start :] = [" ".join(different.values())]
+
+    def _schedule(self, bracket: _Open) -> None:
+        number = self._last_number(bracket)
+        if number is None:
+            return
+        # the WebUI reads a number with a point as a share of the steps, any other as a step
+        until = float(number) if "." in number else float(number) / self._steps
+        last = bracket.colons[-1]
+        if len(bracket.colons) == 1:
+            before, after = [], self._pieces[bracket.start : last]
+        else:
+            before = self._pieces[bracket.start : bracket.colons[0]]
+            after = self._pieces[bracket.colons[0] + 1 : last]
+        if until == 0.5:
+            shown = after or before
+        else:
+            shown = after if until < 0.5 else before
+        self._pieces[bracket.start :] = shown
+
+    def _last_number(self, bracket: _Open) -> str | None:
+        """The number between the last colon and the end of a bracket, or None."""
+        if not bracket.colons or len(self._pieces) != bracket.colons[-1] + 2:
+            return None
+        match = _WHOLE_NUMBER.fullmatch(self._pieces[-1])
+        return match and match.group(1)
+
+
+def _without_weight(part: str) -> str:
+    match = _PART_WEIGHT.search(part)
+    if match is None:
+        return part
+    return part[: match.start()] if float(match.group(1)) > 0 else ""
+
+
+def _tidy(text: str) -> str:
+    def comma(match: re.Match[str]) -> str:
+        return ", " if match.group().endswith(" ") else ","
+
+    return _COMMAS.sub(comma, " ".join(text.split())).strip(" ,")
