@@ -13,6 +13,7 @@ from lib_automerge.app.desk import Desk, Opened
 from lib_automerge.domain.config import RunConfig, decode_config
 from lib_automerge.errors import StorageError
 from lib_automerge.reward import registry
+from lib_automerge.reward.files import FOLDER
 from lib_automerge.ui.form import Place, values_of
 
 DTYPES = ("", "fp16", "bf16", "fp32")
@@ -142,7 +143,7 @@ class Actions:
 
     def _check_files(self, config: RunConfig) -> None:
         """Refuse files for the reward that the user did not put where such files belong."""
-        folder = self._desk.catalogue.data / "rewards"
+        folder = self._desk.catalogue.data / FOLDER
         paths = [o.name for o in registry.describe(config.reward.name).options if o.kind == "path"]
         for name in paths:
             value = config.reward.options.get(name)

@@ -26,6 +26,7 @@ from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward import registry
+from lib_automerge.reward.files import FOLDER
 from lib_automerge.study.formats import listed, plural, size
 
 BYTES_PER_PIXEL = 1.5
@@ -82,7 +83,7 @@ def preflight(
                 check_settings(config, architectures.get(architecture))
                 _warm_start(config, architecture, checks)
         _payloads(config, host, checks)
-        _reward(config, checks)
+        _reward(config, catalogue, checks)
         _disk(config, models, catalogue, free_space, root, checks)
     checks += [Check(Level.WARNING, "Host", text) for text in catalogue.notices()]
     return Preflight(checks=tuple(checks), architecture=architecture)
@@ -150,9 +151,11 @@ def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:
             )
 
 
-def _reward(config: RunConfig, checks: list[Check]) -> None:
+def _reward(config: RunConfig, catalogue: Catalogue, checks: list[Check]) -> None:
     with _reported(checks, "Reward"):
-        told = registry.readiness(config.reward.name, config.reward.options)
+        told = registry.readiness(
+            config.reward.name, config.reward.options, folders=[catalogue.data / FOLDER]
+        )
         checks.append(Check(Level.OK, "Reward", told))
 
 

@@ -34,6 +34,7 @@ from lib_automerge.host.a1111_webui import A1111
 from lib_automerge.host.txt2img_form import Txt2imgForm, payload_of
 from lib_automerge.host.webui import WebUIGenerator
 from lib_automerge.reward import Reward
+from lib_automerge.reward.files import FOLDER
 
 __all__ = ["A1111", "A1111Host", "Txt2imgForm", "payload_of"]
 
@@ -110,7 +111,7 @@ class A1111Host:
 
     def reward(self, config: RewardConfig) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(config.name, **config.options)
+        return reward.create(config.name, folders=[self.data / FOLDER], **config.options)
 
     def refresh(self) -> None:
         """Look again, unless the WebUI is working, which needs the list to last.

@@ -19,11 +19,21 @@ from lib_automerge.generate.diffusers_ import DiffusersGenerator
 from lib_automerge.reward import Reward
 
 GENERATOR = "diffusers"
+DATA = Path("automerge-data")
+"""The folder of the user's data unless told otherwise, below the working directory."""
+
 CHECKPOINT_ENDINGS = (".safetensors", ".ckpt")
 
 
 class StandaloneHost:
-    """Implements `app.ports.Host` with what this Python environment holds."""
+    """Implements `app.ports.Host` with what this Python environment holds.
+
+    Args:
+        rewards: folders in which the files of rewards are looked for before other places.
+    """
+
+    def __init__(self, rewards: Sequence[Path] = ()) -> None:
+        self._rewards = tuple(rewards)
 
     def generator(self, config: GeneratorConfig) -> Generator:
         """The diffusers generator; see `app.ports.Host`."""
@@ -43,7 +53,7 @@ class StandaloneHost:
 
     def reward(self, config: RewardConfig) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(config.name, **config.options)
+        return reward.create(config.name, folders=self._rewards, **config.options)
 
 
 class StandaloneCatalogue:

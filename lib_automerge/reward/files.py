@@ -16,6 +16,12 @@ import msgspec
 
 from lib_automerge.errors import RewardError
 
+FOLDER = "rewards"
+"""The models folder's name in the folder of the user's data."""
+
+FOLDER = "rewards"
+"""The models folder's name in the folder of the user's data."""
+
 _HUB = "https://huggingface.co"
 
 

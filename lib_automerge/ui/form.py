@@ -27,9 +27,6 @@ from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS, R
 from lib_automerge.ui.search_form import number_text, search_of, search_values
 from lib_automerge.ui.texts import payloads_of, payloads_text, reason
 
-DEFAULT_WEIGHTS: Mapping[str, str] = {"image_reward": "ImageReward.pt"}
-"""Reward -> the file in the folder `rewards` that is used when the form names none."""
-
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What the form's words stand for here.
@@ -59,7 +56,7 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
         payloads=payloads_of(form.text("payloads")),
         name=" ".join(form.text("name").split()),
         method=method,
-        reward=_reward(form, place),
+        reward=_reward(form),
         search=search_of(form, place.architecture),
         verdict=VerdictConfig(
             finalists=form.whole("finalists"),
@@ -92,9 +89,7 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
             "method": METHODS.label(config.method),
             "payloads": payloads_text(config.payloads),
             "reward": REWARDS.label(config.reward.name),
-            "reward_weights": ""
-            if file in (None, str(default_weights(config.reward.name, place.data)))
-            else str(file),
+            "reward_weights": str(file or ""),
             "reward_device": str(device or ""),
             "reward_options": msgspec.json.encode(options).decode(),
             "name": config.name,
@@ -123,13 +118,7 @@ def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:
     )
 
 
-def default_weights(reward: str, data: Path) -> Path | None:
-    """The file of a reward's weights that is used when none is named; None if it needs none."""
-    name = DEFAULT_WEIGHTS.get(reward)
-    return data / "rewards" / name if name else None
-
-
-def _reward(form: Reader, place: Place) -> RewardConfig:
+def _reward(form: Reader) -> RewardConfig:
     name = REWARDS.name(form.text("reward"))
     known = {option.name for option in registry.describe(name).options}
     text = form.text("reward_options") or "{}"
@@ -140,9 +129,8 @@ def _reward(form: Reader, place: Place) -> RewardConfig:
             f"the further options of the reward cannot be read: {reason(error)}. Correct the "
             "text, or empty it."
         ) from error
-    file = form.text("reward_weights") or default_weights(name, place.data)
-    if file and "weights" in known:
-        options["weights"] = str(file)
+    if form.text("reward_weights") and "weights" in known:
+        options["weights"] = form.text("reward_weights")
     if form.text("reward_device") and "device" in known:
         options["device"] = form.text("reward_device")
     return RewardConfig(name=name, options=options)

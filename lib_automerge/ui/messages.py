@@ -126,11 +126,12 @@ def method_sentence(name: str) -> Markup:
     return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-help")
 
 
-def reward_help(name: str, weights: Path | None) -> Markup:
+def reward_help(name: str, folder: Path) -> Markup:
     """What a reward judges, and where its weights are looked for."""
-    told = registry.describe(name).help
-    if weights is not None:
-        told += f" Looked for in {weights}."
+    info = registry.describe(name)
+    told = info.help
+    if info.files:
+        told += f" Looked for in {folder} and in the Hugging Face cache."
     return element("p", told, class_="automerge-help")
 
 

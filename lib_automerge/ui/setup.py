@@ -27,12 +27,13 @@ from lib_automerge.domain.config import (
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.reward.files import FOLDER
 from lib_automerge.study.formats import plural
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui import messages, payload_list, space_rules
 from lib_automerge.ui.fields import Reader, clean
-from lib_automerge.ui.form import Place, config_of, default_weights
+from lib_automerge.ui.form import Place, config_of
 from lib_automerge.ui.form_fields import FIELDS, METHODS, REWARDS
 from lib_automerge.ui.search_fields import BUDGETS, OPTIMIZERS
 from lib_automerge.ui.search_form import block_rules, waits
@@ -238,7 +239,7 @@ class Setup:
             space=self._space(values),
             reward=messages.reward_help(
                 REWARDS.name(form.text("reward")),
-                default_weights(REWARDS.name(form.text("reward")), self.desk.catalogue.data),
+                self.desk.catalogue.data / FOLDER,
             ),
             optimizer=messages.optimizer_help(OPTIMIZERS.name(form.text("optimizer"))),
             earlier=tuple(self.earlier_runs(values)),

@@ -60,7 +60,7 @@ def test_two_models_are_enough(place):
     assert config.output == OutputConfig(checkpoint="gain")
     assert config.generator.name == "fake"
     assert config.reward.name == "image_reward"
-    assert config.reward.options == {"weights": str(place.data / "rewards" / "ImageReward.pt")}
+    assert config.reward.options == {}
 
 
 def full(place: Place) -> RunConfig:
@@ -213,7 +213,7 @@ def test_a_model_is_found_by_its_file_too(place, tmp_path):
     assert values_of(config, here)["model_a"] == "m"
 
 
-def test_the_default_weights_are_shown_as_empty(place):
+def test_weights_that_are_looked_up_are_shown_as_empty(place):
     values = values_of(config_of(filled(), place), place)
     assert values["reward_weights"] == ""
     values = values_of(config_of(filled(reward="Demo"), place), place)

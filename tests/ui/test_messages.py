@@ -135,5 +135,6 @@ def test_an_optimizer_says_what_it_lacks(monkeypatch):
 
 
 def test_a_reward_says_where_its_weights_are_looked_for():
-    assert "Looked for in /data/w.pt." in messages.reward_help("image_reward", Path("/data/w.pt"))
-    assert "Looked for" not in messages.reward_help("demo", None)
+    folder = Path("/data/rewards")
+    assert "Looked for in /data/rewards and" in messages.reward_help("image_reward", folder)
+    assert "Looked for" not in messages.reward_help("demo", folder)

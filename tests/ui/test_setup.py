@@ -110,7 +110,7 @@ def test_a_chosen_set_replaces_the_prompts(setup):
         ({"model_b": "xl.safetensors"}, "Stable Diffusion XL"),
         ({"model_b": "broken.safetensors"}, "broken.safetensors"),
         ({"model_a": "broken.safetensors"}, "broken.safetensors"),
-        ({"reward": "ImageReward"}, "there is no file"),
+        ({"reward": "ImageReward"}, "needs the file ImageReward.pt"),
         ({"payloads": "[]"}, "There are no payloads"),
         ({"payloads": '[{"prompt": "x", "held_out": true}]'}, "held out"),
         ({"payloads": '[{"prompt": "x", "seeds": [-1]}]'}, "seed -1 is out of range"),
