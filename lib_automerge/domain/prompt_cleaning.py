@@ -156,11 +156,8 @@ class _Reading:
         else:
             before = self._pieces[bracket.start : bracket.colons[0]]
             after = self._pieces[bracket.colons[0] + 1 : last]
-        if until == 0.5:
-            shown = after or before
-        else:
-            shown = after if until < 0.5 else before
-        self._pieces[bracket.start :] = shown
+        later = until < 0.5 or (until == 0.5 and bool(after))
+        self._pieces[bracket.start :] = after if later else before
 
     def _last_number(self, bracket: _Open) -> str | None:
         """The number between the last colon and the end of a bracket, or None."""
