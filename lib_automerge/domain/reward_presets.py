@@ -73,10 +73,11 @@ PRESETS = (
     Preset(
         "anime",
         "Anime",
-        "HPSv2.1 and PickScore, without the rewards that favour or punish drawings as such; the "
-        "anime score aes-B32 may not fall below the parents'.",
+        "Robust, for parents that are both anime models; the anime score aes-B32 may not fall "
+        "below the parents'.",
         Ensemble(
             members=(
+                Member(reward="image_reward"),
                 Member(reward="hpsv2"),
                 Member(reward="pickscore"),
                 Member(reward="aes_b32", weight=0.5, role="cap"),
