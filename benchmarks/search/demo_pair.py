@@ -6,7 +6,7 @@ not known. What counts is the best score after so many evaluations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -83,30 +83,32 @@ def run(optimizer: str, seed: int) -> DemoRun:
         history: list[Evaluation] = []
         for number in range(1, EVALUATIONS + 1):
             proposed = ours.candidate(proposer, history, (), number)
-            scores = _scores(session, reward, chosen, proposed)
+            merge(session, proposed.weights)
+            parts = scores(session, reward, chosen)
             history.append(
                 msgspec.structs.replace(
                     proposed,
-                    score=float(np.mean(list(scores.values()))),
-                    images=len(scores),
-                    per_payload=scores,
+                    score=float(np.mean(parts)),
+                    images=len(parts),
+                    per_payload={p.name: part for p, part in zip(chosen, parts, strict=True)},
                 )
             )
     best = np.maximum.accumulate([evaluation.score or 0.0 for evaluation in history])
     return DemoRun(optimizer, seed, records.steps(best))
 
 
-def _scores(
-    session: DiffusersSession, reward: DemoReward, chosen: list[Payload], candidate: Evaluation
-) -> dict[str, float]:
+def merge(session: DiffusersSession, weights: dict[str, float]) -> None:
+    """Make the recipe with these weights of all blocks the live one."""
     models = {"a": ModelRef("a"), "b": ModelRef("b")}
-    session.apply(
-        Recipe(architecture="sd1", method="weighted_sum", models=models, weights=candidate.weights)
-    )
+    session.apply(Recipe(architecture="sd1", method="weighted_sum", models=models, weights=weights))
+
+
+def scores(session: DiffusersSession, reward: DemoReward, chosen: Sequence[Payload]) -> list[float]:
+    """Return the score of every image of the live recipe, payload by payload, seed by seed."""
     pairs = [
         pair
         for batch in batches_of(jobs_of(chosen))
         for pair in session.images(batch, lambda: False)
     ]
-    scores = reward.score([image for _, image in pairs], [job.payload.prompt for job, _ in pairs])
-    return {job.payload.name: score for (job, _), score in zip(pairs, scores, strict=True)}
+    prompts = [job.payload.prompt for job, _ in pairs]
+    return reward.score([image for _, image in pairs], prompts)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.search import (
+    cheap_look,
     demo_pair,
     images,
     landscapes,
@@ -73,6 +74,13 @@ def run_demo(folder: Path) -> None:
             if (name, seed) not in done:
                 records.save("demo", demo_pair.run(name, seed), folder)
                 print("demo", name, seed, flush=True)
+
+
+def run_look(folder: Path) -> None:
+    """Run what is missing of `look`."""
+    if not records.load("look", cheap_look.Look, folder):
+        for look in cheap_look.looks():
+            records.save("look", look, folder)
 
 
 def _missing(
@@ -170,6 +178,19 @@ def demo_table(folder: Path) -> str:
         scores = [np.mean([run.best(n) for run in mine]) for n in demo_pair.REPORTED]
         rows.append([name, str(len(mine)), *(number(float(score)) for score in scores)])
     return markdown(["optimizer", "seeds", *(f"@{n}" for n in demo_pair.REPORTED)], rows)
+
+
+def look_table(folder: Path) -> str:
+    """Return what every way to judge a recipe of the demo pair costs, and how it ranks them."""
+    told = cheap_look.rows(records.load("look", cheap_look.Look, folder))
+    goals = ("full settings", "truth")
+    heads = [f"{group}: {goal}" for group in cheap_look.GROUPS for goal in goals]
+    rows = [[name, *(number(n, 2) for n in cells)] for name, cells in told]
+    better = ", ".join(cheap_look.worth_it(told)) or "none"
+    return (
+        markdown(["what is made", "price", *heads], rows)
+        + f"\n\nNearer to the truth than as many full images as its price buys, both groups: {better}."
+    )
 
 
 def play(name: str, landscape: str, seed: int, evaluations: int, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Results are kept in `results/`, a line per run, so a second call makes the table only, and an
 interrupted one goes on. `--only` names optimizers (`bayes`, `pycma`, ...) or experiments
-(`stopping`, `parallel`, `images`, `verdict`, `demo`); `--force` runs what is named again.
+(`stopping`, `parallel`, `images`, `verdict`, `demo`, `look`); `--force` runs what is named again.
 
 `--quick` takes less than five minutes on two cores: three landscapes, two seeds, 60 evaluations,
 the cheap peers; it prints the table and changes nothing.
@@ -38,7 +38,7 @@ PEERS = tuple(name for name in tables.LABELS if name not in tables.OURS)
 SLOW = {"bayes-opt-ucb": 3, "optuna-gp": 1}
 """Seeds of the peers that take half a minute and more for a run."""
 
-EXPERIMENTS = ("stopping", "parallel", "images", "verdict", "demo")
+EXPERIMENTS = ("stopping", "parallel", "images", "verdict", "demo", "look")
 QUICK = networks.CACHE / "quick"
 QUICK_LANDSCAPES = ("smooth", "additive-noisy", "domains")
 QUICK_PEERS = ("hyperactive-bayes", "hill-climbing", "optuna-tpe", "pycma", "random-search")
@@ -78,8 +78,10 @@ def run_experiment(name: str, seeds: int) -> None:
         experiments.run_images(folder, seeds)
     elif name == "verdict":
         experiments.run_verdict(folder)
-    else:
+    elif name == "demo":
         experiments.run_demo(folder)
+    else:
+        experiments.run_look(folder)
 
 
 def forget(name: str) -> None:

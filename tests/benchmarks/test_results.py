@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import parallel, peers, records, tables
+from benchmarks.search import cheap_look, parallel, peers, records, tables
 
 
 def row(optimizer: str, seed: int, *regrets: float, lowest: float = 0.5) -> records.Row:
@@ -74,3 +74,32 @@ def test_a_goal_counts_when_it_is_held() -> None:
     assert records.for_good(np.array([0.9, 0.2, 0.4, 0.3, 0.1]), 0.3) == 3
     assert records.for_good(np.array([0.1, 0.2, 0.4]), 0.3) is None
     assert records.for_good(np.array([0.1, 0.2]), 0.3) == 0
+
+
+def test_a_look_is_judged_by_how_it_ranks_recipes_that_full_settings_rank() -> None:
+    count = cheap_look.DESIGN + cheap_look.RANDOM + cheap_look.CLOSE
+    scores = np.random.default_rng(0).random((count, 4))
+    seeds = cheap_look.SETTINGS[cheap_look.TRUTH].seeds
+    made = {
+        cheap_look.FULL: (scores, 10.0),
+        cheap_look.TRUTH: (np.repeat(scores, seeds, axis=1), 40.0),
+        "half the steps": (1.0 - scores, 4.0),
+    }
+    looks = [
+        cheap_look.Look(name, tuple(map(tuple, s.tolist())), t) for name, (s, t) in made.items()
+    ]
+    told = cheap_look.rows(looks)
+    assert cheap_look.worth_it(told) == []
+    rows = dict(told)
+    assert rows[cheap_look.FULL] == pytest.approx([1.0, 1.0, 1.0, 1.0, 1.0])
+    assert rows["full settings, other seeds"] == pytest.approx(
+        [1.0, 1.0, np.nan, 1.0, np.nan], nan_ok=True
+    )
+    assert rows["half the steps"] == pytest.approx([0.4, -1.0, -1.0, -1.0, -1.0])
+    fewer = rows["full settings, 2 of 4 images"]
+    assert fewer[0] == 0.5
+    assert 0.0 < fewer[1] < 1.0
+    truer = [
+        (name, [0.5, 1.0, 1.0, 1.0, 1.0] if name == "half the steps" else c) for name, c in told
+    ]
+    assert cheap_look.worth_it(truer) == ["half the steps"]
