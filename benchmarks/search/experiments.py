@@ -189,7 +189,8 @@ def look_table(folder: Path) -> str:
     better = ", ".join(cheap_look.worth_it(told)) or "none"
     return (
         markdown(["what is made", "price", *heads], rows)
-        + f"\n\nNearer to the truth than as many full images as its price buys, both groups: {better}."
+        + "\n\nNearer to the truth, in both groups, than full settings for the same price: "
+        + f"{better}."
     )
 
 
