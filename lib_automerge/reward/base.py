@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -104,6 +105,32 @@ def check_lengths(images: Sequence[Image], prompts: Sequence[str]) -> None:
             f"images and prompts do not pair up: {len(images)} images, {len(prompts)} prompts. "
             "Give one prompt per image."
         )
+
+
+def require_finite(
+    reward: str, scores: Sequence[float], prompts: Sequence[str], dtype: str
+) -> None:
+    """Refuse scores that are not numbers.
+
+    Args:
+        reward: the name of the reward.
+        scores: what it computed.
+        prompts: as many.
+        dtype: the precision of its weights, by name.
+
+    Raises:
+        RewardError: One is infinite or NaN.
+    """
+    for index, (score, prompt) in enumerate(zip(scores, prompts, strict=True)):
+        if not math.isfinite(score):
+            advice = (
+                "Check the weights file."
+                if dtype == "fp32"
+                else f"Use dtype='fp32' instead of {dtype!r}."
+            )
+            raise RewardError(
+                f"{reward!r} gave no number: {score} for image {index}, prompt {prompt!r}. {advice}"
+            )
 
 
 def reason(error: BaseException) -> str:

@@ -8,28 +8,28 @@ time. About two thirds of the scores of Stable Diffusion 1.4 lie between -1 and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward.base import Told, check_lengths
+from lib_automerge.errors import RewardError
+from lib_automerge.reward.base import Told, check_lengths, require_finite
 from lib_automerge.reward.bert_tokenizer import Encoded, encode
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.files import sha256_of_file
 from lib_automerge.reward.placement import (
+    check_batch_size,
     choose_device,
     choose_dtype,
     in_batches,
     move,
     torch_dtype,
 )
+from lib_automerge.reward.preprocess import crop
 from lib_automerge.reward.weights import fill, read_tensors
 
 # ImageReward was trained on prompts cut to this many ids, start and end included.
@@ -46,8 +46,6 @@ _UNUSED = (
     "blip.text_proj.",
     "blip.text_encoder.embeddings.position_ids",
 )
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_SD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageReward:
@@ -81,11 +79,9 @@ class ImageReward:
             ConfigError: An option has an impossible value.
             RewardError: The file is missing, damaged, unsafe or not exactly this model.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1: {batch_size}. Use 8, or 1.")
         self._device = choose_device(device)
         self._dtype = choose_dtype(dtype, self._device)
-        self._batch_size = batch_size
+        self._batch_size = check_batch_size(batch_size)
         self._told = Told()
         self._weights = weights
         self._model: BlipReward | None = self._load()
@@ -103,7 +99,7 @@ class ImageReward:
             return self._score_batch(model, images[part], prompts[part])
 
         scores, self._batch_size = in_batches(score_batch, len(images), self._batch_size)
-        self._require_finite(scores, prompts)
+        require_finite(self.name, scores, prompts, self._dtype)
         return scores
 
     def place(self, device: str) -> None:
@@ -144,7 +140,7 @@ class ImageReward:
         self, model: BlipReward, images: Sequence[Image.Image], prompts: Sequence[str]
     ) -> list[float]:
         encoded = [self._encode(prompt) for prompt in prompts]
-        pixels = torch.stack([preprocess(image, self.sizes.image_side) for image in images])
+        pixels = torch.stack([crop(image, self.sizes.image_side) for image in images])
         ids = torch.tensor([text.ids for text in encoded])
         mask = torch.arange(PROMPT_IDS) < torch.tensor([[text.used] for text in encoded])
         with torch.inference_mode():
@@ -161,38 +157,3 @@ class ImageReward:
                 f"the last {encoded.dropped} are ignored: {prompt!r}"
             )
         return encoded
-
-    def _require_finite(self, scores: Sequence[float], prompts: Sequence[str]) -> None:
-        for index, (score, prompt) in enumerate(zip(scores, prompts, strict=True)):
-            if not math.isfinite(score):
-                advice = (
-                    "Check the weights file."
-                    if self._dtype == "fp32"
-                    else f"Use dtype='fp32' instead of {self._dtype!r}."
-                )
-                raise RewardError(
-                    f"{self.name!r} gave no number: {score} for image {index}, prompt {prompt!r}. "
-                    f"{advice}"
-                )
-
-
-def preprocess(image: Image.Image, side: int) -> Tensor:
-    """Return the (3, side, side) fp32 pixels that the model sees.
-
-    As torchvision's Resize(side, bicubic), CenterCrop(side), ToTensor and Normalize do it: the
-    shorter side is scaled to `side`, the longer one is rounded down, the centre is cut out. Other
-    modes become RGB before that rather than after, so that palettes are not interpolated.
-    """
-    rgb = image.convert("RGB")
-    width, height = rgb.size
-    if width <= height:
-        scaled = (side, int(side * height / width))
-    else:
-        scaled = (int(side * width / height), side)
-    if scaled != rgb.size:
-        rgb = rgb.resize(scaled, Image.Resampling.BICUBIC)
-    left, top = (round((length - side) / 2.0) for length in scaled)
-    cut = rgb.crop((left, top, left + side, top + side))
-    pixels = torch.from_numpy(np.array(cut, dtype=np.uint8)).permute(2, 0, 1).contiguous()
-    scaled_pixels = pixels.to(torch.float32).div(255)
-    return (scaled_pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_SD).view(3, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import reason
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -79,33 +82,44 @@ def move(model: nn.Module, now: torch.device, name: str) -> torch.device:
     return device
 
 
+def check_batch_size(batch_size: int) -> int:
+    """Return the batch size if it is possible.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1: {batch_size}. Use 8, or 1.")
+    return batch_size
+
+
 def torch_dtype(name: str) -> torch.dtype:
     """Return torch's type for a name that `choose_dtype` returned."""
     return _DTYPES[name]
 
 
 def in_batches(
-    score: Callable[[slice], list[float]], count: int, batch_size: int
-) -> tuple[list[float], int]:
-    """Score `count` items batch by batch, with half the batch whenever memory runs out.
+    compute: Callable[[slice], list[Result]], count: int, batch_size: int
+) -> tuple[list[Result], int]:
+    """Compute for `count` items batch by batch, with half the batch whenever memory runs out.
 
     Args:
-        score: Scores the items of one slice, in order; called again with a shorter slice after it
-            ran out of memory. The last slice may end beyond `count`.
+        compute: The results for the items of one slice, in order; called again with a shorter slice
+            after it ran out of memory. The last slice may end beyond `count`.
         count: Number of items.
         batch_size: Items per batch to begin with, at least 1.
 
     Returns:
-        One score per item, in order, and the batch size that fitted, to begin with next time.
+        One result per item, in order, and the batch size that fitted, to begin with next time.
 
     Raises:
         RewardError: Not even one item fits into memory, or torch failed otherwise.
     """
-    scores: list[float] = []
-    while len(scores) < count:
+    results: list[Result] = []
+    while len(results) < count:
         failure = ""
         try:
-            scores.extend(score(slice(len(scores), len(scores) + batch_size)))
+            results.extend(compute(slice(len(results), len(results) + batch_size)))
         except RuntimeError as error:
             failure = reason(error)
             if not _is_out_of_memory(error):
@@ -116,7 +130,7 @@ def in_batches(
         # Outside the handler: until it ends, the traceback keeps the batch's tensors alive.
         if failure:
             batch_size = _halved(batch_size, failure)
-    return scores, batch_size
+    return results, batch_size
 
 
 def _halved(batch_size: int, failure: str) -> int:

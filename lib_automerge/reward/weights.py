@@ -23,11 +23,12 @@ from lib_automerge.reward.base import reason
 from lib_automerge.reward.files import sha256_of_file as sha256_of_file
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a bare state dict from a `.safetensors` file or from a zip archive by `torch.save`.
+def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` file or from a zip archive by `torch.save`.
 
     Args:
         path: An existing file.
+        under: Where an archive that is no bare state dict, but a checkpoint of training, has it.
 
     Returns:
         Tensors on the CPU, mapped from the file: change neither them nor the file.
@@ -59,6 +60,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise _damaged(path, error) from error
+    if under is not None and isinstance(content, dict) and under in content:
+        content = content[under]
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise RewardError(
             f"weights file is not a plain dictionary of tensors: {path}. Use the published file."

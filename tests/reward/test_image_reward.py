@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,7 +16,7 @@ from PIL import Image
 from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward import create, placement
 from lib_automerge.reward.blip import BlipReward, BlipSizes
-from lib_automerge.reward.image_reward import ImageReward, preprocess
+from lib_automerge.reward.image_reward import ImageReward
 from tests.contracts.reward import sample_images
 from tests.reward.tiny_image_reward import TINY, TinyImageReward, random_tensors, write_tiny
 
@@ -396,39 +395,3 @@ def test_a_closed_reward_refuses_to_score(weights: Path) -> None:
     with pytest.raises(RewardError, match="reward is closed"):
         reward.score(sample_images(), PROMPTS)
     assert reward.fingerprint == fingerprint
-
-
-# Preprocessing.
-
-
-def test_preprocess_normalises_as_clip_does() -> None:
-    pixels = preprocess(Image.new("RGB", (48, 48), (255, 0, 128)), 48)
-    expected = (
-        (1 - 0.48145466) / 0.26862954,
-        -0.4578275 / 0.26130258,
-        (128 / 255 - 0.40821073) / 0.27577711,
-    )
-    assert pixels.shape == (3, 48, 48)
-    assert pixels.dtype is torch.float32
-    assert pixels[:, 20, 20].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "box"),
-    [((48, 53), (0, 2, 48, 50)), ((51, 48), (2, 0, 50, 48)), ((49, 48), (0, 0, 48, 48))],
-)
-def test_preprocess_cuts_the_centre(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
-    assert torch.equal(preprocess(image, 48), preprocess(image.crop(box), 48))
-
-
-@pytest.mark.parametrize("size", [(33, 32), (61, 150), (300, 301), (1000, 3)])
-def test_preprocess_gives_a_square_of_any_size(size: tuple[int, int]) -> None:
-    assert preprocess(Image.new("RGB", size), 48).shape == (3, 48, 48)
-
-
-def test_preprocess_makes_rgb_before_it_resizes() -> None:
-    colours = sample_images()[3].quantize(16)
-    assert torch.equal(preprocess(colours, 48), preprocess(colours.convert("RGB"), 48))
-    assert colours.mode == "P"
