@@ -8,23 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lib_automerge.reward import published
 from lib_automerge.reward.base import Reward
-from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.registry import register
-
-IMAGE_REWARD = tuple(
-    WeightFile(
-        option="weights",
-        name="ImageReward.pt",
-        repo=repo,
-        path="ImageReward.pt",
-        size=1_790_000_000,
-        licence="Apache-2.0",
-        kept=".cache/ImageReward/ImageReward.pt",
-    )
-    # the organisation was renamed; a cache knows the file by the name it was asked for
-    for repo in ("THUDM/ImageReward", "zai-org/ImageReward")
-)
 
 
 @register(
@@ -46,7 +32,7 @@ def demo(weights: Path | None = None) -> Reward:
         "Human preference for an image given its prompt (ImageReward v1.0, about -2 to 2); "
         "needs the file ImageReward.pt (1.8 GB)."
     ),
-    files=IMAGE_REWARD,
+    files=published.IMAGE_REWARD,
 )
 def image_reward(
     weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
@@ -55,3 +41,158 @@ def image_reward(
     from lib_automerge.reward.image_reward import ImageReward
 
     return ImageReward(weights, dtype, device, batch_size)
+
+
+@register(
+    "hpsv2",
+    label="HPSv2.1",
+    help=(
+        "Human preference for an image given its prompt (HPSv2.1, about 0.2 to 0.35); "
+        "needs a file of 2 GB."
+    ),
+    files=published.HPS_V2,
+)
+def hpsv2(
+    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
+) -> Reward:
+    """Make a `lib_automerge.reward.clip_rewards.HpsV2`."""
+    from lib_automerge.reward.clip_rewards import HpsV2
+
+    return HpsV2(weights, dtype, device, batch_size)
+
+
+@register(
+    "pickscore",
+    label="PickScore",
+    help=(
+        "What visitors of a web page preferred, given the prompt (PickScore v1, about 15 to 25); "
+        "needs a file of 3.9 GB."
+    ),
+    files=published.PICK_SCORE,
+)
+def pickscore(
+    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
+) -> Reward:
+    """Make a `lib_automerge.reward.clip_rewards.PickScore`."""
+    from lib_automerge.reward.clip_rewards import PickScore
+
+    return PickScore(weights, dtype, device, batch_size)
+
+
+@register(
+    "clip_score",
+    label="CLIPScore",
+    help=(
+        "Whether the image shows its prompt at all (cosine of CLIP ViT-L/14, about 0.1 to 0.35); "
+        "a weak judge of quality, a good referee."
+    ),
+    files=published.clip_l_14("weights"),
+)
+def clip_score(
+    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
+) -> Reward:
+    """Make a `lib_automerge.reward.clip_rewards.ClipScore`."""
+    from lib_automerge.reward.clip_rewards import ClipScore
+
+    return ClipScore(weights, dtype, device, batch_size)
+
+
+@register(
+    "laion_v1",
+    label="LAION aesthetic V1",
+    help="How people rate the look of an image, without its prompt (about 1 to 10); for photos.",
+    files=(published.LAION_V1, *published.clip_l_14("encoder")),
+)
+def laion_v1(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> Reward:
+    """Make a `lib_automerge.reward.aesthetic.LaionV1`."""
+    from lib_automerge.reward.aesthetic import LaionV1
+
+    return LaionV1(weights, encoder, dtype, device, batch_size)
+
+
+@register(
+    "laion_v2",
+    label="LAION aesthetic V2",
+    help=(
+        "How people rate the look of an image, without its prompt (about 1 to 10); for photos, "
+        "never for anime; likes gloss."
+    ),
+    files=(published.LAION_V2, *published.clip_l_14("encoder")),
+)
+def laion_v2(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> Reward:
+    """Make a `lib_automerge.reward.aesthetic.LaionV2`."""
+    from lib_automerge.reward.aesthetic import LaionV2
+
+    return LaionV2(weights, encoder, dtype, device, batch_size)
+
+
+@register(
+    "chad",
+    label="Chad",
+    help="LAION's V2 head trained on other ratings (about 1 to 10), without the prompt.",
+    files=(published.CHAD, *published.clip_l_14("encoder")),
+)
+def chad(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> Reward:
+    """Make a `lib_automerge.reward.aesthetic.Chad`."""
+    from lib_automerge.reward.aesthetic import Chad
+
+    return Chad(weights, encoder, dtype, device, batch_size)
+
+
+@register(
+    "aes_b32",
+    label="aes-B32-v0 (anime)",
+    help="How good an anime picture looks, without its prompt (Waifu Diffusion; logits, any sign).",
+    files=(published.AES_B_32, *published.clip_b_32("encoder")),
+)
+def aes_b32(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> Reward:
+    """Make a `lib_automerge.reward.aesthetic.AesB32`."""
+    from lib_automerge.reward.aesthetic import AesB32
+
+    return AesB32(weights, encoder, dtype, device, batch_size)
+
+
+@register(
+    "aesthetic_v25",
+    label="Aesthetic V2.5",
+    help=(
+        "How people rate the look of an image, photos and paintings, without its prompt (about 1 "
+        "to 10); its head's licence is AGPL-3.0."
+    ),
+    files=published.AESTHETIC_V25,
+)
+def aesthetic_v25(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> Reward:
+    """Make a `lib_automerge.reward.aesthetic.AestheticV25`."""
+    from lib_automerge.reward.aesthetic import AestheticV25
+
+    return AestheticV25(weights, encoder, dtype, device, batch_size)

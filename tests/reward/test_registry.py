@@ -12,8 +12,21 @@ from PIL.Image import Image
 
 from lib_automerge import reward as rewards
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward import Reward, create, describe, names, register, registry
-from lib_automerge.reward.builtin import image_reward
+from lib_automerge.reward import (
+    Reward,
+    aesthetic,
+    builtin,
+    clip_rewards,
+    create,
+    describe,
+    names,
+    register,
+    registry,
+)
+from lib_automerge.reward import demo as demo_module
+from lib_automerge.reward import image_reward as image_reward_module
+from lib_automerge.reward.aesthetic import LaionV2
+from lib_automerge.reward.clip_rewards import HpsV2
 from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.image_reward import ImageReward
 from lib_automerge.reward.registry import Option
@@ -82,7 +95,11 @@ def options_of(reward: Reward) -> dict[str, object]:
 
 
 def test_lists_the_built_in_rewards() -> None:
-    assert {"demo", "image_reward"} <= set(names())
+    built_in = {
+        *("demo", "image_reward", "hpsv2", "pickscore", "clip_score"),
+        *("laion_v1", "laion_v2", "chad", "aes_b32", "aesthetic_v25"),
+    }
+    assert built_in <= set(names())
     assert names() == sorted(names())
 
 
@@ -114,11 +131,44 @@ def test_describes_options_from_the_signature() -> None:
     )
 
 
-def test_the_options_of_image_reward_are_its_constructors() -> None:
+def test_the_options_of_the_built_in_rewards_are_their_constructors() -> None:
+    """In the same order, because factories hand them on by position."""
+
     def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         return list(inspect.signature(function).parameters.values())
 
-    assert parameters(image_reward) == parameters(ImageReward)
+    assert parameters(builtin.image_reward) == parameters(ImageReward)
+    for factory in (builtin.hpsv2, builtin.pickscore, builtin.clip_score):
+        assert parameters(factory)[1:] == parameters(HpsV2)[1:]
+    heads = (builtin.laion_v1, builtin.laion_v2, builtin.chad, builtin.aes_b32)
+    for factory in (*heads, builtin.aesthetic_v25):
+        assert parameters(factory) == parameters(LaionV2)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_built_in_reward_makes_what_it_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each factory's class bears the factory's name; the class is replaced to load nothing."""
+    info = describe(name)
+    made: list[str] = []
+    for module in (image_reward_module, clip_rewards, aesthetic, demo_module):
+        for cls in vars(module).values():
+            if isinstance(cls, type) and cls.__module__ == module.__name__ and "name" in vars(cls):
+                monkeypatch.setattr(cls, "__init__", lambda self, *_: made.append(type(self).name))
+    if info.files or name == "demo":
+        registry._entries[name].factory(**{file.option: Path("x") for file in info.files})
+        assert made == [name]
+
+
+def test_every_published_file_has_its_own_name() -> None:
+    """A models folder has one file of a name; two that share it are the same published file."""
+    by_name: dict[str, set[tuple[object, ...]]] = {}
+    for name in names():
+        for file in describe(name).files:
+            known = (file.path, file.size, file.licence, file.sha256, file.kept)
+            by_name.setdefault(file.name, set()).add(known)
+    assert all(len(known) == 1 for known in by_name.values())
+    options = [(name, file.option) for name in names() for file in describe(name).files]
+    assert {option for _, option in options} == {"weights", "encoder"}
 
 
 def test_creates_with_defaults_and_converts_paths_and_numbers(
