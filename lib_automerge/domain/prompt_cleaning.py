@@ -3,7 +3,7 @@ r"""From the prompt syntax of the WebUI to the words that a reward should read.
 A reward reads few words (ImageReward 33 pieces), so numbers and brackets push the subject out of
 what it sees. `cleaned` keeps the words that the finished image is meant to show:
 
-    (word:1.2) ((word)) [word]   the words; a weight of 0 or less drops them
+    (word:1.2) ((word)) [word]   the words; a weight of 0 or less drops all that is inside
     [from:to:when]               whichever is active for more of the steps; `to` if it is a draw
     [to:when] [from::when]       the words, if they are active for half of the steps or more
     [one|two]                    one after the other: the image is a blend of all of them
