@@ -50,7 +50,7 @@ def cleaned(prompt: str, steps: int = 20) -> str:
         The words; empty if the prompt asks for nothing.
     """
     reading = _Reading(steps)
-    for match in _TOKEN.finditer(" ".join(_TAG.sub("", prompt).split())):
+    for match in _TOKEN.finditer(_TAG.sub("", prompt)):
         reading.take(match.group())
     return _tidy(reading.text())
 
@@ -119,23 +119,28 @@ class _Reading:
     def _close(self, bracket: str) -> None:
         if not self._waiting[bracket]:
             return
-        closed = self._open.pop()
-        self._waiting[closed.bracket] -= 1
+        latest = self._open[-1]
+        closed = self._pop()
         while closed.bracket != bracket:
-            closed = self._open.pop()
-            self._waiting[closed.bracket] -= 1
+            closed = self._pop()
         if bracket == "(":
-            self._weigh(closed)
+            # a bracket inside that has no partner does not hide the weight: `(a [b:0)`
+            self._weigh(closed.start, latest.colons)
         elif closed.bars:
             self._blend(closed)
         elif 1 <= len(closed.colons) <= 2:
             self._schedule(closed)
 
-    def _weigh(self, bracket: _Open) -> None:
-        number = self._last_number(bracket)
+    def _pop(self) -> _Open:
+        bracket = self._open.pop()
+        self._waiting[bracket.bracket] -= 1
+        return bracket
+
+    def _weigh(self, start: int, colons: list[int]) -> None:
+        number = self._last_number(colons)
         if number is not None:
             keep = float(number) > 0
-            del self._pieces[bracket.colons[-1] if keep else bracket.start :]
+            del self._pieces[colons[-1] if keep else start :]
 
     def _blend(self, bracket: _Open) -> None:
         starts = [bracket.start, *(bar + 1 for bar in bracket.bars)]
@@ -145,7 +150,7 @@ class _Reading:
         self._pieces[bracket.start :] = [" ".join(different.values())]
 
     def _schedule(self, bracket: _Open) -> None:
-        number = self._last_number(bracket)
+        number = self._last_number(bracket.colons)
         if number is None:
             return
         # the WebUI reads a number with a point as a share of the steps, any other as a step
@@ -159,9 +164,9 @@ class _Reading:
         later = until < 0.5 or (until == 0.5 and bool(after))
         self._pieces[bracket.start :] = after if later else before
 
-    def _last_number(self, bracket: _Open) -> str | None:
+    def _last_number(self, colons: list[int]) -> str | None:
         """The number between the last colon and the end of a bracket, or None."""
-        if not bracket.colons or len(self._pieces) != bracket.colons[-1] + 2:
+        if not colons or len(self._pieces) != colons[-1] + 2:
             return None
         match = _WHOLE_NUMBER.fullmatch(self._pieces[-1])
         return match and match.group(1)

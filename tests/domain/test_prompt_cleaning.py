@@ -143,6 +143,7 @@ def test_escapes_are_the_character_itself(prompt: str, words: str) -> None:
         ("((a cat", "a cat"),
         ("a cat))]", "a cat"),
         ("(a [b) c]", "a b c"),
+        ("(a [b:1.2) c] (d [e:0) f", "a b c f"),
         ("[a (b] c:0)", "a b c:0"),
         ("((a:1.2), b", "a, b"),
         ("((a][:b:c [d:3]", "a:b:c d"),
