@@ -1,4 +1,11 @@
+"""The digests are those of open_clip and transformers, recorded by record_goldens.py."""
+
 from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +16,11 @@ from lib_automerge.reward.preprocess import Framing, crop, crop_down, pad, squee
 from tests.contracts.reward import sample_images
 
 FRAMINGS = (crop, crop_down, pad, squeeze)
-CLIP_BLACK = (-0.48145466 / 0.26862954, -0.4578275 / 0.26130258, -0.40821073 / 0.27577711)
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+SIGLIP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "golden" / "clip.json").read_text(encoding="utf-8")
+)["pixels"]
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -64,13 +75,12 @@ def test_pad_shows_the_whole_image_on_black(
     pixels = pad(noise(*size), 48)
     outside = torch.ones(48, 48, dtype=torch.bool)
     outside[top:bottom, left:right] = False
-    assert torch.allclose(pixels[:, outside], torch.tensor(CLIP_BLACK)[:, None], atol=1e-6)
+    mean, sd = (torch.tensor(numbers).view(3, 1, 1) for numbers in CLIP)
+    own = (pixels * sd + mean) * 255
+    assert torch.allclose(own[:, outside], torch.zeros(1), atol=1e-4)
     # Unscaled: the image's own pixels.
-    mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
-    sd = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
-    own = (pixels[:, top:bottom, left:right] * sd + mean) * 255
     expected = torch.from_numpy(np.array(noise(*size))).permute(2, 0, 1)
-    assert torch.allclose(own, expected.float(), atol=1e-3)
+    assert torch.allclose(own[:, top:bottom, left:right], expected.float(), atol=1e-3)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -88,3 +98,17 @@ def test_makes_rgb_before_it_resizes(framing: Framing, mode: str) -> None:
     image = image.quantize(16) if mode == "P" else image.convert(mode)
     assert torch.equal(framing(image, 48), framing(image.convert("RGB"), 48))
     assert image.mode == mode
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_scales_bit_for_bit_as_the_packages_do(framing: Framing) -> None:
+    recorded: dict[str, str] = GOLDEN[framing.__name__]
+    side = 384 if framing is squeeze else 224
+    mean, sd = (SIGLIP if framing is squeeze else CLIP)[:2]
+    assert recorded
+    for size, expected in recorded.items():
+        width, _, height = size.partition("x")
+        pixels = framing(noise(int(width), int(height)), side)
+        own = pixels * torch.tensor(sd).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        eight_bit = (own * 255).round().to(torch.uint8).numpy().tobytes()
+        assert hashlib.sha256(eight_bit).hexdigest()[:16] == expected, size
