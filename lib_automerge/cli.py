@@ -141,6 +141,21 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=7865, help="on 127.0.0.1; default: 7865")
     ui.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
+    rewards = _command(commands, "rewards", _rewards, "list, download and check rewards")
+    rewards.add_argument("name", nargs="?", metavar="NAME", help="one reward; default: all")
+    rewards.add_argument("--download", action="store_true", help="get the files that it lacks")
+    rewards.add_argument(
+        "--selftest", action="store_true", help="load what is ready, and check its scores"
+    )
+    rewards.add_argument("--device", help="for --selftest: cpu, cuda, ...; default: the best")
+    rewards.add_argument(
+        "--data",
+        type=Path,
+        default=Path("automerge-data"),
+        help="folder whose `rewards` holds the files (default: ./automerge-data)",
+    )
+    rewards.add_argument("--json", action="store_true")
+
     insights = _command(commands, "insights", _insights, "what a run taught about its blocks")
     insights.add_argument("run_dir", type=Path)
     insights.add_argument("--json", action="store_true")
@@ -390,6 +405,25 @@ def _ui(options: argparse.Namespace) -> int:
     from lib_automerge import page
 
     page.serve(options.models, options.data, options.port, browser=not options.no_browser)
+    return DONE
+
+
+def _rewards(options: argparse.Namespace) -> int:
+    from lib_automerge import reward_commands
+    from lib_automerge.reward.files import FOLDER
+
+    folder = options.data / FOLDER
+    if options.download:
+        reward_commands.download(options.name, folder)
+        return DONE
+    if options.selftest:
+        sound = reward_commands.selftest(options.name, folder, options.device)
+        return DONE if sound else USER_ERROR
+    found = reward_commands.statuses(options.name, folder)
+    if options.json:
+        _print_json(found)
+    else:
+        print(reward_commands.listed(found))
     return DONE
 
 

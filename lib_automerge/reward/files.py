@@ -90,9 +90,10 @@ def missing(label: str, reward: str, files: Sequence[WeightFile], folders: Seque
     put = f"get it from {file.address}"
     if folders:
         put += f" and put it into {folders[0]}"
-    if file.repo:
-        put = f"download it (python -m lib_automerge rewards --download {reward}), or {put}"
-    return f"{label} needs the file {file}: it is not in {looked}. {put[0].upper()}{put[1:]}."
+    return (
+        f"{label} needs the file {file}: it is not in {looked}. Download it "
+        f"(python -m lib_automerge rewards --download {reward}), or {put}."
+    )
 
 
 def check(file: WeightFile, path: Path) -> None:

@@ -137,11 +137,12 @@ def test_what_is_missing_is_one_sentence_with_size_licence_and_place(tmp_path: P
     )
 
 
-def test_a_file_that_is_not_on_the_hub_is_not_said_to_be_downloaded() -> None:
+def test_without_a_models_folder_none_is_named() -> None:
     elsewhere = msgspec.structs.replace(FILE, repo="", path="https://example.org/judge.pt")
     assert files.missing("Judge", "judge", [elsewhere], []) == (
         "Judge needs the file Judge.pt (3.9 GB, MIT): it is not in the Hugging Face cache. "
-        "Get it from https://example.org/judge.pt."
+        "Download it (python -m lib_automerge rewards --download judge), or get it from "
+        "https://example.org/judge.pt."
     )
 
 

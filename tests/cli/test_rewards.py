@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lib_automerge import cli
+from lib_automerge.reward import published, registry
+from lib_automerge.reward.base import Reward
+from lib_automerge.reward.files import WeightFile
+from tests.reward.hub_server import Hub, serving
+
+CONTENT = b"weights" * 1000
+FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", 7000, "MIT")
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without weights; returns the folder of data."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    pytest.importorskip("huggingface_hub")
+    with serving(Hub(CONTENT)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        yield hub
+
+
+def judge() -> None:
+    @registry.register("judge", label="Judge", help="Judges.", files=[FILE])
+    def make(weights: Path) -> Reward:
+        raise NotImplementedError
+
+
+def test_lists_every_reward_with_what_it_needs(
+    capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    assert cli.main(["rewards", "--data", str(data)]) == 0
+    told = capsys.readouterr().out
+    assert "demo             ready      Demo: " in told
+    assert "image_reward     not ready  ImageReward: " in told
+    assert "    ImageReward.pt (1.8 GB, Apache-2.0): missing; from https://" in told
+    (data / "rewards").mkdir(parents=True)
+    file = data / "rewards" / "ImageReward.pt"
+    file.touch()
+    assert cli.main(["rewards", "image_reward", "--data", str(data)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("image_reward     ready ")
+    assert f"(1.8 GB, Apache-2.0): {file}" in told
+    assert "demo" not in told
+
+
+def test_lists_as_json(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    assert cli.main(["rewards", "hpsv2", "--json", "--data", str(data)]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["name"], one["ready"]) == ("hpsv2", False)
+    assert one["files"][0]["file"]["licence"] == published.HPS_V2[0].licence
+
+
+def test_downloads_what_is_missing_into_the_data_folder(
+    hub: Hub, capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    judge()
+    assert cli.main(["rewards", "--download", "judge", "--data", str(data)]) == 0
+    told = capsys.readouterr()
+    assert (data / "rewards" / "Judge.pt").read_bytes() == CONTENT
+    assert str(data / "rewards" / "Judge.pt") in told.out
+    assert "MIT" in told.out
+    assert "Judge.pt: 7 kB of 7 kB, 100 %" in told.err
+    assert cli.main(["rewards", "--download", "judge", "--data", str(data)]) == 0
+    assert capsys.readouterr().out == "judge: nothing to download.\n"
+    assert len(hub.asked) == 1
+
+
+def test_a_download_that_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    judge()
+    assert cli.main(["rewards", "--download", "judge", "--data", str(data)]) == 2
+    assert "Error: Judge.pt cannot be downloaded: " in capsys.readouterr().err
+    assert cli.main(["rewards", "--download"]) == 2
+    assert "needs the name of a reward" in capsys.readouterr().err
+
+
+def test_checks_what_is_ready_and_says_what_is_not(
+    capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    assert cli.main(["rewards", "--selftest", "--data", str(data)]) == 0
+    told = capsys.readouterr().out
+    assert "demo is sound: " in told
+    assert "image_reward was not checked: ImageReward needs the file" in told
+
+
+def test_a_reward_that_is_not_sound_is_told_after_the_others(
+    capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    (data / "rewards").mkdir(parents=True)
+    (data / "rewards" / "HPS_v2.1_compressed.pt").write_bytes(b"")
+    arguments = ["rewards", "--selftest", "--device", "cpu", "--data", str(data)]
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr()
+    assert "hpsv2 is not sound: not a weights file" in told.err
+    assert "demo is sound: " in told.out
+    assert cli.main([*arguments, "hpsv2"]) == 2
+    assert "Error: not a weights file" in capsys.readouterr().err
