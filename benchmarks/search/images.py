@@ -7,28 +7,52 @@ evaluations take; what counts is after how many its leader is as good as the pla
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from benchmarks.search import landscapes, ours, records
 from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.search import rejection, statistics
+from lib_automerge.search.model import Model
+from lib_automerge.search.proposers import create
 
 Array = NDArray[np.float64]
 
 PLAIN_EVALUATIONS, PLAIN_SEEDS, PAYLOADS = 80, 2, 12
 BUDGET = PLAIN_EVALUATIONS * PLAIN_SEEDS * PAYLOADS
+LOOK_FROM = 12
+"""So many candidates are complete before the first that is only looked at."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A first look at a candidate, from the 13th on.
+
+    Attributes:
+        payloads: how many are scored: those whose mean has followed that of all most closely.
+        seeds: for each of them.
+        chance: the rest is scored only if the model then gives the candidate at least this
+            probability of being better than its leader.
+    """
+
+    payloads: int
+    seeds: int
+    chance: float
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How many images a candidate gets: seeds per payload, the first so many payloads, and whether
-    it is given up once a paired test against the incumbent is clear.
+    """How many images a candidate gets: seeds per payload, the first so many payloads, whether it
+    is given up once a paired test against the incumbent is clear, and whether it is looked at with
+    fewer images first.
     """
 
     seeds: int = PLAIN_SEEDS
     payloads: int = PAYLOADS
     early_reject: bool = False
+    first_look: Look | None = None
 
 
 POLICIES = {
@@ -37,6 +61,8 @@ POLICIES = {
     "half the payloads": Policy(payloads=PAYLOADS // 2),
     "early reject": Policy(early_reject=True),
     "one seed, early reject": Policy(seeds=1, early_reject=True),
+    "4 telling payloads first": Policy(first_look=Look(4, PLAIN_SEEDS, chance=0.3)),
+    "one seed first": Policy(first_look=Look(PAYLOADS, 1, chance=0.5)),
 }
 
 
@@ -57,16 +83,21 @@ class Spending(msgspec.Struct, frozen=True):
 
 def spend(name: str, landscape: landscapes.Landscape, seed: int) -> Spending:
     """Run `bayes` under a policy until the images are used up."""
-    policy = POLICIES[name]
-    proposer = ours.proposer_of("bayes", landscape, seed)
+    assert landscape.payloads is not None
+    policy, model = POLICIES[name], Model(ours.SPACE, landscape.distances)
+    proposer = create("bayes", ours.SPACE, seed=seed, model=model)
     draw = landscapes.noise_source(landscape, seed)
+    image_sd = landscape.noise_sd * np.sqrt(PAYLOADS * PLAIN_SEEDS)
     history: list[Evaluation] = []
     regrets: list[float] = []
     images: list[int] = []
     while sum(e.images for e in history) < BUDGET:
         proposed = ours.candidate(proposer, history, (), len(history) + 1)
         x = ours.SPACE.vector(proposed.weights)
-        history.append(scored(proposed, policy, landscape, x, best(history), draw))
+        # drawn for all, used or not, so that the policies meet the same noise
+        noise = image_sd * draw.normal(size=(PAYLOADS, PLAIN_SEEDS))
+        scores = landscape.payloads(x)[:, None] + noise
+        history.append(judged(proposed, policy, scores, history, model))
         regrets.append(landscape.regret(landscape.score(x)))
         images.append(sum(e.images for e in history))
     run = ours.Played(tuple(history), tuple(regrets), 0.0)
@@ -74,33 +105,34 @@ def spend(name: str, landscape: landscapes.Landscape, seed: int) -> Spending:
     return Spending(name, landscape.name, seed, tuple(images), steps)
 
 
-def scored(
-    proposed: Evaluation,
-    policy: Policy,
-    landscape: landscapes.Landscape,
-    x: Array,
-    incumbent: Evaluation | None,
-    draw: np.random.Generator,
+def judged(
+    proposed: Evaluation, policy: Policy, scores: Array, history: list[Evaluation], model: Model
 ) -> Evaluation:
-    """Return the candidate, finished, with its images."""
-    assert landscape.payloads is not None
-    true = landscape.payloads(x)
-    image_sd = landscape.noise_sd * np.sqrt(PAYLOADS * PLAIN_SEEDS)
-    # drawn for all, used or not, so that the policies meet the same noise
-    noise = image_sd * draw.normal(size=(PAYLOADS, PLAIN_SEEDS))
-    parts: dict[str, float] = {}
-    for payload in range(policy.payloads):
-        parts[f"payload {payload}"] = float(true[payload] + noise[payload, : policy.seeds].mean())
-        if policy.early_reject and incumbent is not None and len(parts) < policy.payloads:
-            weights = dict.fromkeys(incumbent.per_payload, 1.0)
-            found = rejection.chance(parts, incumbent.per_payload, weights)
-            if found is not None and found.hopeless:
-                return msgspec.structs.replace(
-                    proposed,
-                    rejected="worse",
-                    images=len(parts) * policy.seeds,
-                    per_payload=parts,
-                )
+    """Return the candidate, finished, with what the policy scores of its images, (payloads, seeds).
+
+    What a first look leaves out is dealt with as in a run: fewer payloads are a partial score.
+    """
+    look = policy.first_look
+    if look is not None and len(history) >= LOOK_FROM:
+        seen = scored(proposed, scores[:, : look.seeds], telling(history, look.payloads))
+        if chance(model, history, seen) < look.chance:
+            return seen
+    scores = scores[: policy.payloads, : policy.seeds]
+    count = policy.payloads
+    incumbent = best(history)
+    if policy.early_reject and incumbent is not None:
+        count = until_hopeless(scores, incumbent)
+    return scored(proposed, scores, range(count), of=policy.payloads)
+
+
+def scored(
+    proposed: Evaluation, scores: Array, payloads: Iterable[int], *, of: int = PAYLOADS
+) -> Evaluation:
+    """Return the candidate with the scores of some payloads: rejected if these are not all."""
+    parts = {f"payload {payload}": float(scores[payload].mean()) for payload in payloads}
+    made = len(parts) * scores.shape[1]
+    if len(parts) < of:
+        return msgspec.structs.replace(proposed, rejected="worse", images=made, per_payload=parts)
     summary = statistics.summarize(
         {name: [score] for name, score in parts.items()}, dict.fromkeys(parts, 1.0)
     )
@@ -108,9 +140,46 @@ def scored(
         proposed,
         score=summary.mean,
         standard_error=summary.standard_error,
-        images=len(parts) * policy.seeds,
+        images=made,
         per_payload=parts,
     )
+
+
+def until_hopeless(scores: Array, incumbent: Evaluation) -> int:
+    """Return after how many payloads the paired test gives a candidate up; all if it does not."""
+    weights = dict.fromkeys(incumbent.per_payload, 1.0)
+    parts: dict[str, float] = {}
+    for payload, images in enumerate(scores[:-1]):
+        parts[f"payload {payload}"] = float(images.mean())
+        found = rejection.chance(parts, incumbent.per_payload, weights)
+        if found is not None and found.hopeless:
+            return payload + 1
+    return len(scores)
+
+
+def telling(history: Sequence[Evaluation], count: int) -> list[int]:
+    """Return the payloads, chosen one by one, whose mean follows that of all most closely."""
+    names = [f"payload {payload}" for payload in range(PAYLOADS)]
+    scores = np.array([[e.per_payload[n] for n in names] for e in history if e.score is not None])
+    goal = scores.mean(axis=1)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        rest = [payload for payload in range(PAYLOADS) if payload not in chosen]
+        apart = [np.var(scores[:, [*chosen, payload]].mean(axis=1) - goal) for payload in rest]
+        chosen.append(rest[int(np.argmin(apart))])
+    return chosen
+
+
+def chance(model: Model, history: Sequence[Evaluation], seen: Evaluation) -> float:
+    """Return the probability that a candidate is better than the leader, if the model is right."""
+    learned, fitted = model.learn(history), model.fitted([*history, seen])
+    assert learned is not None
+    assert fitted is not None
+    at = {number: at for at, numbers in enumerate(fitted.numbers) for number in numbers}
+    pair = [at[seen.number], at[learned.leader.number]]
+    mean, covariance = fitted.posterior.joint(fitted.posterior.points[pair])
+    variance = covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1]
+    return float(norm.cdf((mean[0] - mean[1]) / np.sqrt(max(float(variance), 1e-12))))
 
 
 def share_of_images(runs: list[Spending], policy: str) -> float:

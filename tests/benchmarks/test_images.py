@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.search import images, ours
+from lib_automerge.domain.events import Origin
+from lib_automerge.domain.run import Evaluation
+from lib_automerge.search.model import Model
+
+
+def candidate(number: int, weight: float) -> Evaluation:
+    vector = np.full(ours.SPACE.dimension, weight)
+    return Evaluation(number=number, origin=Origin.DESIGN, weights=ours.SPACE.weights(vector))
+
+
+def images_of(score: float, draw: np.random.Generator) -> images.Array:
+    return score + 0.01 * draw.normal(size=(images.PAYLOADS, images.PLAIN_SEEDS))
+
+
+def history(draw: np.random.Generator) -> list[Evaluation]:
+    """Twelve complete candidates; the best is half way."""
+    weights = np.linspace(0.0, 1.0, images.LOOK_FROM)
+    return [
+        images.scored(
+            candidate(number, float(weight)),
+            images_of(1.0 - 4.0 * (weight - 0.5) ** 2, draw),
+            range(images.PAYLOADS),
+        )
+        for number, weight in enumerate(weights, 1)
+    ]
+
+
+def test_the_payloads_that_tell_most_together_follow_the_mean_of_all() -> None:
+    draw = np.random.default_rng(0)
+    known = []
+    for number in range(1, 13):
+        one, other = draw.normal(size=2)
+        # half of the payloads show one thing, half another: only one of each follows the mean
+        parts = {f"payload {p}": float(one if p < 6 else other) for p in range(images.PAYLOADS)}
+        known.append(msgspec.structs.replace(candidate(number, 0.5), score=0.0, per_payload=parts))
+    chosen = images.telling(known, 2)
+    assert sorted(payload < 6 for payload in chosen) == [False, True]
+
+
+@pytest.mark.parametrize("name", ["4 telling payloads first", "one seed first"])
+def test_only_likely_leaders_get_all_their_images(name: str) -> None:
+    draw = np.random.default_rng(0)
+    known, policy = history(draw), images.POLICIES[name]
+    model = Model(ours.SPACE)
+    poor = images.judged(candidate(13, 0.95), policy, images_of(0.2, draw), known, model)
+    good = images.judged(candidate(13, 0.52), policy, images_of(1.4, draw), known, model)
+    look = policy.first_look
+    assert look is not None
+    assert poor.images == look.payloads * look.seeds
+    assert (poor.score is None) == (look.payloads < images.PAYLOADS)
+    assert good.images == images.PAYLOADS * images.PLAIN_SEEDS
+    assert good.score == pytest.approx(1.4, abs=0.01)
+
+
+def test_a_hopeless_candidate_is_given_up_after_four_payloads() -> None:
+    draw = np.random.default_rng(0)
+    known, policy = history(draw), images.POLICIES["early reject"]
+    poor = images.judged(
+        candidate(13, 0.95), policy, images_of(0.2, draw), known, Model(ours.SPACE)
+    )
+    assert poor.rejected is not None
+    assert poor.images == 4 * images.PLAIN_SEEDS
+    assert sorted(poor.per_payload) == [f"payload {payload}" for payload in range(4)]
