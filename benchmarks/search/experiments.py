@@ -136,7 +136,7 @@ def images_table(folder: Path) -> str:
     """Return what every policy has after the plain run's images, and how many it needs."""
     runs = records.load("images", images.Spending, folder)
     rows = []
-    for policy in images.POLICIES:
+    for policy in (name for name in images.POLICIES if any(run.policy == name for run in runs)):
         cells = []
         for name in SPENT:
             here = [run for run in runs if run.landscape == name]

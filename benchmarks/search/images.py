@@ -184,7 +184,7 @@ def chance(model: Model, history: Sequence[Evaluation], seen: Evaluation) -> flo
 
 def share_of_images(runs: list[Spending], policy: str) -> float:
     """Return after how many images a policy has the plain run's final mean regret, or less, for
-    good, as a share of the plain run's; infinite if more than those.
+    good, as a share of the plain run's; infinite if more than those, or if it was not run.
 
     Args:
         runs: of one landscape, all seeds.
@@ -192,6 +192,8 @@ def share_of_images(runs: list[Spending], policy: str) -> float:
     """
     plain = [run.steps[-1][1] for run in runs if run.policy == "plain"]
     chosen = [run for run in runs if run.policy == policy]
+    if not plain or not chosen:
+        return np.inf
     spent = np.arange(0, BUDGET + 1, PAYLOADS // 2)
     curve = np.mean([regret_at(run, spent) for run in chosen], axis=0)
     reached = records.for_good(curve, float(np.mean(plain)))

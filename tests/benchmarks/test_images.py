@@ -68,3 +68,10 @@ def test_a_hopeless_candidate_is_given_up_after_four_payloads() -> None:
     assert poor.rejected is not None
     assert poor.images == 4 * images.PLAIN_SEEDS
     assert sorted(poor.per_payload) == [f"payload {payload}" for payload in range(4)]
+
+
+def test_a_policy_that_was_not_run_saves_nothing() -> None:
+    plain = images.Spending("plain", "domains-noisy", 0, (24, images.BUDGET), ((1, 0.9), (2, 0.2)))
+    soon = msgspec.structs.replace(plain, policy="one seed", images=(24, images.BUDGET // 2))
+    assert images.share_of_images([plain, soon], "one seed") == 0.5
+    assert images.share_of_images([plain], "one seed") == np.inf
