@@ -13,13 +13,14 @@ import msgspec
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BASELINES, Origin, Scored
 from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.domain.recipe import Recipe, recipe_json
 from lib_automerge.domain.run import RunState
 from lib_automerge.errors import ModelError, StorageError
 from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
-from lib_automerge.study.store import RunFolder, pixel_digest
+from lib_automerge.study.store import RunFolder
 
 BASELINE_KEYS = {Origin.MODEL_A: "a", Origin.MODEL_B: "b", Origin.HALF: "half"}
 

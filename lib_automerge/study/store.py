@@ -16,6 +16,7 @@ from PIL.Image import Image
 
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent, Stage
+from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import StorageError
@@ -354,12 +355,6 @@ def replace_file(path: Path, data: bytes) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-
-
-def pixel_digest(image: Image) -> str:
-    """Identifies an image by its size and pixels, whatever file it is in."""
-    content = repr((image.mode, image.size)).encode() + image.tobytes()
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:

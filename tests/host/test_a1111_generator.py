@@ -20,7 +20,7 @@ from lib_automerge.generate.base import PauseRequested
 from lib_automerge.host.webui import WebUIGenerator, WebUISession
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
-from lib_automerge.study.store import pixel_digest
+from lib_automerge.domain.pictures import pixel_digest
 from tests.checkpoints import write_tiny
 from tests.contracts.generator import GeneratorContract
 from tests.contracts.generator import recipe as recipe_of
