@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_automerge.domain import judging
+from lib_automerge.domain.aggregation import error_of_mean
 from lib_automerge.domain.ensemble import Ensemble, Member, check
 from lib_automerge.domain.guards import GUARDS
 from lib_automerge.domain.judging import Judgement, judge, value_of, won_against
@@ -125,6 +126,9 @@ def test_broken_images_of_parents_do_not_shift_the_scale() -> None:
     black = one_image({"image_reward": -9.0}, payload="p01", broken=True)
     unknown = one_image(dict.fromkeys((*THREE, "laion_v2"), math.nan), payload="p01")
     assert scale_of([*PARENTS, black, unknown], {}).scales == SCALE.scales
+    looks = [{"contrast": math.nan}, {"contrast": 0.2}, {"contrast": math.nan}]
+    parents = [one_image({"r": 0.0}, evaluation=n, looks=look) for n, look in enumerate(looks)]
+    assert scale_of(parents, {}).ranges == {"contrast": {"a": (0.2, 0.2)}}
 
 
 def test_parents_without_a_score_are_told() -> None:
@@ -419,6 +423,31 @@ def test_the_standard_error_is_the_spread_over_repetitions(payloads: int, seeds:
         assert result.standard_error is not None
         squares.append(result.standard_error**2)
     assert math.sqrt(statistics.fmean(squares)) == pytest.approx(statistics.stdev(totals), rel=0.12)
+
+
+def test_the_error_is_between_payloads_only_if_there_are_five() -> None:
+    def error(payloads: int) -> float | None:
+        names = PAYLOADS[:payloads]
+        scale = Scale(centres={"r": dict.fromkeys(names, 0.0)}, scales={"r": 1.0})
+        images = [
+            one_image({"r": sign}, payload=name, seed=seed)
+            for name in names
+            for seed, sign in enumerate((-1.0, 1.0))
+        ]
+        return judge(images, ensemble_of("r"), scale, EVEN).standard_error
+
+    # all payloads have the mean 0; their images differ
+    assert error(5) == pytest.approx(0.0)
+    # one payload of four is the worst quarter: it has 0.7 / 4 + 0.3, the others 0.7 / 4
+    tilted = [0.475, 0.475] + [0.175] * 6
+    assert error(4) == pytest.approx(error_of_mean([-1.0, 1.0] * 4, tilted))
+
+
+def test_nothing_is_worse_than_broken_images() -> None:
+    black = [msgspec.structs.replace(image, broken=True) for image in images_of(7, {}, seeds=1)]
+    result = judge(black, CAPPED, SCALE, EVEN, dict.fromkeys(PAYLOADS, 0.0))
+    assert result.diversity_penalty > 0
+    assert result.total == -LIMIT
 
 
 def test_a_single_image_has_no_error() -> None:
