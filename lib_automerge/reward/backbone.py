@@ -156,9 +156,10 @@ class Backbone:
                 with torch.inference_mode():
                     return list(compute(values[part]).cpu())
 
-            computed, self._fits = in_batches(
-                compute_part, len(values), min(batch_size, self._fits)
-            )
+            asked = min(batch_size, self._fits)
+            computed, fitted = in_batches(compute_part, len(values), asked)
+            if fitted < asked:
+                self._fits = fitted
             found.update(zip(new, computed, strict=True))
             for name, embedding in found.items():
                 kept[name] = embedding
