@@ -196,3 +196,19 @@ def aesthetic_v25(
     from lib_automerge.reward.aesthetic import AestheticV25
 
     return AestheticV25(weights, encoder, dtype, device, batch_size)
+
+
+@register(
+    "external",
+    label="External server",
+    help=(
+        "A judge that you serve on this machine over HTTP, such as HPSv3 or UnifiedReward; "
+        "docs/rewards.md describes the contract."
+    ),
+    repeatable=False,
+)
+def external(url: str, timeout_s: float = 120.0, attempts: int = 3, batch_size: int = 4) -> Reward:
+    """Make a `lib_automerge.reward.external.ExternalReward`."""
+    from lib_automerge.reward.external import ExternalReward
+
+    return ExternalReward(url, timeout_s, attempts, batch_size)

@@ -56,6 +56,7 @@ class RewardInfo(msgspec.Struct, frozen=True):
     """What a user needs to know to choose a reward: its label, one sentence of help, options.
 
     `files` are what its options need, in the order of preference; none if it brings its weights.
+    `repeatable` says that equal fingerprints mean equal scores for sure, so that they may be kept.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RewardInfo(msgspec.Struct, frozen=True):
     help: str
     options: tuple[Option, ...]
     files: tuple[WeightFile, ...] = ()
+    repeatable: bool = True
 
     def alternatives(self, option: str) -> tuple[WeightFile, ...]:
         """The files of which the option takes any, the preferred one first."""
@@ -85,7 +87,12 @@ _entries: dict[str, _Entry] = {}
 
 
 def register(
-    name: str, *, label: str, help: str, files: Sequence[WeightFile] = ()
+    name: str,
+    *,
+    label: str,
+    help: str,
+    files: Sequence[WeightFile] = (),
+    repeatable: bool = True,
 ) -> Callable[[Factory], Factory]:
     """Make a factory known as `name`.
 
@@ -94,6 +101,7 @@ def register(
         label: Name shown to users.
         help: One sentence: what it judges and what it needs.
         files: What its options need; each names an option annotated Path.
+        repeatable: Whether its scores may be kept on disk; see `RewardInfo`.
 
     Returns:
         A decorator that returns the factory unchanged.
@@ -111,6 +119,7 @@ def register(
             help=help,
             options=_options_of(name, factory, files),
             files=tuple(files),
+            repeatable=repeatable,
         )
         _entries[name] = _Entry(info=info, factory=factory)
         return factory
@@ -130,6 +139,13 @@ def describe(name: str) -> RewardInfo:
         ConfigError: No reward has that name.
     """
     return _entry(name).info
+
+
+def paths(name: str) -> tuple[str, ...]:
+    """Return the options of a reward that are files; none for a name that is not known."""
+    if name not in _entries:
+        return ()
+    return tuple(o.name for o in _entries[name].info.options if o.kind == "path")
 
 
 def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> Reward:
