@@ -26,7 +26,8 @@ from lib_automerge.errors import ConfigError
 SLIDER_SPAN = 4.0
 SLIDER_NOISE = 0.5
 _ROUNDS = 50
-_SETTLED = 1e-10
+_SETTLED = 1e-16
+_SHORTEST = 1e-6
 _NODES = 21
 
 
@@ -139,13 +140,13 @@ class Opinion:
             step = _solve(_cholesky(self._precision(values)), slope)
             if math.fsum(map(mul, step, slope)) < _SETTLED:
                 break
-            reach = 1.0
-            while True:
+            reach, moved, higher = 1.0, values, -math.inf
+            while higher < height and reach > _SHORTEST:
                 moved = [value + reach * change for value, change in zip(values, step)]
                 higher = self._log_posterior(moved)
-                if higher >= height or reach < 1e-6:
-                    break
                 reach /= 2
+            if higher < height:
+                break
             values, height = moved, higher
         return values
 
