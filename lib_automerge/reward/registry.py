@@ -81,6 +81,7 @@ class RewardInfo(msgspec.Struct, frozen=True):
 class _Entry(msgspec.Struct, frozen=True):
     info: RewardInfo
     factory: Callable[..., Reward]
+    ready: Callable[[], None]
 
 
 _entries: dict[str, _Entry] = {}
@@ -93,6 +94,8 @@ def register(
     help: str,
     files: Sequence[WeightFile] = (),
     repeatable: bool = True,
+    ready: Callable[[], None] = lambda: None,
+    options_of: Callable[..., object] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Make a factory known as `name`.
 
@@ -102,6 +105,9 @@ def register(
         help: One sentence: what it judges and what it needs.
         files: What its options need; each names an option annotated Path.
         repeatable: Whether its scores may be kept on disk; see `RewardInfo`.
+        ready: Raises ConfigError or RewardError if the reward cannot be made here whatever its
+            options; asked by `readiness` and `create`.
+        options_of: The function or class whose keywords are the options; None for the factory.
 
     Returns:
         A decorator that returns the factory unchanged.
@@ -117,14 +123,19 @@ def register(
             name=name,
             label=label,
             help=help,
-            options=_options_of(name, factory, files),
+            options=_options_of(name, options_of or factory, files),
             files=tuple(files),
             repeatable=repeatable,
         )
-        _entries[name] = _Entry(info=info, factory=factory)
+        _entries[name] = _Entry(info=info, factory=factory, ready=ready)
         return factory
 
     return decorate
+
+
+def forget(name: str) -> None:
+    """Take a reward back that was registered. Those that were made of it are not affected."""
+    _entries.pop(name, None)
 
 
 def names() -> list[str]:
@@ -163,6 +174,7 @@ def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> 
             loaded.
     """
     entry = _entry(name)
+    entry.ready()
     values = _located(entry.info, _values(name, options), folders)
     for file in entry.info.files:
         path = values[file.option]
@@ -179,6 +191,7 @@ def readiness(name: str, options: Mapping[str, object], *, folders: Sequence[Pat
         RewardError: a file that it needs does not exist.
     """
     info = _entry(name).info
+    _entry(name).ready()
     _located(info, _values(name, options), folders)
     return f"{info.label} is ready."
 
@@ -236,12 +249,18 @@ def _unknown_option(reward: str, given: str, known: Mapping[str, Option]) -> str
 
 
 def _options_of(
-    reward: str, factory: Callable[..., Reward], files: Sequence[WeightFile]
+    reward: str, function: Callable[..., object], files: Sequence[WeightFile]
 ) -> tuple[Option, ...]:
-    hints = get_type_hints(factory)
+    constructor = getattr(function, "__init__") if isinstance(function, type) else function  # noqa: B009
+    try:
+        hints = get_type_hints(constructor)
+    except NameError as error:
+        raise ConfigError(
+            f"options of reward {reward!r} cannot be read: {error}. Correct the annotation."
+        ) from error
     options = {
         parameter.name: _option(reward, parameter, hints.get(parameter.name))
-        for parameter in inspect.signature(factory).parameters.values()
+        for parameter in inspect.signature(function).parameters.values()
     }
     for file in files:
         option = options.get(file.option)

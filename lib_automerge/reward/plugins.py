@@ -1,0 +1,275 @@
+"""Rewards that users write: every `*.py` in the plug-in folder, once they allow it.
+
+A file is a reward of the file's name. It has one function
+
+    def score(image, prompt): ...           # a Pillow image in RGB, a text; returns a number
+
+or one class of its own with `score(self, images, prompts)`, which returns one number per image;
+annotated keywords of its constructor are its options, and it may have `place`, `warnings`, `close`
+and `fingerprint` as `lib_automerge.reward.base.Reward` has them. The first line of the file's
+docstring is shown to users. Names that begin with an underscore are left alone: modules for the
+plug-ins' own use.
+
+A plug-in is code that runs with all rights of this process. So nothing of it is read before the
+user has said that plug-ins may be loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lib_automerge.errors import AutomergeError, ConfigError, RewardError
+from lib_automerge.reward import registry
+from lib_automerge.reward.base import Reward, check_lengths, reason
+from lib_automerge.reward.files import FOLDER, sha256_of_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PLACE = f"{FOLDER}/plugins"
+"""The plug-in folder, below that of the user's data."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SAME_NUMBERS = ("device", "batch_size")
+"""Options that do not change scores, and so are not in the fingerprint."""
+
+_loaded: set[str] = set()
+
+
+class Plugins(msgspec.Struct, frozen=True):
+    """What was loaded: names in the registry, and sentences for the user about what was not."""
+
+    names: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def load(folder: Path, *, allowed: bool) -> Plugins:
+    """Register the plug-ins of a folder in place of those that were loaded before.
+
+    A plug-in that does not work is registered too: it is listed as not ready, with the reason.
+
+    Args:
+        folder: with the files; need not exist.
+        allowed: whether the user has allowed to run them.
+    """
+    for name in _loaded:
+        registry.forget(name)
+    _loaded.clear()
+    paths = sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
+    if not allowed:
+        hint = (
+            f"plug-ins are not allowed, {len(paths)} were not loaded from {folder}. Allow them "
+            "in the settings or with --allow-plugins if you trust them."
+        )
+        return Plugins(told=(hint,) if paths else ())
+    told = []
+    for path in paths:
+        try:
+            trouble = _register(path)
+        except ConfigError as error:
+            trouble = f"plug-in {path.name} was not loaded: {error}"
+        else:
+            _loaded.add(path.stem)
+        told += [trouble] if trouble else []
+    return Plugins(tuple(sorted(_loaded)), tuple(told))
+
+
+class PluginReward:
+    """A user's function or object, held to the contract of `Reward`."""
+
+    def __init__(self, name: str, fingerprint: str, path: Path, judge: object) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self._path = path
+        self._judge: Any = judge
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        """Score `images[i]` against `prompts[i]`; see `lib_automerge.reward.base.Reward.score`."""
+        check_lengths(images, prompts)
+        if not images:
+            return []
+        given = self._guarded(self._judge.score, [i.convert("RGB") for i in images], list(prompts))
+        try:
+            scores = [float(score) for score in given]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._wrong(f"it gave {str(given)[:100]}: {reason(error)}") from error
+        if len(scores) != len(images):
+            raise self._wrong(f"it gave {len(scores)} scores for {len(images)} images")
+        if not all(math.isfinite(score) for score in scores):
+            raise self._wrong(f"it gave no number: {scores}")
+        return scores
+
+    def place(self, device: str) -> None:
+        """Hand on; see `lib_automerge.reward.base.Reward.place`."""
+        if hasattr(self._judge, "place"):
+            self._guarded(self._judge.place, device)
+
+    def warnings(self) -> list[str]:
+        """The plug-in's; see `lib_automerge.reward.base.Reward.warnings`."""
+        if not hasattr(self._judge, "warnings"):
+            return []
+        return [str(sentence) for sentence in self._guarded(self._judge.warnings)]
+
+    def close(self) -> None:
+        """Hand on; see `lib_automerge.reward.base.Reward.close`."""
+        if hasattr(self._judge, "close"):
+            self._guarded(self._judge.close)
+        self._judge = _Closed(self.name)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except AutomergeError:
+            raise
+        except Exception as error:
+            raise self._wrong(f"{type(error).__name__}: {reason(error)}") from error
+
+    def _wrong(self, what: str) -> RewardError:
+        return RewardError(f"the plug-in {self.name!r} failed: {what}. Correct {self._path}.")
+
+
+class _ByFunction:
+    """A function of one image and one prompt as a judge of many."""
+
+    def __init__(self, function: Callable[[Image, str], float]) -> None:
+        self._function = function
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        return [self._function(i, p) for i, p in zip(images, prompts, strict=True)]
+
+
+class _Closed:
+    """What is left of a plug-in that was closed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def score(self, _images: Sequence[Image], _prompts: Sequence[str]) -> list[float]:
+        raise RewardError(f"reward is closed: {self._name!r}. Create it again to score.")
+
+
+class _BrokenError(Exception):
+    """Why a plug-in cannot be used, as a sentence."""
+
+
+def _register(path: Path) -> str:
+    """Register a plug-in; or, if it does not work, its name with the reason, which is returned.
+
+    Raises:
+        ConfigError: its name is taken or is no name.
+    """
+    name = path.stem
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"not a name for a reward: {name!r}. Use lower-case letters, digits and underscores."
+        )
+    if name in registry.names():
+        raise ConfigError(f"reward name is taken: {name!r}. Rename the file.")
+    label, help_ = name.replace("_", " ").capitalize(), f"Your plug-in {path.name}."
+    try:
+        module = _run(path)
+        help_ = _first_line(module) or help_
+        judge = _judge(module)
+        make = _maker(judge, path, sha256_of_file(path))
+        registry.register(name, label=label, help=help_, options_of=judge)(make)
+    except (AutomergeError, _BrokenError) as error:
+        trouble = f"the plug-in {name!r} cannot be used: {error} Correct {path}."
+
+        def refuse() -> None:
+            raise RewardError(trouble)
+
+        def make_nothing() -> Reward:
+            raise RewardError(trouble)
+
+        registry.register(name, label=label, help=help_, ready=refuse)(make_nothing)
+        return trouble
+    return ""
+
+
+def _run(path: Path) -> ModuleType:
+    """Run the file.
+
+    Raises:
+        _BrokenError: it failed.
+    """
+    name = f"automerge_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise _BrokenError("it is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # where dataclasses and type hints look for it
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _BrokenError(f"{type(error).__name__}: {reason(error)}.") from error
+    return module
+
+
+def _judge(module: ModuleType) -> Callable[..., object]:
+    """What makes the object that scores: the plug-in's class, or a wrapper of its function.
+
+    Raises:
+        _BrokenError: it has neither or both, or the function takes something else.
+    """
+    function: Any = vars(module).get("score")
+    classes: list[type[object]] = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and callable(getattr(value, "score", None))
+    ]
+    found = len(classes) + int(callable(function))
+    if found != 1:
+        raise _BrokenError(
+            f"it has {found} judges. Give it one function score(image, prompt), or one class with "
+            "score(self, images, prompts)."
+        )
+    if classes:
+        return classes[0]
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        raise _BrokenError("score must take an image and a prompt.") from error
+
+    def by_function() -> object:
+        return _ByFunction(function)
+
+    return by_function
+
+
+def _maker(judge: Callable[..., object], path: Path, digest: str) -> Callable[..., Reward]:
+    def make(**options: object) -> Reward:
+        try:
+            made = judge(**options)
+        except AutomergeError:
+            raise
+        except Exception as error:
+            raise RewardError(
+                f"the plug-in {path.stem!r} cannot be made: {type(error).__name__}: "
+                f"{reason(error)}. Correct {path}."
+            ) from error
+        parts = [path.stem, "plugin", digest[:16]]
+        parts += [f"{k}={v}" for k, v in sorted(options.items()) if k not in _SAME_NUMBERS]
+        if hasattr(made, "fingerprint"):
+            parts.append(str(made.fingerprint))
+        return PluginReward(path.stem, ":".join(parts), path, made)
+
+    return make
+
+
+def _first_line(module: ModuleType) -> str:
+    lines = (module.__doc__ or "").strip().splitlines()
+    return lines[0].strip() if lines else ""
