@@ -7,6 +7,7 @@ and can be resumed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
 from lib_automerge.terminal import Progress
 
+DATA = Path(lib_automerge.DATA_FOLDER)
+
 DONE, USER_ERROR, STOPPED_EARLY, INTERRUPTED = 0, 2, 3, 130
 
 
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
+        if getattr(options, "allow_plugins", False):
+            _load_plugins(options)
         return command(options)
     except RunFailedError as error:
         print(f"The run stopped: {error}", file=sys.stderr)
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="begin with what a run folder, a recipe or a CSV log knows; can be repeated",
     )
+    _allow_plugins(run)
 
     calibrate = _command(
         commands,
@@ -96,9 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--out", type=Path, help="run folder (default: a new one in ./runs)")
     calibrate.add_argument("--json", action="store_true")
+    _allow_plugins(calibrate)
 
     resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run")
     resume.add_argument("run_dir", type=Path)
+    _allow_plugins(resume)
 
     runs = _command(commands, "runs", _runs, "list the runs in a folder")
     runs.add_argument("root", type=Path, nargs="?", default=Path("runs"), help="default: ./runs")
@@ -135,11 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--data",
         type=Path,
-        default=Path("automerge-data"),
+        default=DATA,
         help="folder for runs, prompts and settings (default: ./automerge-data)",
     )
     ui.add_argument("--port", type=int, default=7865, help="on 127.0.0.1; default: 7865")
     ui.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    _allow_plugins(ui)
 
     rewards = _command(commands, "rewards", _rewards, "list, download and check rewards")
     rewards.add_argument("name", nargs="?", metavar="NAME", help="one reward; default: all")
@@ -151,10 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     rewards.add_argument(
         "--data",
         type=Path,
-        default=Path("automerge-data"),
+        default=DATA,
         help="folder whose `rewards` holds the files (default: ./automerge-data)",
     )
     rewards.add_argument("--json", action="store_true")
+    _allow_plugins(rewards)
 
     insights = _command(commands, "insights", _insights, "what a run taught about its blocks")
     insights.add_argument("run_dir", type=Path)
@@ -163,6 +173,24 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "write report.html of a run again")
     report.add_argument("run_dir", type=Path)
     return parser
+
+
+def _allow_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-plugins",
+        action="store_true",
+        default=os.environ.get("AUTOMERGE_ALLOW_PLUGINS") == "1",
+        help="load the rewards that you wrote: every *.py in rewards/plugins of the data folder "
+        "(the environment's AUTOMERGE_ALLOW_PLUGINS=1 does the same)",
+    )
+
+
+def _load_plugins(options: argparse.Namespace) -> None:
+    from lib_automerge.reward import plugins
+
+    folder = getattr(options, "data", DATA) / plugins.PLACE
+    for sentence in plugins.load(folder, allowed=True).told:
+        print(f"Warning: {sentence}", file=sys.stderr)
 
 
 def _command(

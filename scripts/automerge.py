@@ -20,6 +20,8 @@ if not sentence:
     try:
         from lib_automerge import api
         from lib_automerge.host import a1111_login, a1111_settings, detect, txt2img_form
+
+        a1111_settings.load_plugins()  # before the tab lists the rewards
         from lib_automerge.ui import tab
     except Exception as error:
         sentence = f"Automerge does not work with this version of the WebUI: {error}. Update both."

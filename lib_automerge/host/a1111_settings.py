@@ -6,21 +6,27 @@ its settings to everybody who may call its API.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from modules import paths, shared
 
 from lib_automerge.host.a1111_webui import SHARE_OPTION
+from lib_automerge.reward import plugins
+from lib_automerge.reward.plugins import PLACE
 
 SECTION = ("automerge", "Automerge")
 DATA_OPTION = "automerge_data"
 AWAKE_OPTION = "automerge_awake"
 POLL_OPTION = "automerge_poll"
+PLUGINS_OPTION = "automerge_plugins"
 
 POLL_S = 2
 POLL_RANGE_S = (1, 30)
 """Seconds; the page's script reads the option itself."""
+
+_log = logging.getLogger(__name__)
 
 
 def register() -> None:
@@ -43,9 +49,16 @@ def register() -> None:
         POLL_OPTION: shared.OptionInfo(
             POLL_S, "Seconds between updates of the live view", gradio.Slider, slider
         ),
+        PLUGINS_OPTION: shared.OptionInfo(False, "Load the rewards that you wrote yourself")
+        .info(
+            f"every *.py in {data_folder() / PLACE}; they run with all rights of the WebUI, so put "
+            "nothing there that you do not trust"
+        )
+        .needs_restart(),
     }
-    # a folder is not for everybody who may call the WebUI's API to choose
+    # neither a folder nor what runs is for everybody who may call the WebUI's API to choose
     options[DATA_OPTION].restrict_api = True
+    options[PLUGINS_OPTION].restrict_api = True
     for key, option in options.items():
         option.section = SECTION
         shared.opts.add_option(key, option)
@@ -60,6 +73,16 @@ def data_folder() -> Path:
 def keep_awake() -> bool:
     """Whether the machine must not go to sleep during a run."""
     return bool(_value(AWAKE_OPTION, True))
+
+
+def load_plugins() -> None:
+    """Load the user's own rewards if they are allowed; what does not work is logged.
+
+    To be called before the tab lists the rewards.
+    """
+    allowed = bool(_value(PLUGINS_OPTION, False))
+    for sentence in plugins.load(data_folder() / PLACE, allowed=allowed).told:
+        _log.warning("%s", sentence)
 
 
 def clip_skip() -> int:

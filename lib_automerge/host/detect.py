@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from pathlib import Path
 
+from lib_automerge import DATA_FOLDER
 from lib_automerge.app.awake import keep_awake
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.service import Service
 from lib_automerge.app.worker import Worker
-from lib_automerge.host.standalone import DATA, StandaloneCatalogue, StandaloneHost
+from lib_automerge.host.standalone import StandaloneCatalogue, StandaloneHost
 from lib_automerge.reward.files import FOLDER
 
 
 def build_service() -> Service:
     """The service of a command line, which generates by itself."""
-    return Service(StandaloneHost([DATA / FOLDER]))
+    return Service(StandaloneHost([Path(DATA_FOLDER, FOLDER)]))
 
 
 def standalone_desk(catalogue: StandaloneCatalogue) -> Desk:

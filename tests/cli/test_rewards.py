@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib_automerge import cli
-from lib_automerge.reward import published, registry
+from lib_automerge.reward import plugins, published, registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
 from tests.reward.hub_server import Hub, serving
@@ -25,6 +25,7 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_loaded", set())
     return tmp_path / "data"
 
 
@@ -115,3 +116,29 @@ def test_a_reward_that_is_not_sound_is_told_after_the_others(
     assert "demo is sound: " in told.out
     assert cli.main([*arguments, "hpsv2"]) == 2
     assert "Error: not a weights file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["flag", "environment"])
+def test_the_users_own_rewards_are_listed_and_checked_when_allowed(
+    by: str, capsys: pytest.CaptureFixture[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = data / "rewards" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "redness.py").write_text(
+        "def score(image, prompt):\n    return image.resize((1, 1)).getpixel((0, 0))[0]\n"
+    )
+    (folder / "broken.py").write_text("import nothing_of_that_name\n")
+    arguments = ["rewards", "--data", str(data)]
+    assert cli.main([*arguments, "redness"]) == 2
+    assert "unknown reward: 'redness'" in capsys.readouterr().err
+    if by == "flag":
+        arguments.append("--allow-plugins")
+    else:
+        monkeypatch.setenv("AUTOMERGE_ALLOW_PLUGINS", "1")
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr()
+    assert "redness          ready      Redness: Your plug-in redness.py." in told.out
+    assert "broken           not ready  Broken: " in told.out
+    assert "Warning: the plug-in 'broken' cannot be used: ModuleNotFoundError" in told.err
+    assert cli.main([*arguments, "--selftest", "redness"]) == 0
+    assert "redness is sound" in capsys.readouterr().out

@@ -16,7 +16,9 @@ pytest.importorskip("gradio")
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from lib_automerge import reward
 from lib_automerge.host import detect, requirements
+from lib_automerge.reward import plugins
 from tests.host_fake.install import FakeHost, fake_webui
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "automerge.py"
@@ -93,6 +95,7 @@ def test_settings_hold_no_secret_and_decide_what_they_say(host: FakeHost, tmp_pa
         "automerge_share",
         "automerge_awake",
         "automerge_poll",
+        "automerge_plugins",
     }
     from lib_automerge.host import a1111_settings
 
@@ -100,9 +103,27 @@ def test_settings_hold_no_secret_and_decide_what_they_say(host: FakeHost, tmp_pa
     host.shared.opts.data["automerge_data"] = str(tmp_path / "elsewhere")
     assert a1111_settings.data_folder() == tmp_path / "elsewhere"
     assert options["automerge_data"].restrict_api
+    assert options["automerge_plugins"].restrict_api
     assert a1111_settings.keep_awake()
     host.shared.opts.data["automerge_awake"] = False
     assert not a1111_settings.keep_awake()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_users_own_rewards_are_loaded_if_they_are_allowed(
+    host: FakeHost, tmp_path: Path, allowed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "elsewhere" / "rewards" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "redness.py").write_text("def score(image, prompt):\n    return 1.0\n")
+    host.shared.opts.data["automerge_data"] = str(tmp_path / "elsewhere")
+    host.shared.opts.data["automerge_plugins"] = allowed
+    try:
+        start(host)
+        assert ("redness" in reward.names()) == allowed
+        assert ("1 were not loaded" in caplog.text) != allowed
+    finally:
+        plugins.load(tmp_path / "none", allowed=False)
 
 
 def test_runs_go_where_the_settings_say(host: FakeHost, tmp_path: Path) -> None:
