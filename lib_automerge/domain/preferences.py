@@ -129,10 +129,13 @@ class Opinion:
         ]
         if not pairs:
             return None
-        return max(pairs, key=lambda pair: round(_information(self.difference(*pair)), 12))
+        return max(pairs, key=lambda pair: _information(self.difference(*pair)))
 
     def _most_likely(self) -> list[float]:
-        """Newton's method; the posterior is log-concave, so there is one highest point."""
+        """Newton's method; the posterior is log-concave, so there is one highest point.
+
+        A step that would lead down is halved: Newton's method alone is not sure to arrive.
+        """
         values = [0.0] * len(self._index)
         height = self._log_posterior(values)
         for _ in range(_ROUNDS):

@@ -77,6 +77,9 @@ def test_measures_of_patterns_by_hand() -> None:
     assert checks["fine_detail"] == pytest.approx(1.0)
     # the Laplacian of a checkerboard is four times its height, up and down
     assert checks["sharpness"] == pytest.approx(math.log1p(800.0**2))
+    # however faint
+    faint = looks(Image.fromarray(100 + pixels // 100))
+    assert faint["fine_detail"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F"])
@@ -300,3 +303,9 @@ def test_without_a_model_other_seeds_and_prompts_are_further_apart_than_copies()
     others = [drawn(seed) for seed in (2, 3, 4)] + [drawn(1, prompt=1)]
     assert max(map(distance, copies)) < 0.5 * min(map(distance, others))
     assert distance(drawn(2, prompt=1)) > distance(drawn(2))
+
+
+def test_edges_tell_images_of_the_same_colours_apart() -> None:
+    rows = np.where(np.indices((64, 64))[0] // 2 % 2, 255, 0).astype(np.uint8)
+    upright, level = embedding(Image.fromarray(rows.T)), embedding(Image.fromarray(rows))
+    assert upright @ level == pytest.approx(0.5, abs=0.01)
