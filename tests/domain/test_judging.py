@@ -272,6 +272,31 @@ def test_four_rewards_of_which_one_is_gamed() -> None:
     assert judged(hacked, ensemble_of(*four)).total < judged({}, ensemble_of(*four)).total
 
 
+@pytest.mark.parametrize("gamed", THREE)
+def test_a_search_that_games_one_reward_is_not_led_astray(gamed: str) -> None:
+    def quality(honest: float, game: float) -> dict[str, float]:
+        true = 0.6 * honest - game
+        return dict.fromkeys(THREE, true) | {gamed: true + 9.0 * game}
+
+    grid = [(honest / 4, game / 4) for honest in range(5) for game in range(5)]
+    assert max(grid, key=lambda at: plain_mean(quality(*at)))[1] >= 0.5
+    assert max(grid, key=lambda at: judged(quality(*at)).total) == (1.0, 0.0)
+
+
+def test_what_all_rewards_like_the_guards_catch() -> None:
+    parents = [
+        msgspec.structs.replace(image, looks={"saturation": 0.3 + 0.02 * image.evaluation})
+        for image in PARENTS
+    ]
+    scale = scale_of(parents, NO_FLOORS)
+    loved = list(images_of(7, dict.fromkeys(THREE, 1.0)))
+    garish = [msgspec.structs.replace(image, looks={"saturation": 0.5}) for image in loved]
+    fair = [msgspec.structs.replace(image, looks={"saturation": 0.33}) for image in loved]
+    parent = judge(parents[: len(parents) // 2], ROBUST, scale, EVEN)
+    assert judge(garish, ROBUST, scale, EVEN).total < parent.total
+    assert judge(fair, ROBUST, scale, EVEN).total > parent.total + 0.5
+
+
 def test_an_honest_gain_is_accepted() -> None:
     better = dict.fromkeys(THREE, 0.3)
     ours, parents = judged(better), [judged({}), judged(dict.fromkeys(THREE, 0.1))]
