@@ -78,9 +78,12 @@ def run_demo(folder: Path) -> None:
 
 def run_look(folder: Path) -> None:
     """Run what is missing of `look`."""
-    if not records.load("look", cheap_look.Look, folder):
-        for look in cheap_look.looks():
-            records.save("look", look, folder)
+    done = {look.steps for look in records.load("look", cheap_look.Look, folder)}
+    for steps in cheap_look.TRUTH_SEEDS:
+        if steps not in done:
+            for look in cheap_look.looks(steps):
+                records.save("look", look, folder)
+            print("look", steps, flush=True)
 
 
 def _missing(
@@ -182,15 +185,18 @@ def demo_table(folder: Path) -> str:
 
 def look_table(folder: Path) -> str:
     """Return what every way to judge a recipe of the demo pair costs, and how it ranks them."""
-    told = cheap_look.rows(records.load("look", cheap_look.Look, folder))
+    looks = records.load("look", cheap_look.Look, folder)
     goals = ("full settings", "truth")
     heads = [f"{group}: {goal}" for group in cheap_look.GROUPS for goal in goals]
-    rows = [[name, *(number(n, 2) for n in cells)] for name, cells in told]
-    better = ", ".join(cheap_look.worth_it(told)) or "none"
+    rows, better = [], []
+    for steps in dict.fromkeys(look.steps for look in looks):
+        told = cheap_look.rows([look for look in looks if look.steps == steps])
+        rows += [[str(steps), name, *(number(n, 2) for n in cells)] for name, cells in told]
+        better += [f"{name} of {steps}" for name in cheap_look.worth_it(told)]
     return (
-        markdown(["what is made", "price", *heads], rows)
+        markdown(["steps", "what is made", "price", *heads], rows)
         + "\n\nNearer to the truth, in both groups, than full settings for the same price: "
-        + f"{better}."
+        + f"{', '.join(better) or 'none'}."
     )
 
 

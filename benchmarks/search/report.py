@@ -119,12 +119,12 @@ the best of A, B and 50:50.""",
         "look": (
             "### A cheap first look",
             f"""Rank correlations (Spearman) of the mean score of the demo pair's eight prompts \
-with that of full settings (6 steps, 64x64, the same seeds) and with the truth (full settings, \
-other seeds, four for each prompt), over {cheap_look.DESIGN + cheap_look.RANDOM} recipes of the \
-start design or random ones and {cheap_look.CLOSE} close to the best of them; the standard error \
-of a small correlation is 0.2 and 0.3. Price: CPU time of images and scores. Full settings with \
-other seeds show what the noise of seeds alone leaves. The models of the demo take 32x32, but were \
-never taught to draw that small.""",
+with that of full settings (64x64, the same seeds; 6 steps, the demo's own, or 18) and with the \
+truth (full settings, other seeds, four or two for each prompt), over \
+{cheap_look.DESIGN + cheap_look.RANDOM} recipes of the start design or random ones and \
+{cheap_look.CLOSE} close to the best of them; the standard error of a small correlation is 0.2 and \
+0.3. Price: CPU time of images and scores. Full settings with other seeds show what the noise of \
+seeds alone leaves. The models of the demo take 32x32, but were never taught to draw that small.""",
             experiments.look_table,
         ),
     }
