@@ -17,7 +17,7 @@ from PIL import Image
 
 from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain import architectures
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig, RunConfig, decode_config
+from lib_automerge.domain.config import GeneratorConfig, RewardMember, RunConfig, decode_config
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.generate.base import StopFlag, never
@@ -144,7 +144,7 @@ class FakeHost:
     def check_payload(self, payload: Payload) -> None:
         pass
 
-    def reward(self, config: RewardConfig) -> BrightnessReward:
+    def reward(self, member: RewardMember) -> BrightnessReward:
         return self.judge
 
 

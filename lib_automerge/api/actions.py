@@ -144,13 +144,15 @@ class Actions:
     def _check_files(self, config: RunConfig) -> None:
         """Refuse files for the reward that the user did not put where such files belong."""
         folder = self._desk.catalogue.data / FOLDER
-        paths = [o.name for o in registry.describe(config.reward.name).options if o.kind == "path"]
-        for name in paths:
-            value = config.reward.options.get(name)
-            if value is not None and Path(str(value)).resolve().parent != folder.resolve():
-                raise Refused(
-                    400, f"reward.options.{name} must be a file in {folder}. Put it there."
-                )
+        for member in config.reward.judges:
+            for name in registry.paths(member.name):
+                value = member.options.get(name)
+                if value is not None and Path(str(value)).resolve().parent != folder.resolve():
+                    raise Refused(
+                        400,
+                        f"the option {name} of the reward {member.name} must be a file in "
+                        f"{folder}. Put it there.",
+                    )
 
     def _in_hand(self, run: str) -> None:
         busy = self._desk.worker.busy_with()

@@ -5,20 +5,20 @@ The search, the calibration and the proof all score candidates here, each in its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 
+from lib_automerge.app.appearance import mean_diversity
 from lib_automerge.app.evaluate import Scorer, Scores, SeenEnough
+from lib_automerge.app.judging import Diversity, Score
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.record import Record
-from lib_automerge.domain.events import Stage, StageDone, Warned
+from lib_automerge.domain.events import PARENTS, Scaled, Stage, StageDone, Timing, Warned
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.generate.base import PauseRequested
-from lib_automerge.search import statistics
 
 
 class Bench:
@@ -40,6 +40,7 @@ class Bench:
         self._controls = controls
         self.plan = plan
         self.record = record
+        self._spent: dict[tuple[Stage, int], Timing] = {}
 
     @property
     def state(self) -> RunState:
@@ -67,7 +68,7 @@ class Bench:
         known = {number: image for number, image in found.items() if number <= jobs[-1].number}
         origin = {"run": self._run, "evaluation": evaluation.number}
         recipe = msgspec.structs.replace(self.plan.recipe(evaluation), provenance=origin)
-        return self._scorer.score(
+        scores = self._scorer.score(
             evaluation.number,
             stage,
             recipe,
@@ -76,6 +77,9 @@ class Bench:
             until_broken=until_broken,
             enough=enough,
         )
+        spent = self._spent.pop((stage, evaluation.number), {})
+        seconds = {name: s + spent.get(name, 0.0) for name, s in scores.seconds.items()}
+        return msgspec.structs.replace(scores, seconds=seconds)
 
     def stage(
         self,
@@ -92,9 +96,8 @@ class Bench:
         """
         scores = self.score(evaluation, stage, jobs, until_broken=until_broken)
         before = self.state.stages.get((stage, evaluation.number))
-        by_payload = scores.by_payload()
-        if by_payload and not (until_broken and scores.broken):
-            summary = statistics.summarize(by_payload, self.plan.payload_weights)
+        if scores.measured and not (until_broken and scores.broken):
+            summary = self.judged(scores)
             if before is None or before.images < summary.images:
                 spent = {} if before is None else before.seconds
                 self.record.add(
@@ -102,7 +105,7 @@ class Bench:
                         evaluation=evaluation.number,
                         stage=stage,
                         mean=summary.mean,
-                        standard_error=or_none(summary.standard_error),
+                        standard_error=summary.standard_error,
                         images=summary.images,
                         seconds={
                             name: seconds + spent.get(name, 0.0)
@@ -112,6 +115,46 @@ class Bench:
                 )
         self.between()
         return scores
+
+    def judged(self, scores: Scores, diversity: Diversity | None = None) -> Score:
+        """The score of a candidate by the images of a stage."""
+        return self.plan.judging.score(
+            [image for _, image in sorted(scores.images.items())], self.state.scale, diversity
+        )
+
+    def diversity(self, scores: Scores) -> dict[str, float]:
+        """The diversity of a candidate over seeds, by payload; nothing if it does not count."""
+        return self._scorer.diversity(scores.images.values())
+
+    def settle(self, stage: Stage, jobs: Sequence[ImageJob]) -> None:
+        """See that an ensemble knows its units for the payloads of these jobs.
+
+        Both parents' images are measured first; then they have scores too.
+        """
+        judging = self.plan.judging
+        if judging.ensemble is None:
+            return
+        found = []
+        for parent in filter(None, map(self.state.baseline, PARENTS)):
+            scores = self.score(parent, stage, jobs, until_broken=stage is Stage.SEARCH)
+            if stage is Stage.SEARCH and scores.broken is not None:
+                return  # the run ends with it
+            self._spent[stage, parent.number] = scores.seconds
+            found.append(scores)
+        images = [image for scores in found for image in scores.images.values()]
+        names = [job.payload.name for job in jobs]
+        if not judging.covers(self.state.scale, names):
+            diversity = mean_diversity([self.diversity(scores) for scores in found])
+            units = judging.scale(self.state.scale, images, diversity)
+            self.record.add(Scaled(stage=stage, scale=units))
+        scale = self.state.scale
+        self.record.add_scores(
+            [
+                msgspec.structs.replace(image, score=judging.value(image, scale))
+                for image in images
+                if image.score is None and image.broken is None
+            ]
+        )
 
     def between(self) -> None:
         """The moment between two evaluations, in which the run can give the device away.
@@ -126,8 +169,3 @@ class Bench:
     def warn(self, message: str) -> None:
         """Tell the user something; it stays with the run."""
         self.record.add(Warned(message=message))
-
-
-def or_none(error: float) -> float | None:
-    """A standard error that could not be estimated is unknown, not a number."""
-    return error if math.isfinite(error) else None

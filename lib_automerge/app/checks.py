@@ -152,11 +152,11 @@ def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:
 
 
 def _reward(config: RunConfig, catalogue: Catalogue, checks: list[Check]) -> None:
-    with _reported(checks, "Reward"):
-        told = registry.readiness(
-            config.reward.name, config.reward.options, folders=[catalogue.data / FOLDER]
-        )
-        checks.append(Check(Level.OK, "Reward", told))
+    for member in config.reward.judges:
+        with _reported(checks, "Reward"):
+            folders = [catalogue.data / FOLDER]
+            told = registry.readiness(member.name, member.options, folders=folders)
+            checks.append(Check(Level.OK, "Reward", told))
 
 
 def _disk(

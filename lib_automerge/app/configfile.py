@@ -10,15 +10,16 @@ import msgspec
 import yaml
 
 from lib_automerge.app import earlier
-from lib_automerge.domain.config import RunConfig, decode_config
+from lib_automerge.domain.config import Options, RunConfig, decode_config
 from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.reward import registry
 
 
 def read_config(path: Path) -> RunConfig:
     """Read and check a configuration file.
 
     Paths in it are relative to its folder, those of a warm start too. `payloads` may name a JSON or
-    YAML file that holds the list, and `reward.options.weights` a file.
+    YAML file that holds the list, and options of a reward its files.
 
     Raises:
         StorageError: a file cannot be read.
@@ -30,23 +31,36 @@ def read_config(path: Path) -> RunConfig:
         raw = {**raw, "payloads": _load(folder / raw["payloads"])}
     config = decode_config(raw)
     models = {role: _located(folder, name) for role, name in config.models.items()}
-    weights = config.reward.options.get("weights")
-    if isinstance(weights, str):
-        options = {**config.reward.options, "weights": _located(folder, weights)}
-        config = msgspec.structs.replace(
-            config, reward=msgspec.structs.replace(config.reward, options=options)
-        )
+    reward = msgspec.structs.replace(
+        config.reward,
+        options=_located_options(folder, config.reward.name, config.reward.options),
+        members=tuple(
+            msgspec.structs.replace(
+                member, options=_located_options(folder, member.name, member.options)
+            )
+            for member in config.reward.members
+        ),
+    )
     if config.output.path is not None:
         output = msgspec.structs.replace(config.output, path=_located(folder, config.output.path))
         config = msgspec.structs.replace(config, output=output)
     sources = tuple(_located_source(folder, entry) for entry in config.search.warm_start)
     search = msgspec.structs.replace(config.search, warm_start=sources)
-    return msgspec.structs.replace(config, models=models, search=search)
+    return msgspec.structs.replace(config, models=models, search=search, reward=reward)
 
 
 def _located(folder: Path, name: str) -> str:
     # not Path.expanduser, which raises for a user that does not exist
     return str(folder / os.path.expanduser(name))  # noqa: PTH111
+
+
+def _located_options(folder: Path, reward: str, options: Options) -> Options:
+    """The options of a reward with the places of the files among them."""
+    files = registry.paths(reward)
+    return {
+        name: _located(folder, value) if name in files and isinstance(value, str) else value
+        for name, value in options.items()
+    }
 
 
 def _located_source(folder: Path, entry: str) -> str:

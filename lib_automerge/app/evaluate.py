@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from lib_automerge.app.appearance import Appearance
+from lib_automerge.app.judging import Judging
 from lib_automerge.app.record import Record
 from lib_automerge.domain.events import Scored, Stage, Timing, Warned
 from lib_automerge.domain.payload import ImageJob, batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import Activity
-from lib_automerge.errors import RewardError
 from lib_automerge.generate.base import Session, StopFlag
-from lib_automerge.reward.base import Reward
+from lib_automerge.reward.panel import Measured, Panel
 from lib_automerge.study.store import RunFolder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SeenEnough = Callable[[Mapping[int, Scored]], str | None]
 """Told the images of all batches so far by the number of their job: why to give the candidate up,
@@ -40,13 +44,10 @@ class Scores(msgspec.Struct, frozen=True):
     broken: Scored | None = None
     given_up: str | None = None
 
-    def by_payload(self) -> dict[str, list[float]]:
-        """The scores of each payload, in the order of the jobs."""
-        result: dict[str, list[float]] = {}
-        for _, image in sorted(self.images.items()):
-            if image.score is not None:
-                result.setdefault(image.payload, []).append(image.score)
-        return result
+    @property
+    def measured(self) -> bool:
+        """Whether an image has a score; those of an ensemble may still wait for its units."""
+        return any(image.score is not None for image in self.images.values())
 
     def by_pair(self) -> dict[tuple[str, int], float]:
         """The scores by payload name and seed."""
@@ -66,13 +67,21 @@ class Scorer:
     """Makes and scores the images of candidates within one session of one run."""
 
     def __init__(
-        self, session: Session, reward: Reward, folder: RunFolder, record: Record, stop: StopFlag
+        self,
+        session: Session,
+        panel: Panel,
+        judging: Judging,
+        folder: RunFolder,
+        record: Record,
+        stop: StopFlag,
     ) -> None:
         self._session = session
-        self._reward = reward
+        self._panel = panel
+        self._judging = judging
         self._folder = folder
         self._record = record
         self._stop = stop
+        self._appearance = Appearance(folder)
         self._writer = ThreadPoolExecutor(1, "images")
 
     def rehearse(self, jobs: Sequence[ImageJob], prompts: Sequence[str]) -> None:
@@ -84,7 +93,7 @@ class Scorer:
             if self._stop():
                 raise StopRequested
             for _, image in self._session.images([job], self._stop):
-                self._reward.score([image] * len(prompts), list(prompts))
+                self._measured([image] * len(prompts), prompts)
 
     def rest(self) -> None:
         """Between evaluations: others may use the device, if the session shares it."""
@@ -128,7 +137,7 @@ class Scorer:
                     self._session.apply(recipe)
                     seconds["merge"] += time.perf_counter() - start
                     applied = True
-                fresh = self._batch(number, stage, batch, seconds)
+                fresh = self._batch(number, stage, batch, images, seconds)
                 new = [event for event in fresh if event.job not in images]
                 images |= {event.job: event for event in new}
                 self._record.add_scores(new)
@@ -143,8 +152,27 @@ class Scorer:
         broken = next((image for _, image in sorted(images.items()) if image.broken), None)
         return Scores(images, seconds, broken, given_up)
 
+    def diversity(self, images: Iterable[Scored]) -> dict[str, float]:
+        """The diversity of a candidate's images over seeds, by payload, if an ensemble asks."""
+        ensemble = self._judging.ensemble
+        if ensemble is None or ensemble.diversity_strength == 0:
+            return {}
+        return self._appearance.diversity(images)
+
+    def _measured(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Measured]:
+        try:
+            return self._panel.measure(images, prompts)
+        finally:
+            for message in self._panel.warnings():
+                self._record.add(Warned(message=message))
+
     def _batch(
-        self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing
+        self,
+        number: int,
+        stage: Stage,
+        batch: Sequence[ImageJob],
+        known: Mapping[int, Scored],
+        seconds: Timing,
     ) -> list[Scored]:
         start = time.perf_counter()
         self._record.tell(Activity.GENERATING)
@@ -164,40 +192,54 @@ class Scorer:
         start = time.perf_counter()
         self._record.tell(Activity.SCORING)
         whole = [(job, image) for job, image in made if "broken" not in image.info]
-        scores = dict(
+        measured = dict(
             zip(
                 (job.number for job, _ in whole),
-                self._reward.score(
+                self._measured(
                     [image for _, image in whole], [job.payload.judged_prompt for job, _ in whole]
                 ),
                 strict=True,
             )
         )
         seconds["score"] += time.perf_counter() - start
-        events = []
+        events: list[Scored] = []
         for (job, image), writing in zip(made, saved, strict=True):
-            score = scores.get(job.number)
-            if score is not None and not math.isfinite(score):
-                raise RewardError(
-                    f"the reward {self._reward.name} gave {score} for {job.payload.name!r}, "
-                    f"seed {job.seed}. Check its weights with another image."
-                )
             file, digest = writing.result()
             broken = image.info.get("broken")
-            events.append(
-                Scored(
-                    evaluation=number,
-                    stage=stage,
-                    job=job.number,
-                    payload=job.payload.name,
-                    seed=job.seed,
-                    digest=digest,
-                    file=file,
-                    score=score,
-                    broken=None if broken is None else str(broken),
-                )
+            found = measured.get(job.number, Measured({}, {}))
+            earlier = [one for one in (*known.values(), *events) if one.job < job.number]
+            event = Scored(
+                evaluation=number,
+                stage=stage,
+                job=job.number,
+                payload=job.payload.name,
+                seed=job.seed,
+                digest=digest,
+                file=file,
+                broken=None if broken is None else str(broken),
+                raw=found.raw,
+                looks=self._with_duplicate(found.looks, image, file, job, earlier),
             )
+            score = self._judging.value(event, self._record.state.scale)
+            events.append(msgspec.structs.replace(event, score=score))
         return events
+
+    def _with_duplicate(
+        self,
+        looks: dict[str, float],
+        image: Image,
+        file: str,
+        job: ImageJob,
+        earlier: Iterable[Scored],
+    ) -> dict[str, float]:
+        if not looks:
+            return looks
+        same = sorted(
+            (one for one in earlier if one.payload == job.payload.name and one.broken is None),
+            key=lambda one: one.job,
+        )
+        duplicate = self._appearance.duplicate(image, file, [one.file for one in same])
+        return {**looks, "duplicate": duplicate}
 
 
 def peak_memory() -> int:

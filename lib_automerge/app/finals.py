@@ -61,7 +61,7 @@ def _round(
         scores = bench.stage(contender, Stage.FINALISTS, jobs)
         if scores.broken is not None:
             continue
-        fresh = statistics.summarize(scores.by_payload(), bench.plan.payload_weights)
+        fresh = bench.judged(scores)
         images = contender.images + fresh.images
         pooled = ((contender.score or 0.0) * contender.images + fresh.mean * fresh.images) / images
         searched = by_pair(bench.state.scores.get((Stage.SEARCH, contender.number), {}))
@@ -93,6 +93,7 @@ def _level(
 def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
     """The winner against the baselines on unseen images; None if it makes a broken one there."""
     jobs, held_out = bench.plan.proof_jobs()
+    bench.settle(Stage.VERDICT, jobs)
     scores = bench.stage(winner, Stage.VERDICT, jobs)
     if scores.broken is not None:
         bench.warn(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from lib_automerge.app.evaluate import by_pair
+from lib_automerge.app.judging import Judging
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
@@ -145,6 +146,8 @@ class Plan:
         self._held_out = [p for p in self._config.payloads if p.held_out]
         self.payload_weights = {p.name: p.weight for p in self._config.payloads}
         """Payload name -> weight in every mean."""
+        self.judging = Judging(self._config.reward, self.payload_weights)
+        """Turns what was measured into scores."""
 
     def next(self, state: RunState) -> Proposed | SearchEnded:
         """The next candidate of the search, or that it is over and why."""
@@ -331,7 +334,7 @@ class Plan:
 
     def finalists(self, state: RunState) -> list[Evaluation]:
         """The candidates that the search believes in most."""
-        candidates = [e for e in state.ranked if e.origin not in BASELINES]
+        candidates = [e for e in state.ranked if e.origin not in BASELINES and not _capped(e)]
         return candidates[: self._config.verdict.finalists]
 
     def finalist_jobs(self, round_: int) -> tuple[ImageJob, ...]:
@@ -361,6 +364,11 @@ class Plan:
             drawn = fresh_seeds(self._config, purpose, index, skip + count, payload.seeds)
             seeded.append(msgspec.structs.replace(payload, seeds=own or drawn[skip:]))
         return jobs_of(seeded)
+
+
+def _capped(evaluation: Evaluation) -> bool:
+    """Whether a reward that must not fall below the parents did."""
+    return evaluation.judgement is not None and bool(evaluation.judgement.below_caps)
 
 
 def _measured(state: RunState) -> str:

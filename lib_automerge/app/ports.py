@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.events import AnyEvent
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import Activity, RunState
@@ -55,8 +55,8 @@ class Host(Protocol):
         """Raise ConfigError if the backend cannot honour the payload's settings."""
         ...
 
-    def reward(self, config: RewardConfig) -> Reward:
-        """The reward of this configuration, with its weights loaded.
+    def reward(self, member: RewardMember) -> Reward:
+        """One of the rewards of a configuration, with its weights loaded.
 
         Raises:
             ConfigError: unknown name or option.

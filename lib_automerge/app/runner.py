@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib_automerge.app import finals, outcome, proof
-from lib_automerge.app.bench import Bench, or_none
+from lib_automerge.app.bench import Bench
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
@@ -22,6 +22,7 @@ from lib_automerge.app.record import Record
 from lib_automerge.domain.events import (
     BASELINES,
     FAILED,
+    PARENTS,
     Evaluated,
     Failed,
     Finished,
@@ -54,8 +55,7 @@ from lib_automerge.errors import (
 )
 from lib_automerge.generate.base import Generator, PauseRequested
 from lib_automerge.merge.readers import Checkpoint
-from lib_automerge.reward.base import Reward
-from lib_automerge.search import statistics
+from lib_automerge.reward.panel import Panel
 from lib_automerge.study.store import OwnedRun, RunManifest
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Runner:
         run: the run folder, held by this process.
         models: the open checkpoints, the ones of the manifest.
         generator: makes the sessions.
-        reward: judges the images.
+        panel: the rewards, which judge the images.
         controls: what the user asks meanwhile.
         listener: told of every event after it is on disk.
         notes: what the user should be told first; become warnings of the run.
@@ -82,7 +82,7 @@ class Runner:
         run: OwnedRun,
         models: Mapping[str, Checkpoint],
         generator: Generator,
-        reward: Reward,
+        panel: Panel,
         controls: Controls,
         listener: Listener,
         notes: Sequence[str] = (),
@@ -90,7 +90,7 @@ class Runner:
         self._run = run
         self._models = models
         self._generator = generator
-        self._reward = reward
+        self._panel = panel
         self._controls = controls
         self._notes = notes
         self._manifest: RunManifest = run.folder.manifest()
@@ -119,7 +119,14 @@ class Runner:
             with self._generator.open(self._models, self._controls.stop) as session:
                 self._loading_s = time.perf_counter() - start
                 folder = self._run.folder
-                scorer = Scorer(session, self._reward, folder, self._record, self._controls.stop)
+                scorer = Scorer(
+                    session,
+                    self._panel,
+                    self._plan.judging,
+                    folder,
+                    self._record,
+                    self._controls.stop,
+                )
                 bench = Bench(folder.path.name, self._plan, self._record, scorer, self._controls)
                 self._rehearse(bench)
                 self._search(bench)
@@ -150,6 +157,7 @@ class Runner:
 
     def _search(self, bench: Bench) -> None:
         self._learn()  # what a killed process may have left unsaid
+        self._measure_parents(bench)
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
                 self._evaluate(bench, evaluation)
@@ -161,6 +169,14 @@ class Runner:
             if isinstance(decision, SearchEnded):
                 self._learn()
             self._record.add(decision)
+
+    def _measure_parents(self, bench: Bench) -> None:
+        """An ensemble measures both parents before it can judge any image, theirs included."""
+        if self._plan.judging.ensemble is None or self.state.search_ended is not None:
+            return
+        while len(self.state.evaluations) < len(PARENTS):
+            self._record.add(self._plan.next(self.state))
+        bench.settle(Stage.SEARCH, self._plan.search_jobs())
 
     def _learn(self) -> None:
         """Let the model say what it makes of the scores so far, and show who leads."""
@@ -200,19 +216,20 @@ class Runner:
             self._give_up(evaluation, scores, scores.given_up)
         else:
             self._check_effect(evaluation)
-            self._complete(evaluation, scores)
+            self._complete(bench, evaluation, scores)
 
-    def _complete(self, evaluation: Evaluation, scores: Scores) -> None:
-        summary = statistics.summarize(scores.by_payload(), self._plan.payload_weights)
+    def _complete(self, bench: Bench, evaluation: Evaluation, scores: Scores) -> None:
+        score = bench.judged(scores, bench.diversity(scores))
         self._record.add(
             Evaluated(
                 evaluation=evaluation.number,
-                mean=summary.mean,
-                standard_error=or_none(summary.standard_error),
-                images=summary.images,
-                per_payload=summary.per_payload,
+                mean=score.mean,
+                standard_error=score.standard_error,
+                images=score.images,
+                per_payload=score.per_payload,
                 seconds=scores.seconds,
                 memory_bytes=peak_memory(),
+                judgement=score.judgement,
             )
         )
 

@@ -23,6 +23,7 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent, Origin
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.reward import panel
 from lib_automerge.study.store import OwnedRun, RunFolder, RunManifest, check_new, list_runs
 
 log = logging.getLogger(__name__)
@@ -100,13 +101,13 @@ class Service:
                 frozen = msgspec.structs.replace(config.generator, threads=int(threads))
                 config = msgspec.structs.replace(config, generator=frozen)
             checked = check_run(config, models, self._host, generator)
-            with closing(self._host.reward(config.reward)) as reward:
+            with closing(panel.assemble(config.reward, self._host.reward)) as judges:
                 manifest = RunManifest(
                     config=checked.config,
                     models=checked.models,
                     architecture=models["a"].detection.architecture,
                     distances=checked.distances,
-                    reward=reward.fingerprint,
+                    reward=judges.fingerprint,
                     generator=generator.fingerprint(),
                     versions=_versions(),
                 )
@@ -116,7 +117,7 @@ class Service:
                 created = RunFolder.create(folder, manifest)
                 with self._owned(created) as run:
                     told = (*notes, *begun)
-                    runner = Runner(run, models, generator, reward, controls, listener, told)
+                    runner = Runner(run, models, generator, judges, controls, listener, told)
                     return self._finish(runner, created)
 
     def resume(
@@ -144,15 +145,15 @@ class Service:
             with open_models(paths) as models:
                 check_unchanged(manifest.models, models)
                 generator = self._host.generator(manifest.config.generator)
-                with closing(self._host.reward(manifest.config.reward)) as reward:
-                    if reward.fingerprint != manifest.reward:
+                with closing(panel.assemble(manifest.config.reward, self._host.reward)) as judges:
+                    if judges.fingerprint != manifest.reward:
                         raise ConfigError(
                             "the reward has changed since the run began: it was "
-                            f"{manifest.reward}, it is {reward.fingerprint}. Restore its weights, "
+                            f"{manifest.reward}, it is {judges.fingerprint}. Restore its weights, "
                             "or start a new run."
                         )
                     notes = _changes(manifest, generator.fingerprint())
-                    runner = Runner(run, models, generator, reward, controls, listener, notes)
+                    runner = Runner(run, models, generator, judges, controls, listener, notes)
                     return self._finish(runner, found)
 
     def _restore_views(self, folder: RunFolder, manifest: RunManifest, state: RunState) -> None:

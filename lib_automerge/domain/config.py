@@ -12,6 +12,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from lib_automerge.domain import ensemble
+from lib_automerge.domain.ensemble import Ensemble, Member, Role
+from lib_automerge.domain.guards import NARROWEST
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
 
@@ -98,11 +101,65 @@ class VerdictConfig(_Section, frozen=True):
         return max(_VERDICT_SEEDS, -(-_VERDICT_IMAGES // max(payloads, 1)))
 
 
+Options = dict[str, str | int | float | bool | None]
+
+ENSEMBLE = "ensemble"
+"""What `RewardConfig.name` is when several rewards, or guards, make the score."""
+
+PLACES = ("auto", "gpu", "swap", "cpu")
+"""What `RewardConfig.place` can be."""
+
+
+class RewardMember(_Section, frozen=True):
+    """One reward of an ensemble: its registered name and options, its weight (above 0), and what it
+    is for: `score`, `cap` or `referee` (`domain.ensemble`).
+    """
+
+    name: str
+    options: Options = {}
+    weight: float = 1.0
+    role: Role = "score"
+
+
 class RewardConfig(_Section, frozen=True):
-    """A reward by its registered name, with its options."""
+    """What judges the images: one reward by its registered name, or the ensemble of `members`.
+
+    One reward gives the score itself. In an ensemble every reward is measured in the spread of the
+    parents' own images, disagreement and guards that leave the parents' range cost something, and
+    so does lost diversity (`domain.judging`).
+
+    `place` is where the models of rewards are: "gpu" keeps them there, "swap" only while they
+    judge, "cpu" never puts them there; "auto" swaps where memory is scarce or rewards are several.
+    """
 
     name: str = "image_reward"
-    options: dict[str, str | int | float | bool | None] = {}
+    options: Options = {}
+    members: tuple[RewardMember, ...] = ()
+    guards: tuple[str, ...] = tuple(NARROWEST)
+    guard_strength: float = 1.0
+    diversity_strength: float = 0.5
+    place: str = "auto"
+
+    @property
+    def judges(self) -> tuple[RewardMember, ...]:
+        """The rewards that are asked."""
+        if self.name == ENSEMBLE:
+            return self.members
+        return (RewardMember(name=self.name, options=self.options),)
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """How the rewards become one score; None if a single one gives it as it is."""
+        if self.name != ENSEMBLE:
+            return None
+        return Ensemble(
+            members=tuple(
+                Member(reward=m.name, weight=m.weight, role=m.role) for m in self.members
+            ),
+            guards=self.guards,
+            guard_strength=self.guard_strength,
+            diversity_strength=self.diversity_strength,
+        )
 
 
 class GeneratorConfig(_Section, frozen=True):
@@ -167,6 +224,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "$": RunConfig,
     "$.payloads[...]": Payload,
     "$.reward": RewardConfig,
+    "$.reward.members[...]": RewardMember,
     "$.search": SearchConfig,
     "$.search.blocks[...]": BlockRule,
     "$.verdict": VerdictConfig,
@@ -222,8 +280,10 @@ def check_config(config: RunConfig) -> None:
     for field, value, low, high in limits:
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{field} is {value}. It must be between {low:g} and {high:g}.")
+    _check_reward(config.reward)
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
         ("search.stop", config.search.stop, STOPS),
+        ("reward.place", config.reward.place, PLACES),
         ("output.checkpoint", config.output.checkpoint, ("never", "gain", "always")),
         ("output.dtype", config.output.dtype, (None, "fp16", "bf16", "fp32")),
         ("generator.dtype", config.generator.dtype, (None, "fp16", "bf16", "fp32")),
@@ -232,6 +292,17 @@ def check_config(config: RunConfig) -> None:
         if chosen not in allowed:
             names = ", ".join(name for name in allowed if name)
             raise ConfigError(f"{field} is {chosen!r}. Use one of: {names}.")
+
+
+def _check_reward(reward: RewardConfig) -> None:
+    judged = reward.ensemble
+    if judged is not None:
+        ensemble.check(judged)
+    elif reward.members:
+        raise ConfigError(
+            f"reward.members has {len(reward.members)} rewards, but reward.name is "
+            f"{reward.name!r}. Name it {ENSEMBLE!r}, or remove the members."
+        )
 
 
 def _check_finite(value: object, place: str) -> None:

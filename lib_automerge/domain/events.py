@@ -10,6 +10,9 @@ import enum
 
 import msgspec
 
+from lib_automerge.domain.judging import Judgement
+from lib_automerge.domain.scale import Scale
+
 Timing = dict[str, float]
 """Seconds by phase."""
 
@@ -29,7 +32,8 @@ class Origin(str, enum.Enum):
 FAILED = "failed twice"
 """How the reason of a rejection begins that says nothing about the candidate."""
 
-BASELINES = (Origin.MODEL_A, Origin.MODEL_B, Origin.HALF)
+PARENTS = (Origin.MODEL_A, Origin.MODEL_B)
+BASELINES = (*PARENTS, Origin.HALF)
 """The first three evaluations of every run, in this order."""
 
 
@@ -75,6 +79,9 @@ class Scored(Event, frozen=True, tag="scored"):
 
     `job` is the job's number within the stage, `digest` identifies the image's pixels, `file` is
     relative to the run folder. A broken image has no score and says why in `broken`.
+
+    `raw` is what each reward gave, `looks` what the guards measured. An ensemble has no score for
+    an image before both parents were measured; then it is journalled again, with its score.
     """
 
     evaluation: int
@@ -86,12 +93,22 @@ class Scored(Event, frozen=True, tag="scored"):
     file: str
     score: float | None = None
     broken: str | None = None
+    raw: dict[str, float] = {}
+    looks: dict[str, float] = {}
+
+
+class Scaled(Event, frozen=True, tag="scaled"):
+    """The parents' images of the stage's payloads are measured: the units of an ensemble."""
+
+    stage: Stage
+    scale: Scale
 
 
 class Evaluated(Event, frozen=True, tag="evaluated"):
     """All images of a candidate are scored: the payload-weighted mean and its standard error.
 
-    A single image has no standard error: None.
+    A single image has no standard error: None. Of an ensemble, `mean` is the total of its
+    `judgement`.
     """
 
     evaluation: int
@@ -101,6 +118,7 @@ class Evaluated(Event, frozen=True, tag="evaluated"):
     per_payload: dict[str, float]
     seconds: Timing = {}
     memory_bytes: int = 0
+    judgement: Judgement | None = None
 
 
 class Rejected(Event, frozen=True, tag="rejected"):
@@ -263,6 +281,7 @@ AnyEvent = (
     | Resumed
     | Proposed
     | Scored
+    | Scaled
     | Evaluated
     | Rejected
     | Learned

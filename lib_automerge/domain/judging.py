@@ -71,7 +71,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         standard_error: of the total, from chance between payloads (from five on; below that,
-            between images); NaN for a single image.
+            between images); None for a single image.
         images: how many images were judged.
         diversity_ratio: diversity in units of the parents'; None if it is not known.
         below_caps: caps that the candidate undercuts: it must not win, whatever its total.
@@ -81,7 +81,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     total: float
-    standard_error: float
+    standard_error: float | None
     mean: float
     worst_quarter: float
     diversity_penalty: float
@@ -269,15 +269,17 @@ def _undercut(
     return found
 
 
-def _standard_error(by_payload: Sequence[Sequence[float]], shares: Sequence[float]) -> float:
+def _standard_error(by_payload: Sequence[Sequence[float]], shares: Sequence[float]) -> float | None:
     means = [math.fsum(values) / len(values) for values in by_payload]
     if len(means) >= ENOUGH_PAYLOADS:
-        return aggregation.error_across_payloads(means, shares)
-    parts = aggregation.tilted(means, shares)
-    return aggregation.error_of_mean(
-        [value for values in by_payload for value in values],
-        [part / len(values) for part, values in zip(parts, by_payload) for _ in values],
-    )
+        error = aggregation.error_across_payloads(means, shares)
+    else:
+        parts = aggregation.tilted(means, shares)
+        error = aggregation.error_of_mean(
+            [value for values in by_payload for value in values],
+            [part / len(values) for part, values in zip(parts, by_payload) for _ in values],
+        )
+    return error if math.isfinite(error) else None
 
 
 def _outside_shares(values: Sequence[ImageValue]) -> dict[str, float]:

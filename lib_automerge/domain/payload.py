@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from lib_automerge.domain.prompt_cleaning import cleaned
 from lib_automerge.errors import ConfigError
 
 MAX_SEED = 2**32 - 1
@@ -61,9 +62,9 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `seeds` are the seeds of the search; an empty tuple leaves them to the run. `batch_size` is how
     many images may be generated at once, together with other payloads of equal settings. `weight`
     is the payload's share in the mean score. A `held_out` payload is never seen by the search.
-    `score_prompt` is what the reward reads instead of `prompt`. `hires`, `styles` (names of the
-    WebUI's prompt styles) and `override_settings` (the WebUI's options for these images only) need
-    a WebUI.
+    `score_prompt` is what the reward reads instead of the words of `prompt`. `hires`, `styles`
+    (names of the WebUI's prompt styles) and `override_settings` (the WebUI's options for these
+    images only) need a WebUI.
     """
 
     prompt: str
@@ -87,8 +88,8 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def judged_prompt(self) -> str:
-        """The prompt that the reward reads."""
-        return self.prompt if self.score_prompt is None else self.score_prompt
+        """The prompt that the reward reads: `score_prompt` as it is, or the words of `prompt`."""
+        return cleaned(self.prompt, self.steps) if self.score_prompt is None else self.score_prompt
 
     def settings(self) -> tuple[object, ...]:
         """Everything that images must share to be generated in one batch."""

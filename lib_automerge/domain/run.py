@@ -25,6 +25,7 @@ from lib_automerge.domain.events import (
     Rejected,
     Resumed,
     Saved,
+    Scaled,
     Scored,
     SearchEnded,
     Stage,
@@ -35,6 +36,8 @@ from lib_automerge.domain.events import (
     Verdict,
     Warned,
 )
+from lib_automerge.domain.judging import Judgement
+from lib_automerge.domain.scale import Scale
 
 
 class Activity(str, enum.Enum):
@@ -54,7 +57,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     `score` is the mean over its images and None while it is unfinished or was rejected; a rejected
     one may have `images` and `per_payload` of the payloads that were scored. `number` counts the
-    run's own from 1; observations of earlier runs have negative numbers.
+    run's own from 1; observations of earlier runs have negative numbers. `judgement` says how an
+    ensemble came to the score.
     """
 
     number: int
@@ -66,6 +70,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     per_payload: dict[str, float] = {}
     seconds: Timing = {}
     rejected: str | None = None
+    judgement: Judgement | None = None
 
     @property
     def unmade(self) -> bool:
@@ -107,6 +112,7 @@ class RunState:
         self.search_ended: SearchEnded | None = None
         self.learned: Learned | None = None
         self.calibrated: Calibrated | None = None
+        self.scale: Scale | None = None
         self.verdict: Verdict | None = None
         self.saved: Saved | None = None
         self.finished: Finished | None = None
@@ -138,7 +144,10 @@ class RunState:
                     images=event.images,
                     per_payload=event.per_payload,
                     seconds=event.seconds,
+                    judgement=event.judgement,
                 )
+            case Scaled():
+                self.scale = event.scale
             case Rejected():
                 self._update(
                     event.evaluation,

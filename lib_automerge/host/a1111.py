@@ -24,7 +24,7 @@ from modules import (
 
 from lib_automerge import reward
 from lib_automerge.app.ports import Choices, ModelChoice
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.generate.base import Generator
@@ -109,9 +109,9 @@ class A1111Host:
                     " Remove it from override_settings."
                 )
 
-    def reward(self, config: RewardConfig) -> Reward:
+    def reward(self, member: RewardMember) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(config.name, folders=[self.data / FOLDER], **config.options)
+        return reward.create(member.name, folders=[self.data / FOLDER], **member.options)
 
     def refresh(self) -> None:
         """Look again, unless the WebUI is working, which needs the list to last.

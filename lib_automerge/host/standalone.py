@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib_automerge import reward
 from lib_automerge.app.ports import Choices, ModelChoice
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError, StorageError, unknown_name
 from lib_automerge.generate import samplers
@@ -19,9 +19,6 @@ from lib_automerge.generate.diffusers_ import DiffusersGenerator
 from lib_automerge.reward import Reward
 
 GENERATOR = "diffusers"
-DATA = Path("automerge-data")
-"""The folder of the user's data unless told otherwise, below the working directory."""
-
 CHECKPOINT_ENDINGS = (".safetensors", ".ckpt")
 
 
@@ -51,9 +48,9 @@ class StandaloneHost:
                     "or run this in the WebUI's tab."
                 )
 
-    def reward(self, config: RewardConfig) -> Reward:
+    def reward(self, member: RewardMember) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(config.name, folders=self._rewards, **config.options)
+        return reward.create(member.name, folders=self._rewards, **member.options)
 
 
 class StandaloneCatalogue:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.errors import ConfigError
 from tests.host_fake.install import FakeHost
@@ -75,7 +75,7 @@ def test_the_generator_is_the_webui_itself(host: Any) -> None:
 
 def test_rewards_are_the_registered_ones(host: Any) -> None:
     with pytest.raises(ConfigError, match="unknown reward"):
-        host.reward(RewardConfig(name="nothing"))
+        host.reward(RewardMember(name="nothing"))
 
 
 def test_models_are_read_afresh_unless_the_webui_works(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Choices, ModelChoice
-from lib_automerge.domain.config import GeneratorConfig, RewardConfig
+from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
 from lib_automerge.generate.base import Generator
 from lib_automerge.reward.base import Reward
@@ -60,7 +60,7 @@ class IdleHost:
     def check_payload(self, payload: Payload) -> None:
         pass
 
-    def reward(self, config: RewardConfig) -> Reward:
+    def reward(self, member: RewardMember) -> Reward:
         raise NotImplementedError
 
 
