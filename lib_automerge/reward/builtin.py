@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib_automerge.reward import published
 from lib_automerge.reward.base import Reward
+from lib_automerge.reward.image_reward_package import check_ready
 from lib_automerge.reward.registry import register
 
 
@@ -41,6 +42,23 @@ def image_reward(
     from lib_automerge.reward.image_reward import ImageReward
 
     return ImageReward(weights, dtype, device, batch_size)
+
+
+@register(
+    "image_reward_pip",
+    label="ImageReward (package)",
+    help=(
+        "The same as ImageReward, computed by its authors' package image-reward where that can be "
+        "imported; slower, to compare."
+    ),
+    files=published.IMAGE_REWARD,
+    ready=check_ready,
+)
+def image_reward_pip(weights: Path, dtype: str | None = None, device: str | None = None) -> Reward:
+    """Make a `lib_automerge.reward.image_reward_pip.ImageRewardPip`."""
+    from lib_automerge.reward.image_reward_pip import ImageRewardPip
+
+    return ImageRewardPip(weights, dtype, device)
 
 
 @register(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -18,25 +19,20 @@ from lib_automerge.reward import create, placement
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.image_reward import ImageReward
 from tests.contracts.reward import sample_images
-from tests.reward.tiny_image_reward import TINY, TinyImageReward, random_tensors, write_tiny
+from tests.reward.tiny_image_reward import (
+    PROMPTS,
+    TINY,
+    TinyImageReward,
+    random_tensors,
+    write_tiny,
+)
 
-PROMPTS = (
-    "a cat",
-    "A painting of an ocean with clouds and birds, day time, low depth field effect",
-    "",
-    "masterpiece, (best quality:1.2), [[lowres]], 1girl, naïve café — 東京タワー, " * 4,
-    "Photo of $5 & 50% off!!",
+# ImageReward.score of the package image-reward with its networks built at the sizes TINY and filled
+# by random_tensor (record_image_reward_goldens.py): a row per prompt, a column per sample image.
+RECORDED = json.loads(
+    (Path(__file__).parent / "golden" / "image_reward.json").read_text(encoding="utf-8")
 )
-# ImageReward.score of the package image-reward 1.5 (timm 0.9.16, transformers 4.46.1, torch 2.13)
-# with its networks built at the sizes TINY and filled by random_tensor: a row per prompt, a column
-# per sample image.
-GOLDEN = (
-    (0.295907, 1.476313, 1.046267, 1.278617, 1.294733),
-    (-0.401433, 1.127279, 0.532468, 0.936839, 0.472383),
-    (-0.608219, 1.164840, 0.769612, 1.492868, 1.057374),
-    (-0.496355, 1.105087, 0.695155, 1.052813, 0.577779),
-    (-0.071149, 1.511195, 0.879787, 1.558280, 0.882250),
-)
+GOLDEN = RECORDED["scores"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +46,7 @@ def reward(weights: Path) -> TinyImageReward:
 
 
 def test_scores_equal_those_of_the_package(reward: TinyImageReward) -> None:
+    assert tuple(RECORDED["prompts"]) == PROMPTS
     for prompt, expected in zip(PROMPTS, GOLDEN, strict=True):
         scores = reward.score(sample_images(), [prompt] * 5)
         assert scores == pytest.approx(expected, abs=1e-5)

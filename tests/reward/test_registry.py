@@ -19,6 +19,7 @@ from lib_automerge.reward import (
     clip_rewards,
     create,
     describe,
+    image_reward_pip,
     names,
     register,
     registry,
@@ -96,7 +97,15 @@ def options_of(reward: Reward) -> dict[str, object]:
 
 def test_lists_the_built_in_rewards() -> None:
     built_in = {
-        *("demo", "image_reward", "hpsv2", "pickscore", "clip_score"),
+        *(
+            "demo",
+            "external",
+            "image_reward",
+            "image_reward_pip",
+            "hpsv2",
+            "pickscore",
+            "clip_score",
+        ),
         *("laion_v1", "laion_v2", "chad", "aes_b32", "aesthetic_v25"),
     }
     assert built_in <= set(names())
@@ -150,7 +159,8 @@ def test_a_built_in_reward_makes_what_it_says(name: str, monkeypatch: pytest.Mon
     """Each factory's class bears the factory's name; the class is replaced to load nothing."""
     info = describe(name)
     made: list[str] = []
-    for module in (image_reward_module, clip_rewards, aesthetic, demo_module):
+    modules = (image_reward_module, image_reward_pip, clip_rewards, aesthetic, demo_module)
+    for module in modules:
         for cls in vars(module).values():
             if isinstance(cls, type) and cls.__module__ == module.__name__ and "name" in vars(cls):
                 monkeypatch.setattr(cls, "__init__", lambda self, *_: made.append(type(self).name))

@@ -20,6 +20,14 @@ TINY = BlipSizes(
     image_side=48, image_width=192, image_layers=2, text_width=128, text_layers=2, positions=40
 )
 
+PROMPTS = (
+    "a cat",
+    "A painting of an ocean with clouds and birds, day time, low depth field effect",
+    "",
+    "masterpiece, (best quality:1.2), [[lowres]], 1girl, naïve café — 東京タワー, " * 4,
+    "Photo of $5 & 50% off!!",
+)
+
 
 class TinyImageReward(ImageReward):
     """ImageReward of the tiny size."""

@@ -1,0 +1,192 @@
+"""ImageReward as its authors' package computes it, to compare our own with it.
+
+It is slow (one image at a time, every number made up before it is read from the file) and needs
+packages that most environments cannot hold; `lib_automerge.reward.image_reward` gives the same
+scores. What is done for it here: no network, a file that is read without running code and fits
+exactly, no gradients, and fp16 only as autocast, the one way in which the package survives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lib_automerge.errors import ConfigError, RewardError
+from lib_automerge.reward.base import Told, check_lengths, require_finite
+from lib_automerge.reward.bert_tokenizer import encode
+from lib_automerge.reward.blip import BlipSizes
+from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.image_reward import PROMPT_IDS
+from lib_automerge.reward.image_reward_package import imported, package_version
+from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, move
+from lib_automerge.reward.weights import read_tensors
+
+_POSITIONS = "blip.text_encoder.embeddings.position_ids"
+
+
+class ImageRewardPip:
+    """The package `image-reward`; scores equal those of `ImageReward` to about 1e-6."""
+
+    name: ClassVar[str] = "image_reward_pip"
+    sizes: ClassVar[BlipSizes] = BlipSizes()
+
+    def __init__(self, weights: Path, dtype: str | None = None, device: str | None = None) -> None:
+        """Import the package and load the model.
+
+        Args:
+            weights: `ImageReward.pt` as published, or its tensors as `.safetensors`.
+            dtype: fp32, or fp16 on a GPU for autocast; None for fp32.
+            device: torch's name of a device; None for the GPU if there is one.
+
+        Raises:
+            ConfigError: the package does not work here, or an option has an impossible value.
+            RewardError: the file is missing, damaged, unsafe or not exactly this model.
+        """
+        module, pretraining = imported()
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(dtype or "fp32", self._device)
+        if self._dtype == "bf16":
+            raise ConfigError(
+                "the package image-reward cannot compute in bf16: 'bf16'. Use 'fp32', or the "
+                "reward image_reward."
+            )
+        self._told = Told()
+        self._model: nn.Module | None = self._load(module, pretraining, weights)
+        digest = sha256_of_file(weights)
+        self.fingerprint = f"{self.name}:{package_version()}:{self._dtype}:{digest[:16]}"
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        """Score `images[i]` against `prompts[i]`; see `lib_automerge.reward.base.Reward.score`."""
+        check_lengths(images, prompts)
+        model: Any = self._model
+        if model is None:
+            raise RewardError(f"reward is closed: {self.name!r}. Create it again to score.")
+        for prompt in prompts:
+            dropped = encode(prompt, PROMPT_IDS).dropped
+            if dropped:
+                self._told.say(
+                    f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
+                    f"the last {dropped} are ignored: {prompt!r}"
+                )
+
+        def score_one(part: slice) -> list[float]:
+            # RGB first: the package scales palettes as if their numbers were colours
+            pairs = zip(images[part], prompts[part], strict=True)
+            with torch.inference_mode(), self._precision():
+                return [float(model.score(p, i.convert("RGB"))) for i, p in pairs]
+
+        scores, _ = in_batches(score_one, len(images), 1)
+        require_finite(self.name, scores, prompts, self._dtype)
+        return scores
+
+    def place(self, device: str) -> None:
+        """Move the model; see `lib_automerge.reward.base.Reward.place`."""
+        if self._model is not None:
+            self._device = move(self._model, self._device, device)
+            # the package sends its inputs there
+            self._model.device = self._device  # type: ignore[assignment]
+
+    def warnings(self) -> list[str]:
+        """Prompts that were cut; see `lib_automerge.reward.base.Reward.warnings`."""
+        return self._told.take()
+
+    def close(self) -> None:
+        """Free the model's memory, on the GPU too."""
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load(self, module: Any, pretraining: Any, weights: Path) -> nn.Module:
+        if not weights.is_file():
+            raise RewardError(
+                f"weights of {self.name!r} not found: {weights}. Give the path of ImageReward.pt."
+            )
+        tensors = read_tensors(weights)
+        with tempfile.TemporaryDirectory() as folder, _own_tokenizer(pretraining):
+            config = Path(folder, "med_config.json")
+            config.write_text(json.dumps(_text_config(self.sizes)))
+            model: nn.Module = module.ImageReward(str(config), device=self._device)
+        _check_structure(model.state_dict(), tensors, weights)
+        model.load_state_dict(tensors, strict=False)
+        model.eval().requires_grad_(False)
+        move(model, torch.device("cpu"), str(self._device))
+        return model
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        if self._dtype == "fp16":
+            return torch.autocast(self._device.type, torch.float16)
+        return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _own_tokenizer(pretraining: Any) -> Iterator[None]:
+    """The package makes its tokenizer without asking; this is the one that it makes."""
+    theirs = pretraining.init_tokenizer
+    pretraining.init_tokenizer = _tokenizer
+    try:
+        yield
+    finally:
+        pretraining.init_tokenizer = theirs
+
+
+def _tokenizer() -> Any:
+    """The package's, but from the vocabulary that comes with us instead of from the network."""
+    from transformers import BertTokenizer
+
+    with as_file(files("lib_automerge") / "data" / "bert_tokenizer" / "vocab.txt") as vocabulary:
+        tokenizer = BertTokenizer(str(vocabulary))
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    tokenizer.enc_token_id = tokenizer.convert_tokens_to_ids("[ENC]")
+    return tokenizer
+
+
+def _text_config(sizes: BlipSizes) -> dict[str, object]:
+    """What the published `med_config.json` says, for these sizes."""
+    return {
+        "architectures": ["BertModel"],
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": sizes.text_width,
+        "initializer_range": 0.02,
+        "intermediate_size": 4 * sizes.text_width,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": sizes.positions,
+        "model_type": "bert",
+        "num_attention_heads": sizes.text_width // 64,
+        "num_hidden_layers": sizes.text_layers,
+        "pad_token_id": 0,
+        "add_type_embeddings": False,
+        "vocab_size": 30524,
+        "encoder_width": sizes.image_width,
+        "add_cross_attention": True,
+    }
+
+
+def _check_structure(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], weights: Path
+) -> None:
+    """The package ignores what does not fit and keeps random numbers there.
+
+    Raises:
+        RewardError: a key is missing, unexpected or of another shape.
+    """
+    wrong = [key for key in expected if key not in tensors and key != _POSITIONS]
+    wrong += [key for key in tensors if key not in expected and key != _POSITIONS]
+    wrong += [k for k in expected if k in tensors and tensors[k].shape != expected[k].shape]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise RewardError(
+            f"weights file has another structure: {weights}: {wrong[0]!r}{more}. Use the published "
+            "ImageReward.pt."
+        )
