@@ -33,7 +33,7 @@ from lib_automerge.host.a1111_facts import loras, version
 from lib_automerge.host.a1111_webui import A1111
 from lib_automerge.host.txt2img_form import Txt2imgForm, payload_of
 from lib_automerge.host.webui import WebUIGenerator
-from lib_automerge.reward import Reward
+from lib_automerge.reward import Reward, cache
 from lib_automerge.reward.files import FOLDER
 
 __all__ = ["A1111", "A1111Host", "Txt2imgForm", "payload_of"]
@@ -111,7 +111,8 @@ class A1111Host:
 
     def reward(self, member: RewardMember) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(member.name, folders=[self.data / FOLDER], **member.options)
+        made = reward.create(member.name, folders=[self.data / FOLDER], **member.options)
+        return cache.cached(made, self.data / cache.FILE)
 
     def refresh(self) -> None:
         """Look again, unless the WebUI is working, which needs the list to last.

@@ -14,17 +14,16 @@ from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.service import Service
 from lib_automerge.app.worker import Worker
 from lib_automerge.host.standalone import StandaloneCatalogue, StandaloneHost
-from lib_automerge.reward.files import FOLDER
 
 
 def build_service() -> Service:
     """The service of a command line, which generates by itself."""
-    return Service(StandaloneHost([Path(DATA_FOLDER, FOLDER)]))
+    return Service(StandaloneHost(Path(DATA_FOLDER)))
 
 
 def standalone_desk(catalogue: StandaloneCatalogue) -> Desk:
     """The desk of the stand-alone page."""
-    return _desk(StandaloneHost([catalogue.data / FOLDER]), catalogue, keep_awake)
+    return _desk(StandaloneHost(catalogue.data), catalogue, keep_awake)
 
 
 @cache

@@ -16,7 +16,8 @@ from lib_automerge.generate import samplers
 from lib_automerge.generate.base import Generator
 from lib_automerge.generate.devices import choose_device, device_memory
 from lib_automerge.generate.diffusers_ import DiffusersGenerator
-from lib_automerge.reward import Reward
+from lib_automerge.reward import Reward, cache
+from lib_automerge.reward.files import FOLDER
 
 GENERATOR = "diffusers"
 CHECKPOINT_ENDINGS = (".safetensors", ".ckpt")
@@ -26,11 +27,12 @@ class StandaloneHost:
     """Implements `app.ports.Host` with what this Python environment holds.
 
     Args:
-        rewards: folders in which the files of rewards are looked for before other places.
+        data: the folder of the user's data, where the files of rewards are looked for before other
+            places and scores are kept; None for neither.
     """
 
-    def __init__(self, rewards: Sequence[Path] = ()) -> None:
-        self._rewards = tuple(rewards)
+    def __init__(self, data: Path | None = None) -> None:
+        self._data = data
 
     def generator(self, config: GeneratorConfig) -> Generator:
         """The diffusers generator; see `app.ports.Host`."""
@@ -50,7 +52,9 @@ class StandaloneHost:
 
     def reward(self, member: RewardMember) -> Reward:
         """A registered reward; see `app.ports.Host`."""
-        return reward.create(member.name, folders=self._rewards, **member.options)
+        folders = [] if self._data is None else [self._data / FOLDER]
+        made = reward.create(member.name, folders=folders, **member.options)
+        return made if self._data is None else cache.cached(made, self._data / cache.FILE)
 
 
 class StandaloneCatalogue:

@@ -18,6 +18,7 @@ from lib_automerge.reward.registry import register
     "demo",
     label="Demo",
     help="Judges the images of the built-in demo; says nothing about real images.",
+    keep_scores=False,
 )
 def demo(weights: Path | None = None) -> Reward:
     """Make a `lib_automerge.reward.demo.DemoReward`."""
@@ -223,7 +224,7 @@ def aesthetic_v25(
         "A judge that you serve on this machine over HTTP, such as HPSv3 or UnifiedReward; "
         "docs/rewards.md describes the contract."
     ),
-    repeatable=False,
+    keep_scores=False,
 )
 def external(url: str, timeout_s: float = 120.0, attempts: int = 3, batch_size: int = 4) -> Reward:
     """Make a `lib_automerge.reward.external.ExternalReward`."""

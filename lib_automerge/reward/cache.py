@@ -20,6 +20,7 @@ import filelock
 
 from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.errors import RewardError
+from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward, Told, check_lengths, reason
 
 if TYPE_CHECKING:
@@ -182,6 +183,17 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def cached(reward: Reward, file: Path) -> Reward:
+    """The reward with its scores kept in a file; itself where the registry says that they are not.
+
+    Raises:
+        ConfigError: no reward has its name.
+    """
+    if not registry.describe(reward.name).keep_scores:
+        return reward
+    return CachedReward(reward, ScoreCache(file))
 
 
 class CachedReward:

@@ -56,7 +56,8 @@ class RewardInfo(msgspec.Struct, frozen=True):
     """What a user needs to know to choose a reward: its label, one sentence of help, options.
 
     `files` are what its options need, in the order of preference; none if it brings its weights.
-    `repeatable` says that equal fingerprints mean equal scores for sure, so that they may be kept.
+    `keep_scores`: equal fingerprints mean equal scores for sure, and the model costs enough for
+    scores to be kept on disk.
     """
 
     name: str
@@ -64,7 +65,7 @@ class RewardInfo(msgspec.Struct, frozen=True):
     help: str
     options: tuple[Option, ...]
     files: tuple[WeightFile, ...] = ()
-    repeatable: bool = True
+    keep_scores: bool = True
 
     def alternatives(self, option: str) -> tuple[WeightFile, ...]:
         """The files of which the option takes any, the preferred one first."""
@@ -93,7 +94,7 @@ def register(
     label: str,
     help: str,
     files: Sequence[WeightFile] = (),
-    repeatable: bool = True,
+    keep_scores: bool = True,
     ready: Callable[[], None] = lambda: None,
     options_of: Callable[..., object] | None = None,
 ) -> Callable[[Factory], Factory]:
@@ -104,7 +105,7 @@ def register(
         label: Name shown to users.
         help: One sentence: what it judges and what it needs.
         files: What its options need; each names an option annotated Path.
-        repeatable: Whether its scores may be kept on disk; see `RewardInfo`.
+        keep_scores: Whether its scores are kept on disk; see `RewardInfo`.
         ready: Raises ConfigError or RewardError if the reward cannot be made here whatever its
             options; asked by `readiness` and `create`.
         options_of: The function or class whose keywords are the options; None for the factory.
@@ -125,7 +126,7 @@ def register(
             help=help,
             options=_options_of(name, options_of or factory, files),
             files=tuple(files),
-            repeatable=repeatable,
+            keep_scores=keep_scores,
         )
         _entries[name] = _Entry(info=info, factory=factory, ready=ready)
         return factory

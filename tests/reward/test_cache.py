@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from lib_automerge.errors import RewardError
+from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.cache import CachedReward, ScoreCache
+from lib_automerge.reward.cache import cached as kept
 from lib_automerge.reward.demo import DemoReward
 from tests.contracts.reward import Prompts, RewardContract, sample_images
 
@@ -304,3 +306,19 @@ def test_closing_closes_the_reward(path: Path) -> None:
     reward.close()
     assert judge.closed
     assert reward.fingerprint == judge.fingerprint
+
+
+def test_scores_are_kept_where_the_registry_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of a server, which may change behind its name, nor the demo's, which is quick."""
+    demo = DemoReward()
+    assert kept(demo, path) is demo
+    assert not path.exists()
+    assert not registry.describe("external").keep_scores
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    registry.register("judge", label="Judge", help="Judges.")(Judge)
+    reward = kept(Judge(), path)
+    assert isinstance(reward, CachedReward)
+    assert reward.score(sample_images(), PROMPTS) == Judge().score(sample_images(), PROMPTS)
+    assert path.exists()
