@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lib_automerge.reward.heads import LinearStack
+
 # Mean and standard deviation of the raw scores on ImageReward's validation set: published scores
 # are standardised by them.
 _RAW_MEAN = 0.16717362830052426
@@ -46,7 +48,7 @@ class BlipReward(nn.Module):
     def __init__(self, sizes: BlipSizes) -> None:
         super().__init__()
         self.blip = _Blip(sizes)
-        self.mlp = _Head(sizes.text_width)
+        self.mlp = LinearStack(sizes.text_width, "layers", (0, 2, 4, 6, 7))
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Score a batch.
@@ -61,7 +63,7 @@ class BlipReward(nn.Module):
         """
         tokens = self.blip.visual_encoder(pixels.to(self.blip.visual_encoder.cls_token.dtype))
         text = self.blip.text_encoder(ids, mask, tokens)
-        raw = self.mlp(text[:, 0].to(self.mlp.layers["0"].weight.dtype))
+        raw = self.mlp(text[:, 0].to(next(self.mlp.parameters()).dtype))
         scores: Tensor = (raw[:, 0] - _RAW_MEAN) / _RAW_SD
         return scores
 
@@ -71,28 +73,6 @@ class _Blip(nn.Module):
         super().__init__()
         self.visual_encoder = _ImageEncoder(sizes)
         self.text_encoder = _TextEncoder(sizes)
-
-
-class _Head(nn.Module):
-    """Five linear layers without activations; the file numbers them around dropout layers."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleDict(
-            {
-                "0": nn.Linear(width, 1024),
-                "2": nn.Linear(1024, 128),
-                "4": nn.Linear(128, 64),
-                "6": nn.Linear(64, 16),
-                "7": nn.Linear(16, 1),
-            }
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, d) to (n, 1)."""
-        for layer in self.layers.values():
-            x = layer(x)
-        return x
 
 
 class _ImageEncoder(nn.Module):

@@ -143,8 +143,10 @@ class CosineReward(EmbeddingReward):
 class HpsV2(CosineReward):
     """HPSv2.1, human preference (Wu et al. 2023): about 0.2 to 0.35.
 
-    The whole image is seen: its longer side is scaled, black is put around. The package hpsv2
-    scales numbers where this scales 8-bit pixels, and so differs by the rounding, below 1e-3.
+    The whole image is seen: its longer side is scaled, black is put around. The package hpsv2 1.2
+    lets torchvision scale fp32 tensors where this scales 8-bit pixels as open_clip does. From
+    torchvision 0.17 on that is the same filter, and pixels differ by their rounding only. Older
+    versions scale tensors without a filter against aliasing and see another image.
     """
 
     name = "hpsv2"

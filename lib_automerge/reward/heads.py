@@ -1,4 +1,4 @@
-"""Heads that turn the embedding of an image into one number."""
+"""Heads that turn an embedding into one number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _WIDTHS = (1024, 128, 64, 16, 1)
 
 
 class LinearStack(nn.Module):
-    """Five linear layers without activations, as LAION's aesthetic predictor V2 has them.
+    """Five linear layers without activations, as ImageReward and LAION's V2 have them.
 
-    Trained with dropout between the layers, which files count as layers of their own.
+    They were trained with dropout between the layers, which files count as layers of their own.
     """
 
     def __init__(self, width: int, attribute: str, numbers: Sequence[int]) -> None:

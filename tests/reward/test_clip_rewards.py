@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_the_recipes_bind_sizes_and_activation() -> None:
     assert AesB32.sizes == VIT_B_32
     assert AestheticV25.sizes == SiglipSizes()
     assert [s.quick_gelu for s in (VIT_H_14, VIT_L_14, VIT_B_32)] == [False, True, True]
+    framings = {cls.name: cls.framing.__name__ for cls in (*COSINE.values(), *AESTHETIC.values())}
+    assert framings == {
+        "hpsv2": "pad",
+        "pickscore": "crop_down",
+        "clip_score": "crop",
+        "laion_v1": "crop",
+        "laion_v2": "crop",
+        "chad": "crop",
+        "aes_b32": "crop_down",
+        "aesthetic_v25": "squeeze",
+    }
 
 
 @pytest.mark.parametrize(
@@ -209,7 +221,7 @@ def test_bf16_weights_score_nearly_the_same(name: str, made: Any) -> None:
 
 def test_scale_and_head_keep_their_precision_whatever_the_weights(made: Any) -> None:
     reward = made("pickscore", dtype="bf16")
-    assert reward._backbone.scale == pytest.approx(8, abs=1e-5)
+    assert reward._backbone.scale == pytest.approx(10, abs=1e-5)
     head = made("laion_v2", dtype="bf16")._head.state_dict()
     published = random_head("laion_v2")
     assert all(torch.equal(head[key], published[key]) for key in published)
@@ -263,10 +275,11 @@ def test_rewards_of_one_encoder_load_it_once_and_embed_an_image_once(
     assert rewards[2].score(sample_images()[:1], PROMPTS[:1])
     shared = rewards[2]._backbone
     assert shared is not None
+    weight = weakref.ref(shared._loaded().visual_projection.weight)  # type: ignore[union-attr]
     rewards[1].close()
-    assert shared._model is not None
+    assert weight() is not None
     rewards[2].close()
-    assert shared._model is None
+    assert weight() is None
     assert backbone._open == {}
 
 

@@ -89,7 +89,7 @@ def random_encoder(sizes: ClipSizes | SiglipSizes, seed: int = 1) -> dict[str, T
     shapes.pop("logit_scale", None)
     tensors = {key: random_tensor(key, shape, seed) for key, shape in shapes.items()}
     if isinstance(sizes, ClipSizes):
-        tensors["logit_scale"] = torch.tensor(math.log(8))
+        tensors["logit_scale"] = torch.tensor(math.log(10))
     return tensors
 
 
