@@ -19,6 +19,7 @@ from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from lib_automerge.domain.config import ENSEMBLE
 from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile, check, find, missing
@@ -116,7 +117,7 @@ def register(
     Raises:
         ConfigError: The name is taken, or (when decorating) a parameter cannot be an option.
     """
-    if name in _entries:
+    if name in _entries or name == ENSEMBLE:
         raise ConfigError(f"reward name is taken: {name!r}. Choose another name.")
 
     def decorate(factory: Factory) -> Factory:

@@ -251,6 +251,8 @@ def test_a_missing_option_is_named() -> None:
 def test_a_name_can_be_taken_only_once() -> None:
     with pytest.raises(ConfigError, match="taken: 'demo'"):
         register("demo", label="Other", help="Other.")
+    with pytest.raises(ConfigError, match="taken: 'ensemble'"):
+        register("ensemble", label="Other", help="Other.")
 
 
 def test_refuses_factories_whose_options_cannot_be_checked() -> None:
