@@ -221,7 +221,8 @@ def scores() -> dict[str, Any]:
     images = unit(hub_model.get_image_features(stacked(read["crop_down"])))
     found["aes_b32"] = [linear(images, random_head("aes_b32"), ["fc1.", "fc2.", "fc3."], relu=True)]
 
-    found["aesthetic_v25"] = [aesthetic_v25(stacked(read["squeeze"]))]
+    keys = [f"scoring_head.{number}." for number in (0, 2, 4, 6, 8)]
+    found["aesthetic_v25"] = [linear(siglip_embeddings(), random_head("aesthetic_v25"), keys)]
     return found
 
 
@@ -235,7 +236,7 @@ def linear(
     return [round(value, 7) for value in x[:, 0].tolist()]
 
 
-def aesthetic_v25(pixels: Tensor) -> list[float]:
+def siglip_embeddings() -> Tensor:
     sizes = TINY_SIGLIP
     config = SiglipVisionConfig(
         hidden_size=sizes.image.width,
@@ -250,9 +251,8 @@ def aesthetic_v25(pixels: Tensor) -> list[float]:
     if not any(key.startswith("vision_model.") for key in model.state_dict()):
         tensors = {key.removeprefix("vision_model."): value for key, value in tensors.items()}
     model.load_state_dict(tensors, strict=True)
-    images = unit(model.eval()(pixels).pooler_output)
-    keys = [f"scoring_head.{number}." for number in (0, 2, 4, 6, 8)]
-    return linear(images, random_head("aesthetic_v25"), keys)
+    pixels = stacked(transforms(TINY_OPENAI.image_side, sizes.image_side)["squeeze"])
+    return unit(model.eval()(pixels).pooler_output)
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -303,6 +303,8 @@ def main() -> None:
             },
             "prompts": list(PROMPTS),
             "scores": scores(),
+            # the head hides small differences
+            "siglip": rows(siglip_embeddings()),
             "pixels": pixels(),
             "tokens": ids(),
         }

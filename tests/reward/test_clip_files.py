@@ -247,8 +247,10 @@ def test_a_program_s_own_code_is_not_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "tensor",
     [
-        # storage of 4 numbers: too many, from too far, with too long a step, with a negative size
+        # a storage of 4 numbers: too many, the same one too often, from too far, with too long a
+        # step, with a negative size
         "0, (100,), (1,)",
+        "0, (1 << 40,), (0,)",
         "3, (2,), (1,)",
         "0, (2,), (100,)",
         "0, (-1,), (1,)",

@@ -6,6 +6,7 @@ import json
 import math
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_scores_equal_those_of_the_packages(name: str, made: Any) -> None:
 def test_aesthetic_scores_equal_those_of_the_packages(name: str, made: Any) -> None:
     scores = made(name).score(sample_images(), PROMPTS)
     assert scores == pytest.approx(SCORES[name][0], abs=1e-5)
+
+
+def test_siglip_sees_as_transformers_does(made: Any) -> None:
+    vectors = made("aesthetic_v25").embed(sample_images())
+    # GELU in place of its approximation would make a difference of 1e-4.
+    assert np.abs(vectors - np.array(GOLDEN["siglip"])).max() < 5e-6
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -345,6 +352,26 @@ def test_other_precision_or_other_file_is_another_encoder(tmp_path: Path, made: 
     assert len({id(reward._backbone) for reward in rewards}) == 3
     assert len({reward.fingerprint for reward in rewards}) == 3
     rewards[2].close()
+
+
+def test_threads_may_share_an_encoder(tmp_path: Path) -> None:
+    encoder = write_encoder("laion_v2", tmp_path)
+    rewards = [
+        TinyLaionV1(write_head("laion_v1", tmp_path), encoder, device="cpu", batch_size=1),
+        TinyClipScore(encoder, device="cpu", batch_size=2),
+    ] * 2
+
+    def score(reward: EmbeddingReward) -> list[float]:
+        for _ in range(5):
+            reward.place("cpu")
+            scores = reward.score(sample_images(), [PROMPTS[0]] * 5)
+        return scores
+
+    with ThreadPoolExecutor(4) as pool:
+        for reward, scores in zip(rewards, pool.map(score, rewards), strict=True):
+            assert scores == pytest.approx(SCORES[reward.name][0], abs=1e-5)
+    for reward in rewards:
+        reward.close()
 
 
 # Embeddings.
