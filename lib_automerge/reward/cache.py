@@ -89,7 +89,7 @@ class ScoreCache:
         return {
             key: row[0]
             for key, row in zip(dict.fromkeys(keys), rows, strict=True)
-            if row is not None and isinstance(row[0], float) and math.isfinite(row[0])
+            if row is not None and isinstance(row[0], float)
         }
 
     def put(self, scores: Mapping[bytes, float]) -> None:

@@ -47,9 +47,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Redirects are answers like any other that is not 200."""
 
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
-
-
 class ExternalReward:
     """A server of the user's."""
 
@@ -77,6 +74,7 @@ class ExternalReward:
                 f"{timeout_s}, {attempts}, {batch_size}. Use 120, 3 and 4."
             )
         self._timeout_s, self._attempts, self._batch_size = timeout_s, attempts, batch_size
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
         self._told = Told()
         self._closed = False
         self.fingerprint = f"external:{VERSION}:{self._identity()}"
@@ -157,7 +155,7 @@ class ExternalReward:
                 self._url + path, data=body, headers={"Content-Type": "application/json"}
             )
             try:
-                with _OPENER.open(request, timeout=self._timeout_s) as answer:
+                with self._opener.open(request, timeout=self._timeout_s) as answer:
                     return answer.status, answer.read(_LONGEST_ANSWER)
             except urllib.error.HTTPError as error:
                 said = error.read(_LONGEST_ANSWER)

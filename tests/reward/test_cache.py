@@ -146,13 +146,13 @@ def test_what_is_no_number_is_not_remembered(path: Path) -> None:
     class Broken(Judge):
         def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
             super().score(images, prompts)
-            return [math.nan, 1.0][: len(images)]
+            return [math.nan, 1.0, math.inf] if len(images) == 3 else [math.nan, math.inf]
 
     judge = Broken()
     reward = cached(path, judge)
-    assert math.isnan(reward.score(sample_images()[:2], ["x", "y"])[0])
-    reward.score(sample_images()[:2], ["x", "y"])
-    assert judge.asked == [["x", "y"], ["x"]]
+    assert math.isnan(reward.score(sample_images()[:3], ["x", "y", "z"])[0])
+    reward.score(sample_images()[:3], ["x", "y", "z"])
+    assert judge.asked == [["x", "y", "z"], ["x", "z"]]
 
 
 def test_a_judge_that_fails_leaves_nothing_behind(path: Path) -> None:

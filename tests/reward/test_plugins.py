@@ -195,7 +195,8 @@ def test_a_broken_plugin_says_so_and_hides_nothing(text: str, words: str, folder
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("image_reward.py", "reward name is taken: 'image_reward'"),
+        ("image_reward.py", "reward name is taken: 'image_reward'. Rename the file"),
+        ("ensemble.py", "reward name is taken: 'ensemble'"),
         ("My Judge.py", "not a name for a reward: 'My Judge'"),
         ("2nd.py", "not a name for a reward: '2nd'"),
     ],

@@ -299,6 +299,35 @@ def test_a_file_that_no_option_names_is_looked_up(given: dict[str, object], nowh
     assert registry.readiness("finder", given, folders=[nowhere]) == "Finder is ready."
 
 
+def test_a_published_file_with_other_content_is_refused(nowhere: Path) -> None:
+    published = WeightFile("weights", "exact.pt", "", "https://x", 3, "MIT", sha256="12345678")
+
+    @register("exact", label="Exact", help="Knows its file.", files=[published])
+    def make(weights: Path) -> Reward:
+        return Recorder(weights=weights)
+
+    nowhere.mkdir()
+    (nowhere / "exact.pt").write_bytes(b"other")
+    with pytest.raises(RewardError, match=r"is not the published exact\.pt"):
+        create("exact", folders=[nowhere])
+    (nowhere / "exact.pt").rename(nowhere / "mine.pt")
+    assert options_of(create("exact", weights=nowhere / "mine.pt"))
+
+
+def test_a_reward_that_cannot_be_made_here_says_so_before_anything_else() -> None:
+    def refuse() -> None:
+        raise ConfigError("it needs the moon. Wait for it.")
+
+    @register("lunar", label="Lunar", help="Not here.", files=[FILE], ready=refuse)
+    def make(weights: Path) -> Reward:
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="needs the moon"):
+        create("lunar")
+    with pytest.raises(ConfigError, match="needs the moon"):
+        registry.readiness("lunar", {})
+
+
 def test_a_file_that_is_nowhere_is_described(nowhere: Path) -> None:
     sentence = (
         f"Finder needs the file recorder.pt (1.5 MB, MIT): it is not in {nowhere} or the Hugging "
