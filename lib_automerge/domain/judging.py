@@ -4,22 +4,27 @@ Notation: x[r, i] the raw score of image i by reward r; p the payload of i; w sh
 
     centre   mu[r, p] = the mean of the parents' images of payload p
     scale    s[r] = the pooled sd of the parents' images within their payloads, not below a floor
-    z        (x[r, i] - mu[r, p]) / s[r], held within -4 .. 4
-    image    across rewards: mean - 0.5 sd, the weighted median from four rewards on;
+    z        (x[r, i] - mu[r, p]) / s[r]
+    image    across rewards: mean - 0.5 sd, the weighted median from four rewards on, of the z, of
+             which none counts as more than 4 above the middle one;
+             beyond 4 on either side, it grows with its logarithm only;
              minus 1 for every width of the parents' range by which the worst guard lies outside it
-             (the range of that payload, widened by 15 % of its width on either side);
-             not below -4. A broken image, or one with a NaN, is -4
+             (the range of that payload, widened by 15 % of its width on either side; few images
+             understate it, so it is 2 sd of chance beyond each parent's mean at least);
+             not below -10. A broken image, or one with a NaN, is -10
     payload  v[p] = the mean of its images
     total    0.7 * sum w[p] v[p] + 0.3 * (the mean of the worst quarter of the payloads by weight)
              - beta * max(0, 1 - D / D_parents) - how far the caps are undercut
 
 Why: rewards disagree on units, so each is measured in the spread of the parents' own images of the
 same prompts. A candidate that games one reward makes the rewards disagree, which `sd` punishes, and
-no reward can give more than 4. `sd` is the sample sd, which is strict where rewards are few: a gain
-in one reward alone counts 15 % with two rewards, 4 % with three. A better score never lowers the
-value: with n equal rewards that holds for mean - c sd as long as c <= 1 / sqrt(n), hence the median
-from four on (`aggregation`). No sigmoid and no geometric mean: one hides large differences, the
-other has no meaning for signed scores.
+a reward cannot leave the others behind by more than 4. `sd` is the sample sd, which is strict where
+rewards are few: a gain in one reward alone counts 15 % with two rewards, 4 % with three. The
+logarithm keeps a single image from deciding alone, and guards from being outbid, but never hides
+which of two candidates is better: one that is far better than its parents can still be improved. A
+better score never lowers the value: with n equal rewards that holds for mean - c sd as long as
+c <= 1 / sqrt(n), hence the median from four on (`aggregation`). No sigmoid and no geometric mean:
+one hides large differences, the other has no meaning for signed scores.
 
 Sources: Coste et al., Reward Model Ensembles Help Mitigate Overoptimization, 2023; Rockafellar and
 Uryasev, Optimization of Conditional Value-at-Risk, 2000.
@@ -29,14 +34,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import median_low
 
 import msgspec
 
 from lib_automerge.domain import aggregation
 from lib_automerge.domain.ensemble import Ensemble
-from lib_automerge.domain.scale import LIMIT, Judged, Scale, standardized
+from lib_automerge.domain.guards import NARROWEST
+from lib_automerge.domain.scale import Judged, Scale, standardized
 from lib_automerge.errors import ConfigError
 
+WORST = -10.0
+"""The value of a broken image: nothing is worse."""
+LINEAR = 4.0
+"""Up to here a value counts in full; and so far may one reward rise above the middle one."""
 WIDENING = 0.15
 """How much of its width a range is widened by on either side."""
 ENOUGH_PAYLOADS = 5
@@ -47,7 +58,7 @@ class ImageValue(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one image.
 
     Attributes:
-        value: -4 or more; what is averaged.
+        value: -10 or more; what is averaged.
         rewards: the same before the penalty.
         penalty: 0 or more.
         z: reward -> z; NaN where the raw score is.
@@ -67,7 +78,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on a candidate.
 
     `total` is what the search maximises:
-    0.7 * `mean` + 0.3 * `worst_quarter` - `diversity_penalty` - `cap_penalty`, at least -4.
+    0.7 * `mean` + 0.3 * `worst_quarter` - `diversity_penalty` - `cap_penalty`, at least -10.
 
     Attributes:
         standard_error: of the total, from chance between payloads (from five on; below that,
@@ -106,14 +117,12 @@ def value_of(image: Judged, ensemble: Ensemble, scale: Scale) -> ImageValue:
     needed = [z[member.reward] for member in ensemble.members if member.role != "referee"]
     needed += [image.looks[guard] for guard in ensemble.guards if guard in image.looks]
     if image.broken or not all(map(math.isfinite, needed)):
-        return ImageValue(value=-LIMIT, rewards=-LIMIT, z=z, broken=True)
-    rewards = aggregation.across_rewards(
-        [z[member.reward] for member in scoring], [member.weight for member in scoring]
-    )
+        return ImageValue(value=WORST, rewards=WORST, z=z, broken=True)
+    rewards = _across([z[member.reward] for member in scoring], [m.weight for m in scoring])
     outside = _outside(image, ensemble.guards, scale)
     penalty = ensemble.guard_strength * max(outside.values(), default=0.0)
     return ImageValue(
-        value=max(-LIMIT, rewards - penalty),
+        value=max(WORST, rewards - penalty),
         rewards=rewards,
         penalty=penalty,
         z=z,
@@ -159,7 +168,7 @@ def judge(
     cap_penalty = math.fsum(undercut.values())
     total = aggregation.across_payloads(means, by_share) - diversity_penalty - cap_penalty
     return Judgement(
-        total=max(-LIMIT, total),
+        total=max(WORST, total),
         standard_error=_standard_error(list(by_payload.values()), by_share),
         mean=aggregation.mean(means, by_share),
         worst_quarter=aggregation.worst(means, by_share),
@@ -190,6 +199,13 @@ def won_against(
     return wins, len(common)
 
 
+def _across(z: Sequence[float], weights: Sequence[float]) -> float:
+    highest = median_low(z) + LINEAR
+    value = aggregation.across_rewards([min(one, highest) for one in z], weights)
+    beyond = abs(value) - LINEAR
+    return math.copysign(LINEAR + math.log1p(beyond), value) if beyond > 0 else value
+
+
 def _outside(image: Judged, guards: Collection[str], scale: Scale) -> dict[str, float]:
     """How many widths beyond the widened range, of the guards that are violated."""
     found: dict[str, float] = {}
@@ -198,7 +214,7 @@ def _outside(image: Judged, guards: Collection[str], scale: Scale) -> dict[str, 
         if limits is None or guard not in image.looks:
             continue
         low, high = limits
-        width = max(high - low, scale.widths[guard])
+        width = max(high - low, NARROWEST[guard])
         beyond = max(low - image.looks[guard], image.looks[guard] - high) / width - WIDENING
         if beyond > 0:
             found[guard] = beyond

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import TypeVar
 
 import msgspec
 
-from lib_automerge.domain.guards import NARROWEST
 from lib_automerge.errors import ConfigError
 
-LIMIT = 4.0
-"""The largest |z|, and minus the value of a broken image: nothing is worse."""
+_CHANCE = 2.0
+"""Standard deviations of chance that a range has beyond what is expected of each parent."""
 
 Value = TypeVar("Value")
 
@@ -44,9 +42,9 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         centres: reward -> payload -> mean raw score of the parents.
         scales: reward -> pooled sd of raw scores, 0 or more; 0: the reward tells nothing.
         parents: reward -> payload -> number of a parent's evaluation -> its mean z.
-        ranges: guard -> payload -> the lowest and highest measure of the parents, not widened.
-        widths: guard -> the least width that a range is taken to have: the median of all payloads,
-            so that two parents that agree on one prompt by chance do not make it a strict one.
+        ranges: guard -> payload -> the range of the parents, not widened: from their lowest to
+            their highest measure, and 2 sd of chance beyond what is expected of each parent if
+            that is more, because few images span less than the models do.
         diversity: payload -> mean diversity of the parents over their seeds.
     """
 
@@ -54,7 +52,6 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     scales: dict[str, float]
     parents: dict[str, dict[str, dict[int, float]]] = {}
     ranges: dict[str, dict[str, tuple[float, float]]] = {}
-    widths: dict[str, float] = {}
     diversity: dict[str, float] = {}
 
 
@@ -88,18 +85,11 @@ def scale_of(
         reward: max(_pooled_sd(reward, by_payload, usable), floors.get(reward, 0.0))
         for reward, by_payload in centres.items()
     }
-    ranges = _ranges(usable)
-    widths = {
-        guard: max(
-            median(high - low for low, high in by_payload.values()), NARROWEST.get(guard, 0.0)
-        )
-        for guard, by_payload in ranges.items()
-    }
+    guards = dict.fromkeys(guard for image in usable for guard in image.looks)
     scale = Scale(
         centres=centres,
         scales=scales,
-        ranges=ranges,
-        widths=widths,
+        ranges={guard: _ranges(guard, usable) for guard in guards},
         diversity=dict(diversity or {}),
     )
     return msgspec.structs.replace(scale, parents=_parents(usable, scale))
@@ -126,7 +116,6 @@ def extended(
         centres=_joined(scale.centres, new.centres),
         ranges=_joined(scale.ranges, new.ranges),
         scales=new.scales | scale.scales,
-        widths=new.widths | scale.widths,
         diversity=new.diversity | scale.diversity,
     )
     return msgspec.structs.replace(
@@ -158,7 +147,7 @@ def standardized(image: Judged, reward: str, scale: Scale) -> float:
 def _z(raw: float, centre: float, sd: float) -> float:
     if not math.isfinite(raw):
         return math.nan
-    return max(-LIMIT, min(LIMIT, (raw - centre) / sd)) if sd > 0 else 0.0
+    return (raw - centre) / sd if sd > 0 else 0.0
 
 
 def _centres(images: Sequence[Judged]) -> dict[str, dict[str, float]]:
@@ -173,7 +162,7 @@ def _centres(images: Sequence[Judged]) -> dict[str, dict[str, float]]:
                     f"the parents have no score of {reward!r} on payload {payload!r}. "
                     "Check that both models can draw it."
                 )
-            centres.setdefault(reward, {})[payload] = math.fsum(scores) / len(scores)
+            centres.setdefault(reward, {})[payload] = _mean(scores)
     return centres
 
 
@@ -191,14 +180,41 @@ def _pooled_sd(reward: str, centres: Mapping[str, float], images: Sequence[Judge
     return math.sqrt(squares / freedom) if freedom else 0.0
 
 
-def _ranges(images: Sequence[Judged]) -> dict[str, dict[str, tuple[float, float]]]:
-    ranges: dict[str, dict[str, tuple[float, float]]] = {}
-    for image in images:
-        for guard, measure in image.looks.items():
-            if math.isfinite(measure):
-                low, high = ranges.setdefault(guard, {}).get(image.payload, (measure, measure))
-                ranges[guard][image.payload] = (min(low, measure), max(high, measure))
-    return ranges
+def _ranges(guard: str, images: Sequence[Judged]) -> dict[str, tuple[float, float]]:
+    """The range of each payload; see `Scale.ranges`.
+
+    Expected of parent k on payload p is mu[p] + e[k]: the payload's mean and the mean distance of
+    the parent's images from it. Chance is what is left, pooled over all images, with as many
+    degrees of freedom as numbers less the means that were taken.
+    """
+    found = [image for image in images if math.isfinite(image.looks.get(guard, math.nan))]
+    by_payload: dict[str, list[float]] = {}
+    for image in found:
+        by_payload.setdefault(image.payload, []).append(image.looks[guard])
+    means = {payload: _mean(measures) for payload, measures in by_payload.items()}
+    distances: dict[int, list[float]] = {}
+    for image in found:
+        distance = image.looks[guard] - means[image.payload]
+        distances.setdefault(image.evaluation, []).append(distance)
+    expected = [_mean(some) for some in distances.values()]
+    squares = math.fsum(
+        (distance - mean) ** 2
+        for some, mean in zip(distances.values(), expected)
+        for distance in some
+    )
+    freedom = len(found) - len(means) - len(expected) + 1
+    reach = _CHANCE * math.sqrt(squares / freedom) if freedom > 0 else 0.0
+    return {
+        payload: (
+            min(*measures, means[payload] + min(expected) - reach),
+            max(*measures, means[payload] + max(expected) + reach),
+        )
+        for payload, measures in by_payload.items()
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _parents(images: Sequence[Judged], scale: Scale) -> dict[str, dict[str, dict[int, float]]]:
@@ -211,7 +227,7 @@ def _parents(images: Sequence[Judged], scale: Scale) -> dict[str, dict[str, dict
     means: dict[str, dict[str, dict[int, float]]] = {}
     for (reward, payload, number), z_values in found.items():
         by_parent = means.setdefault(reward, {}).setdefault(payload, {})
-        by_parent[number] = math.fsum(z_values) / len(z_values)
+        by_parent[number] = _mean(z_values)
     return means
 
 

@@ -7,7 +7,6 @@ a reduced copy: a 512x512 image takes a few milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -86,18 +85,6 @@ def perceptual_hash(image: Image.Image) -> int:
 def near_duplicate(first: int, second: int) -> bool:
     """Whether two images with these hashes look nearly the same: at most 6 of 64 bits differ."""
     return (first ^ second).bit_count() <= _SAME_BITS
-
-
-def duplicates(hashes: Sequence[int]) -> list[float]:
-    """Return the guard `duplicate` of a payload's images: 1.0 if an earlier one looks the same.
-
-    Args:
-        hashes: of one payload's images, in the order of its seeds.
-    """
-    return [
-        float(any(near_duplicate(one, other) for other in hashes[:position]))
-        for position, one in enumerate(hashes)
-    ]
 
 
 def embedding(image: Image.Image) -> Array:

@@ -14,9 +14,9 @@ from lib_automerge.domain import judging
 from lib_automerge.domain.aggregation import error_of_mean
 from lib_automerge.domain.ensemble import Ensemble, Member, check
 from lib_automerge.domain.guards import GUARDS
-from lib_automerge.domain.judging import Judgement, judge, value_of, won_against
+from lib_automerge.domain.judging import WORST, Judgement, judge, value_of, won_against
 from lib_automerge.domain.reward_presets import FLOORS, PRESETS, preset
-from lib_automerge.domain.scale import LIMIT, Judged, Scale, extended, scale_of
+from lib_automerge.domain.scale import Judged, Scale, extended, scale_of
 from lib_automerge.errors import ConfigError
 
 PAYLOADS = tuple(f"p{n:02d}" for n in range(1, 9))
@@ -107,8 +107,11 @@ def test_the_scale_by_hand() -> None:
     assert scale.centres == {"r": {"a": 2.0, "b": 12.0}}
     # squares 1 + 1 + 0 + 0 and 4 + 4, over 3 + 1 degrees of freedom
     assert scale.scales["r"] == pytest.approx(math.sqrt(10 / 4))
-    assert scale.ranges == {"contrast": {"a": (0.1, 0.3), "b": (1.0, 1.4)}}
-    assert scale.widths["contrast"] == pytest.approx(0.3)
+    # parent 1 lies 0.1 below the payloads' means, (-0.1, 0, -0.2) / 3, the other as far above; what
+    # is left is (0, 0.1, -0.1) twice, with 6 - 2 - 2 + 1 degrees of freedom
+    chance = 2 * math.sqrt(4 * 0.1**2 / 3)
+    assert scale.ranges["contrast"]["a"] == pytest.approx((0.1 - chance, 0.3 + chance))
+    assert scale.ranges["contrast"]["b"] == pytest.approx((1.1 - chance, 1.3 + chance))
     assert scale.parents["r"]["a"] == pytest.approx({1: -0.5 / 2.5**0.5, 2: 0.5 / 2.5**0.5})
     assert scale.diversity == {"a": 0.5}
     assert msgspec.json.decode(msgspec.json.encode(scale), type=Scale) == scale
@@ -191,7 +194,7 @@ def test_units_and_offset_of_a_reward_do_not_matter(
     assert again.value == pytest.approx(value.value, abs=1e-6)
 
 
-SCORES = st.floats(-8, 8)
+SCORES = st.floats(-30, 30)
 
 
 @given(st.lists(SCORES, min_size=1, max_size=6), st.data())
@@ -216,7 +219,24 @@ def test_a_better_score_never_lowers_the_value_of_an_image(
         for some in (scores, better)
     )
     assert high >= low - 1e-9
-    assert -LIMIT <= low <= LIMIT
+    assert low >= WORST
+
+
+def test_far_from_the_parents_better_is_still_better() -> None:
+    def value(*z: float) -> float:
+        names = [f"r{n}" for n in range(len(z))]
+        image = one_image(dict(zip(names, z)))
+        return value_of(image, ensemble_of(*names), simple_scale(*names)).value
+
+    assert (value(4.0), value(-4.0)) == (4.0, -4.0)
+    assert value(7.0) == pytest.approx(4 + math.log(4))
+    assert value(-7.0, -7.0) == pytest.approx(-4 - math.log(4))
+    assert 4.0 < value(30.0) < value(31.0) < 8.0
+    assert value(-1e9) == WORST
+    # one reward alone does not come further than 4 above the middle one
+    assert value(0.0, 0.0, 4.0) == value(0.0, 0.0, 99.0) < 0.2
+    assert value(0.0, 4.0) == value(0.0, 99.0)
+    assert value(30.0, 30.0, 34.0) == value(30.0, 30.0, 99.0) > 7.0
 
 
 @given(
@@ -235,9 +255,9 @@ def test_nan_never_wins(
     fine = value_of(one_image(dict(zip(THREE, others))), ROBUST, scale)
     assert bad.broken
     assert black.broken
-    assert bad.value == black.value == -LIMIT <= fine.value
+    assert bad.value == black.value == WORST <= fine.value
     total = judge([one_image(dict(zip(THREE, scores)))], ROBUST, scale, {"a": 1.0}).total
-    assert total == -LIMIT
+    assert total == WORST
 
 
 def test_a_referee_plays_no_part_even_when_it_fails() -> None:
@@ -325,21 +345,46 @@ def test_a_guard_costs_only_outside_the_widened_range() -> None:
         value = value_of(guarded(measure), ensemble, scale)
         assert value.outside == pytest.approx({"saturation": 0.5})
         assert (value.rewards, value.penalty, value.value) == pytest.approx((0.0, 1.0, -1.0))
-    assert value_of(guarded(99.0), ensemble, scale).value == -LIMIT
+    assert value_of(guarded(99.0), ensemble, scale).value == WORST
     assert value_of(guarded(math.nan), ensemble, scale).broken
     free = msgspec.structs.replace(ensemble, guards=("contrast",))
     assert value_of(guarded(99.0), free, scale).value == 0.0
 
 
-def test_parents_that_agree_on_one_prompt_do_not_make_it_a_strict_one() -> None:
-    parents = [guarded(0.3, 1), guarded(0.5, 2), guarded(0.30, 1, "b"), guarded(0.34, 2, "b")]
-    parents += [guarded(0.1, 1, "c"), guarded(0.3, 2, "c")]
-    scale = scale_of(parents, {"r": 1.0})
-    assert value_of(guarded(0.36, payload="b"), ensemble_of("r"), scale).outside == {}
-    # and there is a least width for parents that agree everywhere
+def test_parents_that_agree_everywhere_have_a_range_all_the_same() -> None:
     scale = scale_of([guarded(0.3, 1), guarded(0.3, 2)], {"r": 1.0})
     assert value_of(guarded(0.307), ensemble_of("r"), scale).outside == {}
     assert value_of(guarded(0.40), ensemble_of("r"), scale).outside
+
+
+@pytest.mark.parametrize("apart", [0.0, 5.0])
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_few_images_do_not_condemn_what_is_like_the_parents(seeds: int, apart: float) -> None:
+    chance = random.Random(seeds)
+    at_seed = {(name, seed): chance.gauss(0, 1) for name in PAYLOADS for seed in range(seeds)}
+
+    def images(evaluation: int, shift: float) -> list[Judged]:
+        return [
+            one_image(
+                {"r": 0.0},
+                evaluation=evaluation,
+                payload=name,
+                seed=seed,
+                looks={guard.name: shift + common + chance.gauss(0, 1) for guard in GUARDS},
+            )
+            for (name, seed), common in at_seed.items()
+        ]
+
+    scale = scale_of([*images(1, 0.0), *images(2, apart)], {"r": 1.0})
+
+    def penalty(shift: float) -> float:
+        found = [value_of(image, ensemble_of("r"), scale) for image in images(7, shift)]
+        return statistics.fmean(value.penalty for value in found)
+
+    # with the bare range of two images it would be 1.9
+    assert penalty(apart / 2) < 0.2
+    assert penalty(apart + 8.0) > 0.4
+    assert penalty(-8.0) > 0.4
 
 
 def test_the_worst_guard_counts_and_all_are_told() -> None:
@@ -472,7 +517,7 @@ def test_nothing_is_worse_than_broken_images() -> None:
     black = [msgspec.structs.replace(image, broken=True) for image in images_of(7, {}, seeds=1)]
     result = judge(black, CAPPED, SCALE, EVEN, dict.fromkeys(PAYLOADS, 0.0))
     assert result.diversity_penalty > 0
-    assert result.total == -LIMIT
+    assert result.total == WORST
 
 
 def test_a_single_image_has_no_error() -> None:
@@ -522,4 +567,4 @@ def test_presets() -> None:
 
 
 def test_the_borders_are_those_of_the_documentation() -> None:
-    assert (judging.WIDENING, LIMIT) == (0.15, 4.0)
+    assert (judging.WIDENING, judging.LINEAR, WORST) == (0.15, 4.0, -10.0)

@@ -16,7 +16,6 @@ from lib_automerge.domain.judging import value_of
 from lib_automerge.domain.scale import Judged, scale_of
 from lib_automerge.reward.looks import (
     diversity,
-    duplicates,
     embedding,
     looks,
     near_duplicate,
@@ -234,12 +233,6 @@ def test_flat_images_are_duplicates_of_flat_images() -> None:
 def test_six_bits_of_difference_are_the_same_image() -> None:
     assert near_duplicate(0, 0b111111)
     assert not near_duplicate(0, 0b1111111)
-
-
-def test_each_duplicate_is_told_once() -> None:
-    same, other = 0, 2**64 - 1
-    assert duplicates([same, other, same, 1, other]) == [0.0, 0.0, 1.0, 1.0, 1.0]
-    assert duplicates([]) == []
 
 
 def test_a_duplicate_is_outside_the_range_of_parents_that_have_none(parents: list[Judged]) -> None:
