@@ -236,6 +236,7 @@ def test_far_from_the_parents_better_is_still_better() -> None:
     # one reward alone does not come further than 4 above the middle one
     assert value(0.0, 0.0, 4.0) == value(0.0, 0.0, 99.0) < 0.2
     assert value(0.0, 4.0) == value(0.0, 99.0)
+    assert value(-9.0, 0.0, 4.0) == value(-9.0, 0.0, 99.0) > value(-9.0, 0.0, 0.0)
     assert value(30.0, 30.0, 34.0) == value(30.0, 30.0, 99.0) > 7.0
 
 
