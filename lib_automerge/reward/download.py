@@ -234,7 +234,7 @@ def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
     """Send a request.
 
     Raises:
-        _InterruptedError: the server answered with an error.
+        _InterruptedError: the server answered with an error, or sent on to what is no server.
         OSError: it could not be reached.
     """
     try:
@@ -243,7 +243,9 @@ def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
         error.close()
         told = f"the server answered {error.code} {error.reason} for {request.full_url}"
         raise _InterruptedError(told) from error
-    assert isinstance(answer, http.client.HTTPResponse)
+    if not isinstance(answer, http.client.HTTPResponse):
+        # a mirror may send on to anywhere, a local file for example
+        raise _InterruptedError(f"the server sent on to {request.full_url}")
     return answer
 
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import reason
-from lib_automerge.reward.files import sha256_of_file as sha256_of_file
 
 
 def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class Hub:
         said_size: the size that `resolve` says, if not the true one.
         said_digest: likewise.
         ranges: whether the storage understands `Range`.
+        location: where `resolve` sends on to, if not to the storage.
         asked: the `Range` of every request for the bytes; "" without one.
     """
 
@@ -33,6 +34,7 @@ class Hub:
         self.said_size: int | None = None
         self.said_digest: str | None = None
         self.ranges = True
+        self.location = ""
         self.status = 200
         self.asked: list[str] = []
         self.address = ""
@@ -57,7 +59,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             self.send_response(302)
             # another host, as the hub's storage is: its client follows to the same host by itself
             storage = hub.address.replace("127.0.0.1", "localhost")
-            self.send_header("Location", f"{storage}/storage")
+            self.send_header("Location", hub.location or f"{storage}/storage")
             self.send_header("X-Repo-Commit", "abc")
             digest = hub.said_digest or hashlib.sha256(hub.content).hexdigest()
             self.send_header("X-Linked-ETag", f'"{digest}"')

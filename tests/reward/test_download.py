@@ -174,6 +174,15 @@ def test_a_server_that_promises_more_than_it_has_is_given_up(hub: Hub, folder: P
     assert not (folder / "Judge.pt").exists()
 
 
+def test_a_mirror_cannot_send_on_to_a_local_file(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(CONTENT)
+    hub.location = secret.as_uri()
+    with pytest.raises(RewardError, match="5 times in a row: the server sent on to file:"):
+        fetch(FILE, folder)
+    assert not (folder / "Judge.pt").exists()
+
+
 def test_the_disk_is_looked_at_before(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
