@@ -108,6 +108,16 @@ class Actions:
         )
         return {"id": run}
 
+    def download(self, call: Call) -> object:
+        """Begin to download what a reward lacks; `GET rewards` tells how far it is."""
+        self._desk.downloads.start(call.path["reward"])
+        return self._desk.downloads.snapshot()
+
+    def cancel_download(self, _call: Call) -> object:
+        """End the download in progress; what there is of the file is kept."""
+        self._desk.downloads.cancel()
+        return self._desk.downloads.snapshot()
+
     def _config(self, body: Mapping[str, Any]) -> RunConfig:
         """A configuration whose models are among those that are offered here.
 

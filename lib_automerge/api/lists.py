@@ -11,6 +11,8 @@ from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge import methods
 from lib_automerge.reward import registry
+from lib_automerge.reward.files import FOLDER
+from lib_automerge.reward.status import status
 
 
 class Lists:
@@ -64,17 +66,18 @@ class Lists:
         return {"methods": [{"name": n, "roles": methods.get(n).roles} for n in methods.METHODS]}
 
     def rewards(self, _call: Call) -> object:
-        """The rewards with their options."""
+        """The rewards with their options, whether they are ready, and the latest download."""
+        folders = [self._desk.catalogue.data / FOLDER]
+        found = [status(name, folders=folders) for name in registry.names()]
         return {
             "rewards": [
                 {
-                    "name": name,
-                    "label": registry.describe(name).label,
-                    "help": registry.describe(name).help,
-                    "options": [option.name for option in registry.describe(name).options],
+                    **msgspec.to_builtins(one),
+                    "options": [option.name for option in registry.describe(one.name).options],
                 }
-                for name in registry.names()
-            ]
+                for one in found
+            ],
+            "download": self._desk.downloads.snapshot(),
         }
 
     def payload_sets(self, _call: Call) -> object:

@@ -60,6 +60,8 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route("/models", GET=lists.models),
         route("/methods", GET=lists.methods),
         route("/rewards", GET=lists.rewards),
+        route("/rewards/cancel", POST=actions.cancel_download),
+        route("/rewards/{reward}/download", POST=actions.download),
         route("/payload-sets", GET=lists.payload_sets),
         route("/preflight", POST=actions.preflight),
         route("/runs", GET=lists.runs, POST=actions.start),

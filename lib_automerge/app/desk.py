@@ -11,6 +11,7 @@ import msgspec
 
 from lib_automerge.app import checks, outcome, wildcards
 from lib_automerge.app.checks import Level, Preflight
+from lib_automerge.app.downloads import Downloads
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
@@ -23,6 +24,7 @@ from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
 from lib_automerge.merge.files import merge_files
+from lib_automerge.reward.files import FOLDER
 from lib_automerge.study.findings import contest
 from lib_automerge.study.library import Entry, Library
 from lib_automerge.study.payload_sets import PayloadSets
@@ -69,6 +71,7 @@ class Desk:
         self.library = Library(catalogue.data / "runs")
         self.sets = PayloadSets(catalogue.data / "payloads")
         self.saver = Saver()
+        self.downloads = Downloads(catalogue.data / FOLDER)
         self._host = host
         self._writing = threading.Lock()
         self._draft = catalogue.data / "draft.json"
