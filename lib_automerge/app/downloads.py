@@ -85,9 +85,7 @@ class Downloads:
             raise ConfigError(f"nothing to download for the reward {reward!r}. Use it.")
         with self._lock:
             if self._now.running:
-                raise BusyError(
-                    f"{self._now.file} is being downloaded. Wait for it, or cancel it."
-                )
+                raise BusyError(f"{self._now.file} is being downloaded. Wait for it, or cancel it.")
             self._cancelled.clear()
             self._now = DownloadSnapshot(DownloadPhase.RUNNING, reward, files[0].name)
             # a daemon: what there is of a file is kept, so the process may end at any time

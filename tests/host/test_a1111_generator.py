@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from lib_automerge.domain.payload import Hires, ImageJob, Payload
+from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import AutomergeError, GenerationError, HostError, ModelError
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.host.webui import WebUIGenerator, WebUISession
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
-from lib_automerge.domain.pictures import pixel_digest
 from tests.checkpoints import write_tiny
 from tests.contracts.generator import GeneratorContract
 from tests.contracts.generator import recipe as recipe_of
