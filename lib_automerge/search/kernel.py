@@ -7,16 +7,19 @@ Notation:
     X       points in the unit cube, (n, d)
     phi     features M x of a point, where M = [identity; group features], (f, d)
     z, q    2 x - 1 and z^2 - 1/3 per parameter, (d,): a linear and a quadratic basis on [0, 1]
+    c       w_k sqrt(2) cos(pi k x) per parameter and k = 1..20, (20 d,), where w_k^2 falls like the
+            spectrum of a squared exponential of length 0.08 and sums to 1: curves on [0, 1]
     r^2     sum over features of (phi_j - phi'_j)^2 / length_j^2
-    theta   logarithms of all hyperparameters: lengths (f), signal, noise, linear, quadratic
+    theta   logarithms of all hyperparameters: lengths (f), signal, noise, linear, quadratic, curves
 
 The kernel is
 
     k(x, x') = signal * (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)
-             + linear * z.z' / d + quadratic * q.q' / d
+             + linear * z.z' / d + quadratic * q.q' / d + curves * c.c' / d
 
 a Matern-5/2 kernel with one length-scale per feature (automatic relevance determination) plus an
-additive trend: every block has its own best weight. Group features let the model learn from a few
+additive trend: every block has its own best weight, and may have a curve of its own with more than
+one hill. Group features let the model learn from a few
 points that, say, all input blocks should go up together.
 
 References:
@@ -42,6 +45,11 @@ _MIN_MEMBERS = 3
 _BY_RELEVANCE = 1.0
 _CLOSER = 2.0
 _CLOSEST = 1.0
+_CURVE_LENGTH = 0.08
+_CURVES, _NO_CURVES = -4.0, -12.0
+_WAVES = np.arange(1, 21)
+_SPECTRUM = np.exp(-0.25 * (math.pi * _CURVE_LENGTH * _WAVES) ** 2)
+_AMPLITUDES = math.sqrt(2.0) * _SPECTRUM / np.linalg.norm(_SPECTRUM)
 
 
 def group_features(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Array:
@@ -83,7 +91,7 @@ def relevance(space: Space, distances: Mapping[str, float]) -> Array:
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, eq=False):
-    """The kernel's parameters, unpacked: length-scales (f,) and four variances, in units of the
+    """The kernel's parameters, unpacked: length-scales (f,) and five variances, in units of the
     variance of the scores.
     """
 
@@ -92,25 +100,29 @@ class Hyperparameters(msgspec.Struct, frozen=True, eq=False):
     noise: float
     linear: float
     quadratic: float
+    curves: float
 
 
 class Basis(msgspec.Struct, frozen=True, eq=False):
-    """Points as the kernel sees them: features (n, f), linear and quadratic basis (n, d)."""
+    """Points as the kernel sees them: features (n, f), linear and quadratic basis (n, d), curves
+    (n, 20 d).
+    """
 
     features: Array
     linear: Array
     quadratic: Array
+    curves: Array
 
 
 class Prior(msgspec.Struct, frozen=True, eq=False):
-    """Independent normal beliefs about theta, and the box that it is kept in, each (f + 4,)."""
+    """Independent normal beliefs about theta, and the box that it is kept in, each (f + 5,)."""
 
     mean: Array
     sd: Array
     bounds: list[tuple[float, float]]
 
     def density(self, theta: Array) -> tuple[float, Array]:
-        """Return the log density up to a constant, and its gradient, (f + 4,)."""
+        """Return the log density up to a constant, and its gradient, (f + 5,)."""
         deviation = (theta - self.mean) / self.sd
         return -0.5 * float(deviation @ deviation), -deviation / self.sd
 
@@ -136,35 +148,58 @@ class Kernel:
         the density is that of the logarithm, whose peak is e^3 times higher than that of the length
         itself, and on merged networks the best value lay between the two. It is not below 1, or a
         model of few parameters would take noise for detail. A parameter's own
-        length-scale is expected to be shorter in proportion to its relevance. The four variances
-        are log-normal around 1, exp(-5), exp(-1) and exp(-1) times the variance of the scores.
+        length-scale is expected to be shorter in proportion to its relevance. The five variances
+        are log-normal around 1, exp(-5), exp(-1), exp(-1) and exp(-4) times that of the scores.
         """
         count = self.features
         typical = math.sqrt(2.0) + 0.5 * math.log(self.dimension) - _CLOSER
         lengths = np.full(count, max(_CLOSEST, typical))
         lengths[: self.dimension] -= _BY_RELEVANCE * np.log(self._relevance)
         return Prior(
-            mean=np.concatenate([lengths, [0.0, -5.0, -1.0, -1.0]]),
-            sd=np.concatenate([np.full(count, math.sqrt(3.0)), [1.5, 2.0, 2.0, 2.0]]),
-            bounds=[(-3.0, 6.0)] * count + [(-4.0, 4.0), (-13.0, 0.7), (-8.0, 4.0), (-8.0, 4.0)],
+            mean=np.concatenate([lengths, [0.0, -5.0, -1.0, -1.0, _CURVES]]),
+            sd=np.concatenate([np.full(count, math.sqrt(3.0)), [1.5, 2.0, 2.0, 2.0, 2.0]]),
+            bounds=[
+                *[(-3.0, 6.0)] * count,
+                (-4.0, 4.0),
+                (-13.0, 0.7),
+                (-8.0, 4.0),
+                (-8.0, 4.0),
+                (_NO_CURVES, 2.0),
+            ],
         )
 
+    def straight(self, prior: Prior) -> tuple[Array, list[tuple[float, float]]]:
+        """Return where a fit without curves starts, (f + 5,), and the box that it stays in."""
+        start = prior.mean.copy()
+        start[-1] = _NO_CURVES
+        return start, [*prior.bounds[:-1], (_NO_CURVES, _NO_CURVES)]
+
     def unpack(self, theta: Array) -> Hyperparameters:
-        """Return the hyperparameters of theta, (f + 4,)."""
+        """Return the hyperparameters of theta, (f + 5,)."""
         values = np.exp(theta)
-        signal, noise, linear, quadratic = values[self.features :].tolist()
-        return Hyperparameters(values[: self.features], signal, noise, linear, quadratic)
+        return Hyperparameters(values[: self.features], *values[self.features :].tolist())
 
     def pack(self, hyper: Hyperparameters) -> Array:
-        """Return theta, (f + 4,), of the hyperparameters."""
-        variances = (hyper.signal, hyper.noise, hyper.linear, hyper.quadratic)
+        """Return theta, (f + 5,), of the hyperparameters."""
+        variances = (hyper.signal, hyper.noise, hyper.linear, hyper.quadratic, hyper.curves)
         return np.asarray(np.log(np.concatenate([hyper.lengths, variances])))
 
     def basis(self, points: Array) -> Basis:
         """Return the points, (n, d), as the kernel sees them."""
         scale = 1.0 / math.sqrt(self.dimension)
         z = 2.0 * points - 1.0
-        return Basis(points @ self.projection.T, scale * z, scale * (z * z - 1.0 / 3.0))
+        waves = _AMPLITUDES * np.cos(math.pi * points[:, :, None] * _WAVES)
+        return Basis(
+            points @ self.projection.T,
+            scale * z,
+            scale * (z * z - 1.0 / 3.0),
+            scale * waves.reshape(len(points), -1),
+        )
+
+    def curve_slopes(self, point: Array) -> Array:
+        """Return d(curves)/dx of one point, (d,): (d, 20)."""
+        slopes = -math.pi * _WAVES * _AMPLITUDES * np.sin(math.pi * point[:, None] * _WAVES)
+        return np.asarray(slopes / math.sqrt(self.dimension))
 
     def matern(self, hyper: Hyperparameters, left: Basis, right: Basis) -> tuple[Array, Array]:
         """Return the Matern part, (n, m), and c, (n, m), in its gradient
@@ -187,6 +222,7 @@ class Kernel:
         return np.asarray(
             hyper.linear * left.linear @ right.linear.T
             + hyper.quadratic * left.quadratic @ right.quadratic.T
+            + hyper.curves * left.curves @ right.curves.T
         )
 
     def variance(self, hyper: Hyperparameters, points: Basis) -> Array:
@@ -195,4 +231,5 @@ class Kernel:
             hyper.signal
             + hyper.linear * (points.linear**2).sum(1)
             + hyper.quadratic * (points.quadratic**2).sum(1)
+            + hyper.curves * (points.curves**2).sum(1)
         )

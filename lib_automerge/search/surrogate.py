@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotri
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from lib_automerge.search.kernel import Basis, Hyperparameters, Kernel
 
@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 
 _ITERATIONS = 50
 _QUIET = -9.0
+_EXACT = 1e-2
 _SMALLEST_VARIANCE = 1e-12
 
 
@@ -110,13 +111,16 @@ class Posterior:
         variance = float(self._kernel.variance(hyper, basis)[0] - cross @ solved)
         deviation = math.sqrt(max(variance, _SMALLEST_VARIANCE))
         weights = np.stack([self._alpha, -2.0 * solved])
-        d_mean, d_variance = self._gradient(basis, slope[0], weights)
+        slopes = self._kernel.curve_slopes(point)
+        d_mean, d_variance = self._gradient(basis, slope[0], slopes, weights)
         own = 4.0 * hyper.linear * basis.linear[0]
         own = own + 8.0 * hyper.quadratic * basis.quadratic[0] * (2.0 * point - 1.0)
+        waves = basis.curves.reshape(slopes.shape)
         d_variance = d_variance + own / math.sqrt(self._kernel.dimension)
+        d_variance = d_variance + 2.0 * hyper.curves * (waves * slopes).sum(1)
         return float(cross @ self._alpha), deviation, d_mean, d_variance / (2.0 * deviation)
 
-    def _gradient(self, basis: Basis, slope: Array, weights: Array) -> Array:
+    def _gradient(self, basis: Basis, slope: Array, curves: Array, weights: Array) -> Array:
         """Return d/dx of sum_i w_i k(x, x_i) for rows of weights w, (m, n): (m, d)."""
         hyper, observed = self._hyper, self._basis
         weighted = weights * slope
@@ -126,7 +130,9 @@ class Posterior:
         linear = 2.0 * scale * hyper.linear * (weights @ observed.linear)
         # dq/dx = 2 * 2 z, and basis.linear holds z * scale.
         quadratic = 4.0 * hyper.quadratic * basis.linear * (weights @ observed.quadratic)
-        return np.asarray(matern + linear + quadratic)
+        pulls = (weights @ observed.curves).reshape(len(weights), *curves.shape)
+        bent = hyper.curves * np.einsum("mdk,dk->md", pulls, curves)
+        return np.asarray(matern + linear + quadratic + bent)
 
     def believing(self, points: Array) -> Posterior:
         """Return the posterior as if the points, (m, d), had scored their posterior means.
@@ -149,27 +155,38 @@ class Posterior:
 def fit(kernel: Kernel, observations: Observations) -> Posterior:
     """Return the posterior with the most probable hyperparameters.
 
-    The search for them starts from the prior each time, so the result depends on the observations
-    alone. The values should have mean 0 and variance 1 (or be all 0).
+    Curves are looked for only where the scores turn out to be nearly exact (noise below a tenth of
+    their standard deviation): else noise would pass for curves. The search for the hyperparameters
+    starts from the prior each time, so the result depends on the observations alone. The values
+    should have mean 0 and variance 1 (or be all 0).
     """
     loss = Loss(kernel, observations)
     prior = kernel.prior()
+    flat, straight = kernel.straight(prior)
     # a second start with little noise: from the first alone, scores that are nearly exact are now
     # and then taken for noise
-    quiet = np.where(np.arange(len(prior.mean)) == kernel.features + 1, _QUIET, prior.mean)
-    found = [
-        minimize(
-            loss,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=prior.bounds,
-            options={"maxiter": _ITERATIONS},
-        )
-        for start in (prior.mean, quiet)
-    ]
-    best = min(found, key=lambda result: float(result.fun))
-    return Posterior(kernel, kernel.unpack(best.x), observations)
+    quiet = np.where(np.arange(len(flat)) == kernel.features + 1, _QUIET, flat)
+    found = min(
+        (_climbed(loss, start, straight) for start in (flat, quiet)),
+        key=lambda result: float(result.fun),
+    )
+    theta = found.x
+    if kernel.unpack(theta).noise < _EXACT:
+        curved = theta.copy()
+        curved[-1] = prior.mean[-1]
+        theta = _climbed(loss, curved, prior.bounds).x
+    return Posterior(kernel, kernel.unpack(theta), observations)
+
+
+def _climbed(loss: Loss, start: Array, bounds: list[tuple[float, float]]) -> OptimizeResult:
+    return minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _ITERATIONS},
+    )
 
 
 class Loss:
@@ -184,12 +201,14 @@ class Loss:
         self._squares = self._basis.features**2
         self._linear = self._basis.linear @ self._basis.linear.T
         self._quadratic = self._basis.quadratic @ self._basis.quadratic.T
+        self._curves = self._basis.curves @ self._basis.curves.T
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Return the loss up to a constant and its gradient, (f + 4,), at theta, (f + 4,)."""
+        """Return the loss up to a constant and its gradient, (f + 5,), at theta, (f + 5,)."""
         hyper = self._kernel.unpack(theta)
         matern, slope = self._kernel.matern(hyper, self._basis, self._basis)
         covariance = matern + hyper.linear * self._linear + hyper.quadratic * self._quadratic
+        covariance += hyper.curves * self._curves
         covariance[np.diag_indices(len(covariance))] += hyper.noise * self._noise + self._error
         factor = cho_factor(covariance, lower=True, check_finite=False)
         alpha = cho_solve(factor, self._values, check_finite=False)
@@ -208,6 +227,7 @@ class Loss:
                 hyper.noise * (np.diag(outer) @ self._noise),
                 hyper.linear * (outer * self._linear).sum(),
                 hyper.quadratic * (outer * self._quadratic).sum(),
+                hyper.curves * (outer * self._curves).sum(),
             ]
         )
         gradient = np.concatenate([spread / hyper.lengths**2, variances])

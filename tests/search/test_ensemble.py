@@ -101,7 +101,7 @@ def test_intervals_cover_functions_of_the_prior() -> None:
     covered = trusted = total = 0
     for case in range(40):
         rng = np.random.default_rng(case)
-        theta = np.clip(prior.mean + 0.7 * prior.sd * rng.standard_normal(7), *prior_box(prior))
+        theta = np.clip(prior.mean + 0.7 * prior.sd * rng.standard_normal(8), *prior_box(prior))
         hyper = kernel.unpack(theta)
         points = rng.random((32, 3))
         basis = kernel.basis(points)
