@@ -19,6 +19,7 @@
     let askAgain = false;
     let selected = "";
     let seenRunning = false;
+    let seenDownloading = false;
 
     const byId = (id) => document.getElementById(id);
     const root = () => byId("automerge_root");
@@ -147,6 +148,7 @@
         const before = status;
         status = answer;
         ring(answer);
+        lookAfterDownload(answer);
         if (root() && (!before || before.announcement !== answer.announcement)) {
             own("automerge-announcement", "status").textContent = answer.announcement;
         }
@@ -226,6 +228,17 @@
         form.classList.toggle("automerge-locked", answer.busy);
     }
 
+    // What was downloaded changes the checks of the form.
+    function lookAfterDownload(answer) {
+        if (seenDownloading && !answer.downloading) lookAgain();
+        seenDownloading = answer.downloading;
+    }
+
+    function lookAgain() {
+        const again = byId("automerge_look_again");
+        if (again) again.click();
+    }
+
     // Once, when a run that this page saw running has ended by itself.
     function ring(answer) {
         if (answer.busy) {
@@ -235,8 +248,7 @@
         if (!seenRunning) return;
         seenRunning = false;
         // what the run has shown of the pace is in the form's forecast, and its message is over
-        const again = byId("automerge_look_again");
-        if (again) again.click();
+        lookAgain();
         const run = answer.run;
         const state = run ? run.state : "";
         const ended = answer.failure || state === "finished" || state === "failed" ||
@@ -264,7 +276,7 @@
 
     function pathOf(place) {
         const view = place.dataset.automergeView;
-        if (view === "runs") return "views/runs";
+        if (["runs", "rewards", "reward-try"].includes(view)) return "views/" + view;
         const run = place.dataset.run || (view === "results" ? status.selected : status.run && status.run.id);
         return run ? "runs/" + encodeURIComponent(run) + "/views/" + view : "views/" + view;
     }
@@ -314,7 +326,7 @@
     function nameOf(control) {
         if (control.id) return "#" + CSS.escape(control.id);
         const names = ["name", "data-filter", "data-action", "data-run", "data-evaluation", "data-copy",
-            "data-payload", "href"];
+            "data-payload", "data-reward", "href"];
         const parts = names.filter((name) => control.hasAttribute(name))
             .map((name) => "[" + name + "=\"" + CSS.escape(control.getAttribute(name)) + "\"]");
         return parts.length ? control.tagName.toLowerCase() + parts.join("") : "";
@@ -432,6 +444,16 @@
             // gradio takes up what was typed a moment later
             setTimeout(() => byId("automerge_send_txt2img").click(), 150);
         },
+        async download(button) {
+            await post("rewards/" + encodeURIComponent(button.dataset.reward) + "/download");
+            // it may be over before the next question
+            seenDownloading = true;
+            pollNow();
+        },
+        async cancel() {
+            await post("rewards/cancel");
+            pollNow();
+        },
         zoom: (link) => zoom(link),
     };
 
@@ -497,7 +519,7 @@
             type("automerge_payload_pick", pick.dataset.payload);
             return;
         }
-        if (event.target.closest("#automerge_generate")) {
+        if (event.target.closest("#automerge_generate, #automerge_reward_try")) {
             for (const delay of [300, 1000, 2500]) setTimeout(pollNow, delay);
             return;
         }

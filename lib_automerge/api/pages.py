@@ -13,6 +13,8 @@ from lib_automerge.errors import AutomergeError
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import Markup
+from lib_automerge.ui import reward_list
+from lib_automerge.ui.views import rewards
 from lib_automerge.ui.views.live import live, nothing_yet
 from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
 from lib_automerge.ui.views.parts import address
@@ -36,7 +38,7 @@ class Pages:
         }
 
     def general(self, call: Call) -> Markup:
-        """A view that belongs to no run: `live` and `results` while there is none, `runs`."""
+        """A view that belongs to no run: of none, of all, or of the rewards of the form."""
         match call.path["view"]:
             case "live":
                 return nothing_yet()
@@ -44,7 +46,12 @@ class Pages:
                 return no_results()
             case "runs":
                 return self._runs()
-        raise Refused(404, "there is no such view. Known: live, results, runs.")
+            case rewards.LIST:
+                return reward_list.of_draft(self._desk)
+            case rewards.TRY:
+                return rewards.tried(self._desk.reward_try.snapshot())
+        known = f"live, results, runs, {rewards.LIST}, {rewards.TRY}"
+        raise Refused(404, f"there is no such view. Known: {known}.")
 
     def of_run(self, call: Call) -> Markup:
         """A view of one run."""

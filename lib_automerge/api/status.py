@@ -14,6 +14,7 @@ from lib_automerge.app.standing import RunStanding, Standing, standing, state_wo
 from lib_automerge.app.worker import Snapshot
 from lib_automerge.study.library import Entry
 from lib_automerge.ui.views.progress import progress
+from lib_automerge.ui.views.rewards import LIST, TRY
 from lib_automerge.ui.views.strip import announcement, strip
 
 
@@ -41,7 +42,10 @@ class StatusBoard:
         # taken first: what changes while the rest is collected makes the next answer a full one
         sequence = self._desk.worker.sequence()
         stamp = self._desk.library.stamp(but=self._desk.worker.busy_with())
-        token = f"{self._mark}.{sequence}.{stamp}.{self._desk.saver.sequence}.{selected}"
+        download = self._desk.downloads.snapshot()
+        rewards = {LIST: download.version, TRY: self._desk.reward_try.snapshot().version}
+        work = f"{self._desk.saver.sequence}.{'.'.join(rewards.values())}"
+        token = f"{self._mark}.{sequence}.{stamp}.{work}.{selected}"
         if call.query.get("since") == token:
             return {"unchanged": True, "token": token}
         now = time.time()
@@ -62,8 +66,9 @@ class StatusBoard:
             "announcement": announcement(found),
             "selected": shown.id if shown is not None else "",
             "saving": self._desk.saver.status(),
+            "downloading": download.running,
             "fragments": _fragments(found, now),
-            "views": _views(snapshot, entries, found, shown, stamp, now),
+            "views": _views(snapshot, entries, found, shown, stamp, now) | rewards,
         }
 
 

@@ -17,8 +17,9 @@ from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.saver import Saver
 from lib_automerge.app.service import Service
+from lib_automerge.app.try_rewards import RewardTry
 from lib_automerge.app.worker import Phase, Snapshot, Worker
-from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.config import RewardConfig, RunConfig
 from lib_automerge.domain.events import Stage
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import RunState, Status
@@ -72,6 +73,7 @@ class Desk:
         self.sets = PayloadSets(catalogue.data / "payloads")
         self.saver = Saver()
         self.downloads = Downloads(catalogue.data / FOLDER)
+        self.reward_try = RewardTry(host, [catalogue.data / FOLDER])
         self._host = host
         self._writing = threading.Lock()
         self._draft = catalogue.data / "draft.json"
@@ -102,6 +104,25 @@ class Desk:
                 work = mean_work(entry.manifest.config.payloads)
                 return forecast(config, each / work * mean_work(config.payloads))
         return forecast(config, None)
+
+    def try_rewards(self, config: RewardConfig, image: Path, prompt: str) -> None:
+        """Have rewards judge one image; returns at once, `reward_try` tells what they say.
+
+        Raises:
+            BusyError: a run is in hand, which needs the device, or a try is in progress.
+            ConfigError: as `RewardTry.start`.
+        """
+        busy = self.worker.busy_with()
+        if busy is not None:
+            raise BusyError(
+                f"the run {busy.name} is in progress and needs the machine. Test an image when it "
+                "is over or paused."
+            )
+        self.reward_try.start(config, image, prompt)
+
+    def _check_no_try(self) -> None:
+        if self.reward_try.snapshot().running:
+            raise BusyError("an image is being judged by the rewards. Wait until it is done.")
 
     def draft(self) -> dict[str, object]:
         """The form as it was left; empty if there is none."""
@@ -138,11 +159,12 @@ class Desk:
 
         Raises:
             ConfigError: the preflight found an error; the text is the first one.
-            BusyError: a run is in hand.
+            BusyError: a run is in hand, or rewards judge an image.
         """
         busy = self.worker.busy_with()
         if busy is not None:
             raise BusyError(f"the run {busy.name} is in progress. Pause or stop it first.")
+        self._check_no_try()
         for check in self.preflight(config).checks:
             if check.level is Level.ERROR:
                 raise ConfigError(check.text)
@@ -166,9 +188,10 @@ class Desk:
 
         Raises:
             StorageError: there is no such run, or another process works on it.
-            BusyError: a run is in hand.
+            BusyError: a run is in hand, or rewards judge an image.
         """
         entry = self.library.find(run)
+        self._check_no_try()
         if self.worker.busy_with() is None and entry.folder.running():
             raise StorageError(f"another process works on the run {run}. Stop it there first.")
         self.worker.resume(entry.folder.path)

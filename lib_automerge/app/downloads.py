@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class DownloadSnapshot(msgspec.Struct, frozen=True):
         have: bytes of that file that are there.
         size: bytes that it will have; 0 while that is not known.
         told: a sentence once it has ended.
+        pace: bytes per second since this file was begun here; 0 while that is not known.
     """
 
     phase: DownloadPhase = DownloadPhase.NONE
@@ -47,6 +49,12 @@ class DownloadSnapshot(msgspec.Struct, frozen=True):
     have: int = 0
     size: int = 0
     told: str = ""
+    pace: float = 0.0
+
+    @property
+    def version(self) -> str:
+        """Another text whenever something that is shown has changed."""
+        return f"{self.phase.value}-{self.reward}-{self.file}-{self.have}-{self.size}"
 
     @property
     def running(self) -> bool:
@@ -67,6 +75,7 @@ class Downloads:
         self._now = DownloadSnapshot()
         self._cancelled = threading.Event()
         self._thread: threading.Thread | None = None
+        self._begun: tuple[float, int] | None = None
 
     def snapshot(self) -> DownloadSnapshot:
         """The latest download as it stands."""
@@ -108,7 +117,8 @@ class Downloads:
     def _work(self, files: Sequence[WeightFile]) -> None:
         try:
             for file in files:
-                self._change(file=file.name, have=0, size=0)
+                self._begun = None
+                self._change(file=file.name, have=0, size=0, pace=0.0)
                 fetch(file, self._folder, self._progress, self._cancelled.is_set)
         except DownloadCancelledError as error:
             self._change(phase=DownloadPhase.CANCELLED, told=str(error))
@@ -123,7 +133,11 @@ class Downloads:
             self._change(phase=DownloadPhase.DONE, told=f"Downloaded {names}.")
 
     def _progress(self, have: int, size: int) -> None:
-        self._change(have=have, size=size)
+        now = time.monotonic()
+        # what an earlier download left is no part of the pace
+        begun, before = self._begun = self._begun or (now, have)
+        pace = (have - before) / (now - begun) if now - begun >= 1 else 0.0
+        self._change(have=have, size=size, pace=pace)
 
     def _change(self, **changes: object) -> None:
         with self._lock:

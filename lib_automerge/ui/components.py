@@ -55,6 +55,8 @@ def control(field: Field, choices: Sequence[str] = (), **options: Any) -> Any:
         made = gr.Radio(choices=list(field.choices), **common)
     elif kind is Kind.CHOICE:
         made = gr.Dropdown(choices=list(field.choices), **common)
+    elif kind is Kind.TICKS:
+        made = gr.CheckboxGroup(choices=list(field.choices), **common)
     elif kind is Kind.NAMES:
         made = gr.Dropdown(choices=list(choices), multiselect=True, **common)
     else:

@@ -28,10 +28,11 @@ class Kind(enum.Enum):
     CHOICE = "one of many labels"
     OFFERED = "one of the names that the host offers, or an empty text"
     NAMES = "a list of names that the host offers"
+    TICKS = "a list of some of few labels"
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One field. `choices` are the labels of RADIO and CHOICE."""
+    """One field. `choices` are the labels of RADIO, CHOICE and TICKS."""
 
     name: str
     kind: Kind
@@ -172,6 +173,8 @@ def _fits(field: Field, value: object) -> bool:
     if field.kind in (Kind.NUMBER, Kind.WHOLE):
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         return value is None or (numeric and math.isfinite(float(value)))  # type: ignore[arg-type]
+    if field.kind is Kind.TICKS:
+        return isinstance(value, list) and all(one in field.choices for one in value)
     if field.kind is Kind.NAMES:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if field.choices:

@@ -15,17 +15,16 @@ from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain.config import (
     GeneratorConfig,
     OutputConfig,
-    RewardConfig,
     RunConfig,
     VerdictConfig,
 )
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge import methods
-from lib_automerge.reward import registry
 from lib_automerge.ui.fields import Reader, defaults
-from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS, REWARDS
+from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS
+from lib_automerge.ui.reward_form import reward_of, reward_values
 from lib_automerge.ui.search_form import number_text, search_of, search_values
-from lib_automerge.ui.texts import payloads_of, payloads_text, reason
+from lib_automerge.ui.texts import payloads_of, payloads_text
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +55,7 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
         payloads=payloads_of(form.text("payloads")),
         name=" ".join(form.text("name").split()),
         method=method,
-        reward=_reward(form),
+        reward=reward_of(values),
         search=search_of(form, place.architecture),
         verdict=VerdictConfig(
             finalists=form.whole("finalists"),
@@ -79,19 +78,13 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
     values = defaults(FIELDS)
     for role, path in config.models.items():
         values[f"model_{role}"] = _title(path, place.models)
-    options = dict(config.reward.options)
-    file = options.pop("weights", None)
-    device = options.pop("device", None)
     return (
         values
+        | reward_values(config.reward)
         | search_values(config.search, place.architecture)
         | {
             "method": METHODS.label(config.method),
             "payloads": payloads_text(config.payloads),
-            "reward": REWARDS.label(config.reward.name),
-            "reward_weights": str(file or ""),
-            "reward_device": str(device or ""),
-            "reward_options": msgspec.json.encode(options).decode(),
             "name": config.name,
             "checkpoint": CHECKPOINTS.label(config.output.checkpoint),
             "dtype": DTYPES.label(config.output.dtype or ""),
@@ -116,24 +109,6 @@ def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:
     raise ConfigError(
         f"model {role.upper()}: there is no checkpoint {title!r}. Refresh the list and choose one."
     )
-
-
-def _reward(form: Reader) -> RewardConfig:
-    name = REWARDS.name(form.text("reward"))
-    known = {option.name for option in registry.describe(name).options}
-    text = form.text("reward_options") or "{}"
-    try:
-        options = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"the further options of the reward cannot be read: {reason(error)}. Correct the "
-            "text, or empty it."
-        ) from error
-    if form.text("reward_weights") and "weights" in known:
-        options["weights"] = form.text("reward_weights")
-    if form.text("reward_device") and "device" in known:
-        options["device"] = form.text("reward_device")
-    return RewardConfig(name=name, options=options)
 
 
 def _title(path: str, models: Sequence[ModelChoice]) -> str:

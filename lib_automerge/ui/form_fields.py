@@ -1,16 +1,15 @@
-"""All fields of the set-up form, in one place; those of the search come from `search_fields`."""
+"""All fields of the set-up form; those of the reward and of the search have their own modules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from lib_automerge.merge import methods
-from lib_automerge.reward import registry
 from lib_automerge.ui.fields import Field, Kind, Labels
+from lib_automerge.ui.reward_fields import REWARD_FIELDS
 from lib_automerge.ui.search_fields import SEARCH_FIELDS
 
 METHODS = Labels({name: method.label for name, method in methods.METHODS.items()})
-REWARDS = Labels({name: registry.describe(name).label for name in reversed(registry.names())})
 CHECKPOINTS = Labels(
     {"gain": "If it is proved better than both parents", "always": "Always", "never": "Never"}
 )
@@ -67,35 +66,7 @@ FIELDS: tuple[Field, ...] = (
         default="[]",
         info="The edited set in JSON: a list of payloads.",
     ),
-    Field(
-        name="reward",
-        kind=Kind.CHOICE,
-        label="Reward",
-        default=REWARDS.label("image_reward"),
-        info="The judge: it gives every image a score. Higher is better, any sign is normal.",
-        choices=REWARDS.labels,
-    ),
-    Field(
-        name="reward_weights",
-        kind=Kind.TEXT,
-        label="Weights file",
-        default="",
-        info="Where the judge's own weights are. Empty: where Automerge looks for them.",
-    ),
-    Field(
-        name="reward_device",
-        kind=Kind.TEXT,
-        label="Device",
-        default="",
-        info="cpu, cuda, cuda:1 or mps. Empty: chosen for you.",
-    ),
-    Field(
-        name="reward_options",
-        kind=Kind.LINES,
-        label="Further options as text",
-        default="{}",
-        info='In JSON, for example {"batch_size": 4}.',
-    ),
+    *REWARD_FIELDS,
     *SEARCH_FIELDS,
     Field(
         name="name",

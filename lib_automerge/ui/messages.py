@@ -6,13 +6,11 @@ import re
 import traceback
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from lib_automerge.app.checks import Check, Level, Preflight
 from lib_automerge.app.estimate import Forecast
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.errors import AutomergeError
-from lib_automerge.reward import registry
 from lib_automerge.search import proposers
 from lib_automerge.search.stopping import EARLIEST
 from lib_automerge.study.formats import listed, plural
@@ -124,15 +122,6 @@ def clock(time: datetime, now: datetime) -> str:
 def method_sentence(name: str) -> Markup:
     """What a merge method does with a weight."""
     return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-help")
-
-
-def reward_help(name: str, folder: Path) -> Markup:
-    """What a reward judges, and where its weights are looked for."""
-    info = registry.describe(name)
-    told = info.help
-    if info.files:
-        told += f" Looked for in {folder} and in the Hugging Face cache."
-    return element("p", told, class_="automerge-help")
 
 
 def optimizer_help(name: str) -> Markup:

@@ -27,17 +27,18 @@ from lib_automerge.domain.config import (
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.readers import open_checkpoint
-from lib_automerge.reward.files import FOLDER
 from lib_automerge.study.formats import plural
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import EMPTY, Markup, element
-from lib_automerge.ui import messages, payload_list, space_rules
+from lib_automerge.ui import messages, payload_list, reward_list, space_rules
 from lib_automerge.ui.fields import Reader, clean
 from lib_automerge.ui.form import Place, config_of
-from lib_automerge.ui.form_fields import FIELDS, METHODS, REWARDS
+from lib_automerge.ui.form_fields import FIELDS, METHODS
+from lib_automerge.ui.reward_form import is_single, reward_of
 from lib_automerge.ui.search_fields import BUDGETS, OPTIMIZERS
 from lib_automerge.ui.search_form import block_rules, waits
 from lib_automerge.ui.texts import paths_of, payloads_of, payloads_text
+from lib_automerge.ui.views.rewards import LIST, placed
 
 Values = Mapping[str, object]
 
@@ -67,6 +68,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     space: Markup
     reward: Markup
+    single: bool
     optimizer: Markup
     earlier: tuple[str, ...]
 
@@ -237,10 +239,8 @@ class Setup:
             table=table,
             names=names,
             space=self._space(values),
-            reward=messages.reward_help(
-                REWARDS.name(form.text("reward")),
-                self.desk.catalogue.data / FOLDER,
-            ),
+            reward=self._rewards(values),
+            single=is_single(values),
             optimizer=messages.optimizer_help(OPTIMIZERS.name(form.text("optimizer"))),
             earlier=tuple(self.earlier_runs(values)),
         )
@@ -259,6 +259,11 @@ class Setup:
             return messages.not_yet(str(error)), False
         return messages.checks(found, told), found.ready
 
+    def _rewards(self, values: Values) -> Markup:
+        # taken first: what changes while it is drawn makes the script draw it again
+        version = self.desk.downloads.snapshot().version
+        return placed(LIST, version, reward_list.drawn(self.desk, values))
+
     def _space(self, values: Values) -> Markup:
         architecture = self.architecture(values)
         if architecture is None:
@@ -274,6 +279,18 @@ class Setup:
             return messages.trouble(error)
         trimmed = METHODS.name(form.text("method")) == "weighted_sum"
         return space_rules.picture(search, architecture, trimmed=trimmed)
+
+    # --- judging one image ------------------------------------------------------------------------
+
+    def try_rewards(self, values: Values, image: Path | None, prompt: str) -> None:
+        """Have the chosen rewards judge one image, in the background.
+
+        Raises:
+            AutomergeError: it cannot be done now; the text says why.
+        """
+        if image is None:
+            raise ConfigError("there is no image yet. Drop one into the field above.")
+        self.desk.try_rewards(reward_of(values), image, prompt)
 
     # --- acting -----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited,
 from lib_automerge.ui.earlier_runs import EarlierRuns
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
 from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
+from lib_automerge.ui.reward_section import RewardSection
 from lib_automerge.ui.setup import Setup
 from lib_automerge.ui.space_editor import SpaceEditor
 from lib_automerge.ui.wiring import MESSAGE, SELECTED, Offer, Shown, Wiring
@@ -84,12 +85,14 @@ class _Form:
         self._editor = PayloadEditor(desk.catalogue.choices(), host_form)
         self._space = SpaceEditor()
         self._earlier = EarlierRuns()
+        self._rewards = RewardSection()
         self._controls: dict[str, Any] = {}
         self._models()
         self._payloads()
         self._reward()
         self._search()
         self._controls |= self._editor.controls | self._space.controls | self._earlier.controls
+        self._controls |= self._rewards.controls
         self._controls["payload_file"] = self._editor.file
 
     def _add(self, name: str, **options: Any) -> None:
@@ -122,12 +125,7 @@ class _Form:
     def _reward(self) -> None:
         with gr.Column(variant="panel", elem_id="automerge_reward_section"):
             _heading(3, "Reward")
-            self._add("reward")
-            self.reward = html("reward_help")
-            with gr.Accordion("Weights and device", open=False, elem_id="automerge_reward_fold"):
-                self._add("reward_weights")
-                self._add("reward_device")
-                self._add("reward_options")
+            self._rewards.build()
 
     def _search(self) -> None:
         with gr.Column(variant="panel", elem_id="automerge_search_section"):
@@ -204,18 +202,20 @@ class _Form:
             table=self._editor.table,
             selected=self._controls[SELECTED],
             space=self._space.picture,
-            reward=self.reward,
+            reward=self._rewards.list,
+            only_single=self._rewards.only_single,
             optimizer=self.optimizer,
             earlier=self._controls["earlier_run"],
         )
         wiring = Wiring(setup, self._controls, shown, self.message)
-        own = {"model_a", "reward", "payload_set", "payloads", "rules"}
+        own = {"model_a", "payload_set", "payloads", "rules", *self._rewards.controls}
         for field in FIELDS:
             if field.name not in own:
                 wiring.on(edited(self._controls[field.name]), latest=True)
         self._editor.wire(wiring)
         self._space.wire(wiring)
         self._earlier.wire(wiring)
+        self._rewards.wire(wiring)
 
         def blocks_of(values: dict[str, object]) -> Offer:
             architecture = setup.architecture(values)
@@ -254,11 +254,6 @@ class _Form:
             other_a,
             ("payload_set", "payloads", "space_blocks"),
             latest=True,
-        )
-        wiring.on(
-            edited(self._controls["reward"]),
-            lambda _values: {"reward_weights": "", "reward_options": "{}"},
-            ("reward_weights", "reward_options"),
         )
         wiring.on([self.start.click], started)
         wiring.on([self.trial.click], tried)

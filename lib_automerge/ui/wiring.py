@@ -61,6 +61,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     selected: Any
     space: Any
     reward: Any
+    only_single: Any
     optimizer: Any
     earlier: Any
 
@@ -85,6 +86,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
             gr.update(choices=list(view.names)),
             view.space,
             view.reward,
+            gr.update(visible=view.single),
             view.optimizer,
             gr.update(choices=list(view.earlier)),
         ]

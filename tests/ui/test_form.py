@@ -17,7 +17,7 @@ from lib_automerge.domain.config import (
 from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.errors import ConfigError
 from lib_automerge.search import proposers
-from lib_automerge.ui import form_fields, search_fields
+from lib_automerge.ui import form_fields, reward_fields, search_fields
 from lib_automerge.ui.fields import clean, defaults
 from lib_automerge.ui.form import Place, config_of, values_of
 from lib_automerge.ui.form_fields import FIELDS
@@ -331,7 +331,7 @@ def test_names_and_labels_are_unique():
     assert len(set(names)) == len(names)
     assert len(set(labels)) == len(labels)
     assert all(field.info and field.label for field in FIELDS)
-    for labels_of in (form_fields.METHODS, form_fields.REWARDS, search_fields.OPTIMIZERS):
+    for labels_of in (form_fields.METHODS, reward_fields.REWARDS, search_fields.OPTIMIZERS):
         assert [labels_of.label(labels_of.name(one)) for one in labels_of.labels] == [
             *labels_of.labels
         ]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
@@ -132,9 +131,3 @@ def test_an_optimizer_says_what_it_lacks(monkeypatch):
     assert "Not installed here: cma-package and torch." in told
     assert "pip install cma-package torch" in told
     assert messages.optimizer_help("unheard of") == '<p class="automerge-help"></p>'
-
-
-def test_a_reward_says_where_its_weights_are_looked_for():
-    folder = Path("/data/rewards")
-    assert "Looked for in /data/rewards and" in messages.reward_help("image_reward", folder)
-    assert "Looked for" not in messages.reward_help("demo", folder)
