@@ -21,6 +21,7 @@ from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.preflight import check_settings, open_models
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.human import expected_questions
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.engine import Merger
@@ -157,6 +158,21 @@ def _reward(config: RunConfig, catalogue: Catalogue, checks: list[Check]) -> Non
             folders = [catalogue.data / FOLDER]
             told = registry.readiness(member.name, member.options, folders=folders)
             checks.append(Check(Level.OK, "Reward", told))
+    with _reported(checks, "Reward"):
+        _human(config, checks)
+
+
+def _human(config: RunConfig, checks: list[Check]) -> None:
+    human = config.reward.human
+    if human is None:
+        return
+    asked = plural(expected_questions(human, config.search.evaluations), "question")
+    told = f"You judge: the run waits for you after every candidate, {asked} at most."
+    checks.append(Check(Level.OK, "Reward", f"{told} Leave the tab open, or come back to it."))
+    if human.alone:
+        alone = "you are the only judge: the merge that you like most is found, and nothing proved."
+        advice = "Add a learned reward in an ensemble to have the gain tested."
+        checks.append(Check(Level.WARNING, "Reward", f"{alone} {advice}"))
 
 
 def _disk(

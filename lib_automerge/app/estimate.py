@@ -57,8 +57,9 @@ def images_after_search(
 def _after_search(config: RunConfig, evaluations: int | None, rounds: int) -> tuple[int, int]:
     """The images of the finalists, and those of the verdict."""
     candidates = (evaluations or _allowed(config)) - len(BASELINES)
-    if candidates <= 0:
-        return 0, 0  # there is nothing to prove
+    human = config.reward.human
+    if candidates <= 0 or (human is not None and human.alone):
+        return 0, 0  # there is nothing to prove, or nothing to prove it with
     finalists = min(config.verdict.finalists, candidates)
     rounds = rounds if finalists > 1 else 1
     fresh = rounds * finalists * images_in_stage(config, Stage.FINALISTS)

@@ -63,7 +63,11 @@ def _round(
             continue
         fresh = bench.judged(scores)
         images = contender.images + fresh.images
-        pooled = ((contender.score or 0.0) * contender.images + fresh.mean * fresh.images) / images
+        score = contender.score or 0.0
+        learned = contender.judgement.total if contender.judgement else score
+        pooled = (learned * contender.images + fresh.mean * fresh.images) / images
+        # fresh images do not change what the user thinks of a candidate
+        pooled += score - learned
         searched = by_pair(bench.state.scores.get((Stage.SEARCH, contender.number), {}))
         standings.append((pooled, contender, {**searched, **scores.by_pair()}))
     standings.sort(key=lambda entry: (-entry[0], entry[1].number))

@@ -15,6 +15,7 @@ from lib_automerge.domain import judging
 from lib_automerge.domain.config import RewardConfig
 from lib_automerge.domain.events import Scored
 from lib_automerge.domain.judging import Judgement
+from lib_automerge.domain.preferences import Opinion
 from lib_automerge.domain.reward_presets import FLOORS
 from lib_automerge.domain.scale import Judged, Scale, extended, scale_of
 from lib_automerge.search import statistics
@@ -42,15 +43,19 @@ class Judging:
     """
 
     def __init__(self, config: RewardConfig, weights: Mapping[str, float]) -> None:
+        self.human = config.human
         self.ensemble = config.ensemble
         self._weights = weights
 
     def value(self, image: Scored, scale: Scale | None) -> float | None:
-        """The score of a measured image; None if an ensemble does not know its units yet."""
+        """The score of a measured image.
+
+        None if an ensemble does not know its units yet, or if nobody but the user judges.
+        """
         if image.broken is not None:
             return None
         if self.ensemble is None:
-            return next(iter(image.raw.values()))
+            return next(iter(image.raw.values()), None)
         if scale is None or not self.covers(scale, [image.payload]):
             return None
         return judging.value_of(_judged(image), self.ensemble, scale).value
@@ -63,6 +68,8 @@ class Judging:
         Raises:
             ConfigError: there is none, or a payload has no weight.
         """
+        if self.human is not None and self.human.alone:
+            return _unjudged(sum(image.broken is None for image in images))
         whole = [image for image in images if image.score is not None]
         if self.ensemble is None or scale is None:
             by_payload: dict[str, list[float]] = {}
@@ -114,6 +121,14 @@ class Judging:
         if scale is None:
             return False
         return all(name in centres for centres in scale.centres.values() for name in payloads)
+
+
+def _unjudged(images: int) -> Score:
+    """A candidate of which the user has said nothing yet."""
+    value = Opinion(()).value(0)
+    return Score(
+        mean=value.value, standard_error=value.standard_error, images=images, per_payload={}
+    )
 
 
 def _judged(image: Scored) -> Judged:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from lib_automerge.app.question import Ask
 from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.events import AnyEvent
 from lib_automerge.domain.payload import Payload
@@ -21,12 +22,13 @@ class Controls(msgspec.Struct, frozen=True):
 
     `stop` ends it after the images in the air, `pause` after the evaluation in progress; both can
     be resumed. `finish` ends the search after the evaluation in progress and goes on to the
-    verdict.
+    verdict. `ask` asks the user what they think of a candidate; None where nobody can answer.
     """
 
     stop: StopFlag = never
     pause: StopFlag = never
     finish: StopFlag = never
+    ask: Ask | None = None
 
 
 LEFT_ALONE = Controls()

@@ -12,6 +12,7 @@ from lib_automerge.domain.events import (
     Evaluated,
     Failed,
     Finished,
+    Judged,
     Learned,
     Paused,
     Proposed,
@@ -72,6 +73,10 @@ def _in_words(event: AnyEvent) -> str:
             return f"evaluation {event.evaluation}, {event.stage.value}: {event.mean:.4f}"
         case Rejected():
             return f"evaluation {event.evaluation} rejected: {event.reason}"
+        case Judged() if event.other is None:
+            return f"you rated evaluation {event.evaluation}: {10 * event.value:g} of 10"
+        case Judged():
+            return f"you compared evaluations {event.evaluation} and {event.other}: {event.value:g}"
         case Learned():
             return _belief(event)
         case Calibrated():

@@ -26,6 +26,7 @@ from lib_automerge.domain.events import (
     Evaluated,
     Failed,
     Finished,
+    Judged,
     Origin,
     Paused,
     Proposed,
@@ -37,10 +38,13 @@ from lib_automerge.domain.events import (
     Stage,
     Started,
     Stopped,
+    TakenBack,
     Timing,
     Verdict,
     Warned,
 )
+from lib_automerge.domain.human import question, revalued
+from lib_automerge.domain.human_judge import HumanJudge
 from lib_automerge.domain.payload import batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import Activity, Evaluation, RunState
@@ -156,11 +160,14 @@ class Runner:
         bench.rehearse()
 
     def _search(self, bench: Bench) -> None:
-        self._learn()  # what a killed process may have left unsaid
+        # what a killed process may have left unsaid
+        self._consult()
+        self._learn()
         self._measure_parents(bench)
         while self.state.search_ended is None:
             for evaluation in self.state.pending:
                 self._evaluate(bench, evaluation)
+                self._consult()
                 self._learn()
                 bench.between()
             self._calibrate(bench)
@@ -178,6 +185,46 @@ class Runner:
             self._record.add(self._plan.next(self.state))
         bench.settle(Stage.SEARCH, self._plan.search_jobs())
 
+    def _consult(self) -> None:
+        """Wait for the user's judgement of every candidate, if they are a judge."""
+        human = self._config.reward.human
+        if human is None or self.state.search_ended is not None:
+            return
+        while self._asked(human):
+            pass
+        changed = revalued(self.state, human)
+        if changed is not None:
+            self._record.add(changed)
+
+    def _asked(self, human: HumanJudge) -> bool:
+        """Ask the user the next question; false if there is none, or they have had enough."""
+        open_ = question(self.state, human)
+        if open_ is None or self._had_enough():
+            return False
+        ask = self._controls.ask
+        assert ask is not None  # a run that nobody can be asked in does not begin
+        self._record.tell(Activity.WAITING)
+        answer = ask(open_, self._called_away)
+        if answer is not None:
+            said = answer.value
+            self._record.add(
+                TakenBack()
+                if said is None
+                else Judged(evaluation=open_.evaluation, other=open_.other, value=said)
+            )
+        elif self._controls.stop():
+            raise StopRequested
+        elif self._controls.pause():
+            raise PauseRequested
+        return True
+
+    def _called_away(self) -> bool:
+        return self._controls.stop() or self._controls.pause() or self._had_enough()
+
+    def _had_enough(self) -> bool:
+        """Whether the user ended the search, and there is a candidate to prove."""
+        return self._controls.finish() and len(self.state.history) > len(BASELINES)
+
     def _learn(self) -> None:
         """Let the model say what it makes of the scores so far, and show who leads."""
         learned = self._plan.learned(self.state)
@@ -186,8 +233,8 @@ class Runner:
         self._publish_best()
 
     def _next(self) -> Proposed | SearchEnded:
-        """What the plan says, unless the user has had enough and there is a candidate to prove."""
-        if self._controls.finish() and len(self.state.history) > len(BASELINES):
+        """What the plan says, unless the user has had enough."""
+        if self._had_enough():
             return self._plan.ended(self.state, "you ended the search")
         return self._plan.next(self.state)
 
@@ -306,6 +353,9 @@ class Runner:
 
     def _prove(self, bench: Bench) -> None:
         """Find the winner and prove it, if the search had candidates at all."""
+        human = self._config.reward.human
+        if human is not None and human.alone:
+            return  # what a person saw and liked proves nothing about images that nobody saw
         searched = len(self.state.evaluations) > len(BASELINES)
         if searched and self.state.verdict is None:
             finals.prove(bench)

@@ -21,6 +21,7 @@ from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent, Origin
+from lib_automerge.domain.human_judge import HUMAN
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.reward import panel
@@ -92,6 +93,7 @@ class Service:
             AutomergeError: a check failed (nothing was written), or the run failed (it can be
                 resumed).
         """
+        _check_asked(config, controls)
         check_new(folder)
         with open_models(config.models) as models:
             generator = self._host.generator(config.generator)
@@ -136,6 +138,7 @@ class Service:
             if state.status is Status.FINISHED:
                 self._restore_views(found, manifest, state)
                 return state
+            _check_asked(manifest.config, controls)
             if state.started is not None and state.started.config != found.digest():
                 raise ConfigError(
                     f"{found.path / 'run.json'} has been changed since the run began. Restore it, "
@@ -234,6 +237,15 @@ class Service:
             verdict=state.verdict.sentence if state.verdict else None,
             noise=state.calibrated.sentence if state.calibrated else None,
             ended=f"{ended.reason}. {ended.outlook}".rstrip() if ended else None,
+        )
+
+
+def _check_asked(config: RunConfig, controls: Controls) -> None:
+    """A run whose judge is a person needs one who can answer."""
+    if config.reward.human is not None and controls.ask is None:
+        raise ConfigError(
+            f"the reward {HUMAN!r} is you, and you are asked in the tab. Start or resume this run "
+            "there, or use a learned reward."
         )
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 import msgspec
 
 from lib_automerge.app.ports import Controls, Listener
+from lib_automerge.app.question import QuestionDesk
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent
+from lib_automerge.domain.human import Question
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError, RunFailedError
 
@@ -41,7 +43,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `sequence` grows with every change. `folder` is the run in hand or, when idle, the one before;
     `state` is a copy of what is known of it (None before its first event), `activity` what it does
-    right now. `failure` says why the last run could not start, or could not write why it ended.
+    right now, `question` what it waits to be told. `failure` says why the last run could not start,
+    or could not write why it ended.
     """
 
     sequence: int
@@ -50,6 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: RunState | None
     activity: Activity | None
     failure: str
+    question: Question | None = None
 
 
 class Worker:
@@ -76,6 +80,8 @@ class Worker:
         self._failure = ""
         self._wishes: set[Phase] = set()
         self._thread: threading.Thread | None = None
+        self.questions = QuestionDesk(self._changed, lambda: self._set(self._phase))
+        """What the run in hand asks the user."""
 
     def start(self, config: RunConfig, folder: Path, notes: Sequence[str] = ()) -> None:
         """Begin a new run in this folder; returns at once. See `Service.start`.
@@ -129,6 +135,7 @@ class Worker:
                 state=self._state.copy() if self._state else None,
                 activity=self._activity,
                 failure=self._failure,
+                question=self.questions.question,
             )
 
     def sequence(self) -> int:
@@ -163,6 +170,7 @@ class Worker:
             stop=lambda: Phase.STOPPING in self._wishes,
             pause=lambda: Phase.PAUSING in self._wishes,
             finish=lambda: Phase.FINISHING in self._wishes,
+            ask=self.questions.ask,
         )
         # a daemon, because a closing host must not wait a night for it: the journal is safe
         self._thread = threading.Thread(

@@ -15,6 +15,7 @@ import msgspec
 from lib_automerge.domain import ensemble
 from lib_automerge.domain.ensemble import Ensemble, Member, Role
 from lib_automerge.domain.guards import NARROWEST
+from lib_automerge.domain.human_judge import HUMAN, HumanJudge, human_judge
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
 
@@ -106,6 +107,7 @@ Options = dict[str, str | int | float | bool | None]
 ENSEMBLE = "ensemble"
 """What `RewardConfig.name` is when several rewards, or guards, make the score."""
 
+
 PLACES = ("auto", "gpu", "swap", "cpu")
 """What `RewardConfig.place` can be."""
 
@@ -128,6 +130,9 @@ class RewardConfig(_Section, frozen=True):
     parents' own images, disagreement and guards that leave the parents' range cost something, and
     so does lost diversity (`domain.judging`).
 
+    The reward "human" is the user: alone, or as a member whose opinion is added to the score of the
+    others (`domain.human`).
+
     `place` is where the models of rewards are: "gpu" keeps them there, "swap" only while they
     judge, "cpu" never puts them there; "auto" swaps where memory is scarce or rewards are several.
     """
@@ -142,7 +147,23 @@ class RewardConfig(_Section, frozen=True):
 
     @property
     def judges(self) -> tuple[RewardMember, ...]:
-        """The rewards that are asked."""
+        """The rewards that look at images; the human judge, who looks at candidates, is none."""
+        return tuple(member for member in self._members if member.name != HUMAN)
+
+    @property
+    def human(self) -> HumanJudge | None:
+        """The user as a judge, if they are one.
+
+        Raises:
+            ConfigError: as `domain.human_judge.human_judge`, or they are listed twice.
+        """
+        found = [member for member in self._members if member.name == HUMAN]
+        if len(found) > 1:
+            raise ConfigError(f"the reward {HUMAN!r} is listed twice. Name each reward once.")
+        return human_judge(found[0], alone=self.name == HUMAN) if found else None
+
+    @property
+    def _members(self) -> tuple[RewardMember, ...]:
         if self.name == ENSEMBLE:
             return self.members
         return (RewardMember(name=self.name, options=self.options),)
@@ -153,9 +174,7 @@ class RewardConfig(_Section, frozen=True):
         if self.name != ENSEMBLE:
             return None
         return Ensemble(
-            members=tuple(
-                Member(reward=m.name, weight=m.weight, role=m.role) for m in self.members
-            ),
+            members=tuple(Member(reward=m.name, weight=m.weight, role=m.role) for m in self.judges),
             guards=self.guards,
             guard_strength=self.guard_strength,
             diversity_strength=self.diversity_strength,
@@ -281,6 +300,7 @@ def check_config(config: RunConfig) -> None:
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{field} is {value}. It must be between {low:g} and {high:g}.")
     _check_reward(config.reward)
+    _check_human(config)
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
         ("search.stop", config.search.stop, STOPS),
         ("reward.place", config.reward.place, PLACES),
@@ -303,6 +323,37 @@ def _check_reward(reward: RewardConfig) -> None:
             f"reward.members has {len(reward.members)} rewards, but reward.name is "
             f"{reward.name!r}. Name it {ENSEMBLE!r}, or remove the members."
         )
+
+
+def _check_human(config: RunConfig) -> None:
+    """What a person judges is a whole candidate, in units that only this run has."""
+    human = config.reward.human
+    if human is None:
+        return
+    without: tuple[tuple[str, bool, str], ...] = (
+        ("search.early_reject", config.search.early_reject, "you judge whole candidates"),
+        (
+            "search.warm_start",
+            bool(config.search.warm_start),
+            "your opinion has no units that two runs share",
+        ),
+        (
+            "search.calibration",
+            human.alone and config.search.calibration > 0,
+            "it measures the chance in a learned reward, and there is none",
+        ),
+        (
+            "output.checkpoint",
+            human.alone and config.output.checkpoint == "always",
+            "with you as the only judge nothing is proved; save the merge that you like in the "
+            "results",
+        ),
+    )
+    for field, used, reason in without:
+        if used:
+            raise ConfigError(
+                f"{field} cannot be used with this human judge: {reason}. Switch it off."
+            )
 
 
 def _check_finite(value: object, place: str) -> None:

@@ -11,6 +11,7 @@ import enum
 import msgspec
 
 from lib_automerge.domain.judging import Judgement
+from lib_automerge.domain.preferences import Value
 from lib_automerge.domain.scale import Scale
 
 Timing = dict[str, float]
@@ -133,6 +134,32 @@ class Rejected(Event, frozen=True, tag="rejected"):
     images: int = 0
     per_payload: dict[str, float] = {}
     seconds: Timing = {}
+
+
+class Judged(Event, frozen=True, tag="judged"):
+    """The user said something about a candidate.
+
+    Without `other`, `value` is their rating from 0 (worst) to 1 (best); with it, it is 1 if they
+    prefer `evaluation` to `other`, 0 if it is the other way round, 0.5 if neither.
+    """
+
+    evaluation: int
+    value: float
+    other: int | None = None
+
+
+class TakenBack(Event, frozen=True, tag="taken_back"):
+    """The user took back what they said last."""
+
+
+class Revalued(Event, frozen=True, tag="revalued"):
+    """All that the user said so far, as values of candidates (`domain.preferences`).
+
+    A candidate's score is what learned rewards gave it, or 0, and `weight` times its value.
+    """
+
+    weight: float
+    values: dict[int, Value]
 
 
 class Learned(Event, frozen=True, tag="learned"):
@@ -284,6 +311,9 @@ AnyEvent = (
     | Scaled
     | Evaluated
     | Rejected
+    | Judged
+    | TakenBack
+    | Revalued
     | Learned
     | Calibrated
     | Warned

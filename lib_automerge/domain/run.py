@@ -6,6 +6,7 @@ Nothing here reads a clock or a file; folding the same events gives the same sta
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -18,12 +19,14 @@ from lib_automerge.domain.events import (
     Evaluated,
     Failed,
     Finished,
+    Judged,
     Learned,
     Origin,
     Paused,
     Proposed,
     Rejected,
     Resumed,
+    Revalued,
     Saved,
     Scaled,
     Scored,
@@ -32,11 +35,13 @@ from lib_automerge.domain.events import (
     StageDone,
     Started,
     Stopped,
+    TakenBack,
     Timing,
     Verdict,
     Warned,
 )
 from lib_automerge.domain.judging import Judgement
+from lib_automerge.domain.preferences import Value
 from lib_automerge.domain.scale import Scale
 
 
@@ -49,6 +54,7 @@ class Activity(str, enum.Enum):
     MERGING = "merging"
     GENERATING = "generating"
     SCORING = "scoring"
+    WAITING = "waiting for your judgement"
     SAVING = "saving"
 
 
@@ -58,7 +64,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     `score` is the mean over its images and None while it is unfinished or was rejected; a rejected
     one may have `images` and `per_payload` of the payloads that were scored. `number` counts the
     run's own from 1; observations of earlier runs have negative numbers. `judgement` says how an
-    ensemble came to the score.
+    ensemble came to the score, `opinion` what the user thinks of it, if they are a judge; it is
+    part of the score.
     """
 
     number: int
@@ -71,6 +78,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Timing = {}
     rejected: str | None = None
     judgement: Judgement | None = None
+    opinion: Value | None = None
 
     @property
     def unmade(self) -> bool:
@@ -113,6 +121,8 @@ class RunState:
         self.learned: Learned | None = None
         self.calibrated: Calibrated | None = None
         self.scale: Scale | None = None
+        self.judged: list[Judged] = []
+        self.said = 0
         self.verdict: Verdict | None = None
         self.saved: Saved | None = None
         self.finished: Finished | None = None
@@ -148,6 +158,15 @@ class RunState:
                 )
             case Scaled():
                 self.scale = event.scale
+            case Judged():
+                self.judged.append(event)
+                self.said += 1
+            case TakenBack():
+                del self.judged[-1:]
+                self.said += 1
+            case Revalued():
+                for number, value in event.values.items():
+                    self._revalue(number, value, event.weight)
             case Rejected():
                 self._update(
                     event.evaluation,
@@ -190,10 +209,22 @@ class RunState:
         twin.scores = {key: dict(images) for key, images in self.scores.items()}
         twin.stages = dict(self.stages)
         twin.warnings = list(self.warnings)
+        twin.judged = list(self.judged)
         return twin
 
     def _update(self, number: int, **changes: object) -> None:
         self.evaluations[number] = msgspec.structs.replace(self.evaluations[number], **changes)
+
+    def _revalue(self, number: int, opinion: Value, weight: float) -> None:
+        judgement = self.evaluations[number].judgement
+        learned = 0.0 if judgement is None else judgement.total
+        chance = 0.0 if judgement is None else judgement.standard_error or 0.0
+        self._update(
+            number,
+            score=learned + weight * opinion.value,
+            standard_error=math.hypot(chance, weight * opinion.standard_error),
+            opinion=opinion,
+        )
 
     @property
     def history(self) -> tuple[Evaluation, ...]:

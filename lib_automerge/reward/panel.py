@@ -45,6 +45,7 @@ class Panel:
         rewards: by name, in the order in which they are asked.
         devices: where each of them judges; a reward that is not listed stays where it is.
         looks: whether to measure what guards need.
+        human: how the user judges besides; empty if they do not.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Panel:
         devices: Mapping[str, str] | None = None,
         *,
         looks: bool = False,
+        human: str = "",
     ) -> None:
         self._rewards = dict(rewards)
         self._devices = dict(devices or {})
         self._looks = looks
+        self._human = human
         for name in self._devices:
             self._rewards[name].place(PARKED)
 
@@ -73,6 +76,8 @@ class Panel:
             from lib_automerge.reward import looks
 
             parts.append(f"looks:{looks.VERSION}")
+        if self._human:
+            parts.append(f"human:{self._human}")
         return " + ".join([*parts, f"prompts:{PROMPTS}"])
 
     def measure(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Measured]:
@@ -165,7 +170,12 @@ def assemble(config: RewardConfig, make: Make) -> Panel:
             if swap and isinstance(home, str) and home != PARKED:
                 devices[member.name] = home
                 reward.place(PARKED)
-        panel = Panel(rewards, devices, looks=ensemble is not None and bool(ensemble.guards))
+        panel = Panel(
+            rewards,
+            devices,
+            looks=ensemble is not None and bool(ensemble.guards),
+            human=config.human.mode if config.human is not None else "",
+        )
         stack.pop_all()
     return panel
 
