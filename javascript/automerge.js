@@ -455,6 +455,7 @@
             pollNow();
         },
         zoom: (link) => zoom(link),
+        judge: (button) => judge(button),
     };
 
     function calm() {
@@ -554,6 +555,7 @@
             event.preventDefault();
             return;
         }
+        if (judgeByKey(event)) return;
         if (typeof gradioApp === "function") return;
         // the stand-alone page has no host that knows these keys
         const button = start ? byId("automerge_generate") : null;
@@ -619,6 +621,50 @@
         return button;
     }
 
+    // --- the user as a judge -------------------------------------------------------------------
+
+    const JUDGE_KEYS = {
+        a: "left", arrowleft: "left", b: "right", arrowright: "right", e: "equal", arrowdown: "equal",
+    };
+
+    async function judge(button) {
+        const slider = button.dataset.slider && byId(button.dataset.slider);
+        const value = slider ? Number(slider.value) / Number(slider.max) : button.dataset.value;
+        const panel = button.closest(".automerge-judge");
+        await change(button, "judge", {
+            question: button.dataset.question,
+            value: value === "" ? null : Number(value),
+        });
+        // a second answer to this question would be refused
+        if (panel) panel.inert = true;
+    }
+
+    function judgeByKey(event) {
+        const panel = root().querySelector(".automerge-judge");
+        const busy = event.ctrlKey || event.metaKey || event.altKey || event.repeat;
+        if (!panel || panel.inert || busy || !visible(panel)) return false;
+        if (document.querySelector("dialog[open]")) return false;
+        const slider = panel.querySelector("input[type=range]");
+        let name = JUDGE_KEYS[event.key.toLowerCase()];
+        if (slider) {
+            name = event.key === "Enter" && event.target === slider ? "rate" : "";
+        } else if (event.target.closest && event.target.closest(
+            "input, textarea, select, [contenteditable], [role=tab], [role=listbox]")) {
+            return false;
+        }
+        const button = name && byId("automerge-judge-" + name);
+        if (!button) return false;
+        event.preventDefault();
+        event.stopImmediatePropagation();
+        button.click();
+        return true;
+    }
+
+    function showRating(slider) {
+        const output = slider.closest(".automerge-rating").querySelector("output");
+        output.textContent = slider.value;
+    }
+
     // --- beginning ---------------------------------------------------------------------------
 
     function begin() {
@@ -635,6 +681,7 @@
         }, true);
         document.addEventListener("input", (event) => {
             if (event.target.matches && event.target.matches("[data-filter]")) filterRows(event.target);
+            if (event.target.matches && event.target.matches(".automerge-rating input")) showRating(event.target);
         });
         document.addEventListener("visibilitychange", () => { if (!document.hidden) pollNow(); });
         // a tab that comes into sight is brought up to date at once

@@ -10,6 +10,7 @@ import msgspec
 
 from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk, Opened
+from lib_automerge.app.question import Answer
 from lib_automerge.domain.config import RunConfig, decode_config
 from lib_automerge.errors import StorageError
 from lib_automerge.reward import registry
@@ -54,6 +55,16 @@ class Actions:
         """End the search after the evaluation in progress, and prove the best."""
         self._in_hand(call.run)
         self._desk.worker.finish()
+        return {"id": call.run}
+
+    def judge(self, call: Call) -> object:
+        """Answer what the run asks: the body's `question` and `value`; null takes back the last."""
+        self._in_hand(call.run)
+        value = call.body.get("value", "")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise Refused(400, f"the field 'value' is {value!r}. Send a number or null.")
+        answer = Answer(None if value is None else float(value))
+        self._desk.worker.questions.answer(call.text("question"), answer)
         return {"id": call.run}
 
     def resume(self, call: Call) -> object:

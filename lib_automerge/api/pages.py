@@ -14,7 +14,7 @@ from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import Markup
 from lib_automerge.ui import reward_list
-from lib_automerge.ui.views import rewards
+from lib_automerge.ui.views import judge, rewards
 from lib_automerge.ui.views.live import live, nothing_yet
 from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
 from lib_automerge.ui.views.parts import address
@@ -35,6 +35,7 @@ class Pages:
             "importance": self._importance,
             "log": self._log,
             "resources": self._resources,
+            judge.VIEW: self._judge,
         }
 
     def general(self, call: Call) -> Markup:
@@ -73,6 +74,9 @@ class Pages:
 
     def _live(self, opened: Opened) -> Markup:
         return live(opened, _found(opened))
+
+    def _judge(self, opened: Opened) -> Markup:
+        return judge.judge(opened, self._desk.worker.questions.question)
 
     def _results(self, opened: Opened) -> Markup:
         return results(opened, _found(opened))

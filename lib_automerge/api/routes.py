@@ -43,7 +43,17 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
 
     one = "/runs/{run}"
     picture = "{evaluation}/{stage}/{job}"
-    posts = ("pause", "stop", "finish", "resume", "rename", "delete", "duplicate", "save")
+    posts = (
+        "pause",
+        "stop",
+        "finish",
+        "judge",
+        "resume",
+        "rename",
+        "delete",
+        "duplicate",
+        "save",
+    )
     downloads = (
         "report",
         "recipe",

@@ -12,7 +12,9 @@ from lib_automerge.api.http import RUN_ID, Call
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.standing import RunStanding, Standing, standing, state_word, version_of
 from lib_automerge.app.worker import Snapshot
+from lib_automerge.domain.human import Question
 from lib_automerge.study.library import Entry
+from lib_automerge.ui.views import judge
 from lib_automerge.ui.views.progress import progress
 from lib_automerge.ui.views.rewards import LIST, TRY
 from lib_automerge.ui.views.strip import announcement, strip
@@ -63,6 +65,7 @@ class StatusBoard:
             "run": found.run,
             "unfinished": found.unfinished[:50],
             "failure": found.failure,
+            "question": _asked(snapshot.question),
             "announcement": announcement(found),
             "selected": shown.id if shown is not None else "",
             "saving": self._desk.saver.status(),
@@ -90,10 +93,17 @@ def _views(
         "results": results,
         "importance": results,
         "runs": f"{stamp}-{live}",
+        judge.VIEW: judge.version(snapshot.question),
         "log": f"{live}-{_size(log)}",
         # memory changes all the time: often enough is every ten seconds
         "resources": f"{live}-{now // 10:.0f}",
     }
+
+
+def _asked(question: Question | None) -> dict[str, object] | None:
+    if question is None:
+        return None
+    return {"key": question.key, "evaluation": question.evaluation, "other": question.other}
 
 
 def _size(path: Path | None) -> int:

@@ -21,7 +21,6 @@ from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent, Origin
-from lib_automerge.domain.human_judge import HUMAN
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.reward import panel
@@ -244,8 +243,8 @@ def _check_asked(config: RunConfig, controls: Controls) -> None:
     """A run whose judge is a person needs one who can answer."""
     if config.reward.human is not None and controls.ask is None:
         raise ConfigError(
-            f"the reward {HUMAN!r} is you, and you are asked in the tab. Start or resume this run "
-            "there, or use a learned reward."
+            f"the reward {config.reward.human.name!r} is you, and you are asked in the tab. Start "
+            "or resume this run there, or use a learned reward."
         )
 
 

@@ -21,7 +21,7 @@ from lib_automerge.app.estimate import (
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BEFORE_PROOF, Origin, Stage
-from lib_automerge.domain.run import RunState, Status
+from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.headline import headline
 from lib_automerge.study.library import Entry
@@ -87,6 +87,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     def busy(self) -> bool:
         """Whether a run is in hand."""
         return self.phase is not Phase.IDLE
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the run waits for the user's judgement, and nothing else was asked of it."""
+        return self.phase is Phase.RUNNING and self.activity == Activity.WAITING.value
 
 
 def standing(snapshot: Snapshot, entries: Sequence[Entry], now: float) -> Standing:
@@ -188,6 +193,7 @@ def version_of(entry: Entry, word: str) -> str:
         int(state.search_ended is not None),
         int(state.verdict is not None),
         int(state.saved is not None),
+        state.said,
     )
     name = zlib.crc32(entry.name.encode())
     return "-".join([entry.id, word.replace(" ", "-"), *map(str, parts), f"{name:x}"])

@@ -15,7 +15,7 @@ import msgspec
 from lib_automerge.domain import ensemble
 from lib_automerge.domain.ensemble import Ensemble, Member, Role
 from lib_automerge.domain.guards import NARROWEST
-from lib_automerge.domain.human_judge import HUMAN, HumanJudge, human_judge
+from lib_automerge.domain.human_judge import HUMANS, HumanJudge, human_judge
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
 
@@ -130,8 +130,8 @@ class RewardConfig(_Section, frozen=True):
     parents' own images, disagreement and guards that leave the parents' range cost something, and
     so does lost diversity (`domain.judging`).
 
-    The reward "human" is the user: alone, or as a member whose opinion is added to the score of the
-    others (`domain.human`).
+    The rewards "human_rate" and "human_choose" are the user: alone, or as a member whose opinion is
+    added to the score of the others (`domain.human`).
 
     `place` is where the models of rewards are: "gpu" keeps them there, "swap" only while they
     judge, "cpu" never puts them there; "auto" swaps where memory is scarce or rewards are several.
@@ -148,7 +148,7 @@ class RewardConfig(_Section, frozen=True):
     @property
     def judges(self) -> tuple[RewardMember, ...]:
         """The rewards that look at images; the human judge, who looks at candidates, is none."""
-        return tuple(member for member in self._members if member.name != HUMAN)
+        return tuple(member for member in self._members if member.name not in HUMANS)
 
     @property
     def human(self) -> HumanJudge | None:
@@ -157,10 +157,10 @@ class RewardConfig(_Section, frozen=True):
         Raises:
             ConfigError: as `domain.human_judge.human_judge`, or they are listed twice.
         """
-        found = [member for member in self._members if member.name == HUMAN]
+        found = [member for member in self._members if member.name in HUMANS]
         if len(found) > 1:
-            raise ConfigError(f"the reward {HUMAN!r} is listed twice. Name each reward once.")
-        return human_judge(found[0], alone=self.name == HUMAN) if found else None
+            raise ConfigError("you are listed as a judge twice. Rate or choose, not both.")
+        return human_judge(found[0], alone=self.name in HUMANS) if found else None
 
     @property
     def _members(self) -> tuple[RewardMember, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from lib_automerge.domain.events import Judged, Revalued, Stage
-from lib_automerge.domain.human_judge import HumanJudge
+from lib_automerge.domain.human_judge import RATE, HumanJudge
 from lib_automerge.domain.preferences import Choice, Opinion, Rating
 from lib_automerge.domain.run import Evaluation, RunState
 
@@ -39,12 +39,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 def question(state: RunState, human: HumanJudge) -> Question | None:
     """What to ask next; None if every candidate that can be shown is judged.
 
-    The first candidate that is not judged is asked about. In the mode "choose" it is compared with
+    The first candidate that is not judged is asked about. A user who chooses compares it with
     those before it of which the answer tells most, each once.
     """
     shown = [e.number for e in _shown(state)]
     for place, number in enumerate(shown):
-        if human.mode == "rate":
+        if human.name == RATE:
             if not any(said.evaluation == number for said in state.judged):
                 return Question(evaluation=number, number=state.said)
             continue
@@ -60,7 +60,7 @@ def question(state: RunState, human: HumanJudge) -> Question | None:
 
 def expected_questions(human: HumanJudge, candidates: int) -> int:
     """How many questions so many candidates bring."""
-    if human.mode == "rate":
+    if human.name == RATE:
         return candidates
     return sum(min(COMPARISONS, place) for place in range(candidates))
 

@@ -1,4 +1,4 @@
-"""The settings of the user as a judge: the reward "human"."""
+"""The settings of the user as a judge: the rewards "human_rate" and "human_choose"."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Protocol
 
 import msgspec
 
-from lib_automerge.errors import ConfigError, unknown_name
+from lib_automerge.errors import ConfigError
 
-HUMAN = "human"
-"""The name of the reward that is the user, who is asked in the tab (`domain.human`)."""
+RATE, CHOOSE = "human_rate", "human_choose"
 
-HUMAN_MODES = ("rate", "choose")
-"""What its option `mode` can be; the first is the default."""
+HUMANS = (RATE, CHOOSE)
+"""The names of the rewards that are the user, who is asked in the tab (`domain.human`)."""
 
 
 class HumanJudge(msgspec.Struct, frozen=True, kw_only=True):
-    """The user as a judge: `mode` is "rate" (a slider) or "choose" (one of two candidates).
+    """The user as a judge: `name` is `RATE` (a slider) or `CHOOSE` (one of two candidates).
 
     `weight` is what one unit of their opinion counts beside learned rewards; `alone` whether
     there are none.
     """
 
-    mode: str
+    name: str
     weight: float
     alone: bool
 
@@ -32,6 +31,8 @@ class HumanJudge(msgspec.Struct, frozen=True, kw_only=True):
 class _Member(Protocol):
     """A reward of a configuration; see `domain.config.RewardMember`."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def options(self) -> Mapping[str, str | int | float | bool | None]: ...
     @property
@@ -41,21 +42,17 @@ class _Member(Protocol):
 
 
 def human_judge(member: _Member, *, alone: bool) -> HumanJudge:
-    """Read the settings of the reward "human".
+    """Read the settings of one of `HUMANS`.
 
     Raises:
-        ConfigError: an unknown option, mode or role, or a weight that is not above 0.
+        ConfigError: it has an option, another role than `score`, or a weight that is not above 0.
     """
     for option in member.options:
-        if option != "mode":
-            raise ConfigError(unknown_name("option of the human judge", option, ["mode"]))
-    mode = str(member.options.get("mode") or HUMAN_MODES[0])
-    if mode not in HUMAN_MODES:
-        raise ConfigError(unknown_name("mode of the human judge", mode, HUMAN_MODES))
+        raise ConfigError(f"the human judge takes no options: {option!r}. Remove it.")
     if member.role != "score":
         raise ConfigError(
             f"the role of the human judge is {member.role!r}. Only 'score' is possible."
         )
     if not 0 < member.weight < math.inf:
         raise ConfigError(f"the weight of the human judge is {member.weight}. It must be above 0.")
-    return HumanJudge(mode=mode, weight=member.weight, alone=alone)
+    return HumanJudge(name=member.name, weight=member.weight, alone=alone)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lib_automerge.domain.human_judge import CHOOSE, RATE
+from lib_automerge.errors import RewardError
 from lib_automerge.reward import published
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.image_reward_package import check_ready
@@ -231,3 +233,35 @@ def external(url: str, timeout_s: float = 120.0, attempts: int = 3, batch_size: 
     from lib_automerge.reward.external import ExternalReward
 
     return ExternalReward(url, timeout_s, attempts, batch_size)
+
+
+def _asked_in_the_tab() -> None:
+    raise RewardError(
+        "You are asked in the tab while a run waits for you. There is nothing to load or to test."
+    )
+
+
+@register(
+    RATE,
+    label="You rate",
+    help=(
+        "You: the run shows you the pictures of every candidate and waits until you have rated "
+        "them with a slider."
+    ),
+    keep_scores=False,
+    ready=_asked_in_the_tab,
+)
+@register(
+    CHOOSE,
+    label="You choose",
+    help=(
+        "You: the run shows you the pictures of a new candidate beside those of an earlier one and "
+        "waits until you have chosen, about twice for each candidate."
+    ),
+    keep_scores=False,
+    ready=_asked_in_the_tab,
+)
+def human() -> Reward:
+    """Raise RewardError: runs ask the user (`app.question`), who is no model."""
+    _asked_in_the_tab()
+    raise AssertionError

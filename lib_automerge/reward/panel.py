@@ -77,7 +77,7 @@ class Panel:
 
             parts.append(f"looks:{looks.VERSION}")
         if self._human:
-            parts.append(f"human:{self._human}")
+            parts.append(self._human)
         return " + ".join([*parts, f"prompts:{PROMPTS}"])
 
     def measure(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Measured]:
@@ -174,7 +174,7 @@ def assemble(config: RewardConfig, make: Make) -> Panel:
             rewards,
             devices,
             looks=ensemble is not None and bool(ensemble.guards),
-            human=config.human.mode if config.human is not None else "",
+            human=config.human.name if config.human is not None else "",
         )
         stack.pop_all()
     return panel

@@ -39,15 +39,13 @@ def of_taste(question: Question, over: Over) -> Answer:
 
 def alone(models: Mapping[str, str], mode: str, **search: object) -> RunConfig:
     config = tiny_config(models, **search)
-    return msgspec.structs.replace(
-        config, reward=RewardConfig(name="human", options={"mode": mode})
-    )
+    return msgspec.structs.replace(config, reward=RewardConfig(name=f"human_{mode}"))
 
 
 def mixed(models: Mapping[str, str], mode: str, weight: float = 1.0) -> RunConfig:
     members = (
         RewardMember(name="demo"),
-        RewardMember(name="human", options={"mode": mode}, weight=weight),
+        RewardMember(name=f"human_{mode}", weight=weight),
     )
     reward = RewardConfig(name="ensemble", members=members, guards=(), diversity_strength=0.0)
     return msgspec.structs.replace(tiny_config(models), reward=reward)
@@ -77,7 +75,7 @@ def test_what_a_person_likes_most_leads_a_run_that_they_alone_judge(
     scores = {e.number: e.score or 0.0 for e in state.history}
     assert max(scores, key=scores.__getitem__) == 4
     assert min(scores, key=scores.__getitem__) in (2, 5)
-    human = HumanJudge(mode=mode, weight=1.0, alone=True)
+    human = HumanJudge(name=f"human_{mode}", weight=1.0, alone=True)
     assert len(asked) == expected_questions(human, 7) == (7 if mode == "rate" else 11)
     assert [question.number for question in asked] == list(range(len(asked)))
     assert state.verdict is None
@@ -209,37 +207,35 @@ def test_nobody_to_ask_is_said_before_anything_is_written(
     assert not folder.exists()
 
 
-def told(text: str) -> dict[str, object]:
-    return {"reward": {"name": "human", "options": {"mode": text}}}
+RATING: dict[str, object] = {"reward": {"name": "human_rate"}}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"reward": {"name": "human", "options": {"mode": "shout"}}}, "mode of the human judge"),
-        ({"reward": {"name": "human", "options": {"eyes": 2}}}, "option of the human judge"),
-        ({**told("rate"), "search": {"early_reject": True}}, "search.early_reject"),
-        ({**told("rate"), "search": {"warm_start": ["x"]}}, "search.warm_start"),
-        ({**told("rate"), "search": {"calibration": 1}}, "search.calibration"),
-        ({**told("rate"), "output": {"checkpoint": "always"}}, "output.checkpoint"),
+        ({"reward": {"name": "human_rate", "options": {"eyes": 2}}}, "takes no options: 'eyes'"),
+        ({**RATING, "search": {"early_reject": True}}, "search.early_reject"),
+        ({**RATING, "search": {"warm_start": ["x"]}}, "search.warm_start"),
+        ({**RATING, "search": {"calibration": 1}}, "search.calibration"),
+        ({**RATING, "output": {"checkpoint": "always"}}, "output.checkpoint"),
         (
-            {"reward": {"name": "ensemble", "members": [{"name": "human"}]}},
+            {"reward": {"name": "ensemble", "members": [{"name": "human_rate"}]}},
             "no reward is to be maximised",
         ),
         (
             {
                 "reward": {
                     "name": "ensemble",
-                    "members": [{"name": "demo"}, {"name": "human"}, {"name": "human"}],
+                    "members": [{"name": "demo"}, {"name": "human_rate"}, {"name": "human_choose"}],
                 }
             },
-            "listed twice",
+            "as a judge twice",
         ),
         (
             {
                 "reward": {
                     "name": "ensemble",
-                    "members": [{"name": "demo"}, {"name": "human", "role": "referee"}],
+                    "members": [{"name": "demo"}, {"name": "human_rate", "role": "referee"}],
                 }
             },
             "role of the human judge",
@@ -248,7 +244,7 @@ def told(text: str) -> dict[str, object]:
             {
                 "reward": {
                     "name": "ensemble",
-                    "members": [{"name": "demo"}, {"name": "human", "weight": 0}],
+                    "members": [{"name": "demo"}, {"name": "human_rate", "weight": 0}],
                 }
             },
             "weight of the human judge",

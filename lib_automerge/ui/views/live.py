@@ -15,6 +15,7 @@ from lib_automerge.study.formats import duration, number, plural, plus_minus, si
 from lib_automerge.study.history_chart import history_chart
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
+from lib_automerge.ui.views import judge
 from lib_automerge.ui.views.bars import weight_bars
 from lib_automerge.ui.views.gallery import pairs
 from lib_automerge.ui.views.learned import learned
@@ -51,6 +52,7 @@ def live(opened: Opened, found: Findings) -> Markup:
         )
     parts = [
         EMPTY if opened.live else element("p", f"The last run: {opened.name}.", class_="hint"),
+        judge.place(opened.id) if found.manifest.config.reward.human is not None else EMPTY,
         warnings(found),
         _section("Scores", history(found), "history"),
         _section("Knowledge", learned(found), "learned"),

@@ -18,6 +18,8 @@ WORDS = {
     Phase.STOPPING: "Stopping",
     Phase.FINISHING: "Finishing",
 }
+WAITING = "Waiting for your judgement"
+WHERE = "the pictures to judge are in the tab Search; the run goes on when you have answered."
 MEANINGS = {
     Phase.PAUSING: "after this evaluation; then the WebUI is free again.",
     Phase.STOPPING: "after the images in the air.",
@@ -48,6 +50,8 @@ def announcement(now: Standing) -> str:
     """What a screen reader says when it changes: the state, without numbers that tick."""
     if now.busy:
         name = now.run.name if now.run else now.name
+        if now.waiting:
+            return f"Waiting for your judgement: {name}."
         return f"{WORDS[now.phase]}: {name}."
     if now.failure:
         return f"The run could not be carried out: {now.failure}"
@@ -60,12 +64,12 @@ def _busy(now: Standing, clock: float) -> Markup:
     run = now.run
     state = [
         element("span", class_="automerge-dot", aria_hidden="true"),
-        element("strong", WORDS[now.phase]),
+        element("strong", WAITING if now.waiting else WORDS[now.phase]),
         " ",
         element("span", run.name if run else now.name, class_="automerge-name"),
     ]
     head = element("p", *state, class_="automerge-state")
-    meaning = MEANINGS.get(now.phase)
+    meaning = WHERE if now.waiting else MEANINGS.get(now.phase)
     note = element("p", meaning, class_="hint") if meaning else EMPTY
     if run is None:
         doing = "Checking models and reward. This takes minutes for large files."
