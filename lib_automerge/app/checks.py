@@ -141,6 +141,16 @@ def _payloads(config: RunConfig, host: Host, checks: list[Check]) -> None:
                     "good at nothing else. Use eight or more.",
                 )
             )
+        silent = [payload.name for payload in payloads if not payload.judged_prompt.strip()]
+        if silent:
+            checks.append(
+                Check(
+                    Level.WARNING,
+                    "Payloads",
+                    f"rewards read nothing of {listed(silent)}: the prompt is empty once its "
+                    "syntax is removed. Write what they are to read into its score prompt.",
+                )
+            )
         if not held_out:
             checks.append(
                 Check(

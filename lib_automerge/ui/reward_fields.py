@@ -48,7 +48,7 @@ NOT_USED = "Not used"
 
 ROLES: Mapping[str, Role] = {
     "Maximised": "score",
-    "Not below the parents": "cap",
+    "Not below parents": "cap",
     "Only reported": "referee",
 }
 """What a reward among several is for, in the form's words; `NOT_USED` is none of them."""
@@ -155,7 +155,7 @@ REWARD_FIELDS: tuple[Field, ...] = (
     Field(
         name="diversity_strength",
         kind=Kind.NUMBER,
-        label="Price of sameness",
+        label="Price of lost diversity",
         default=0.5,
         info="0 or more: what it costs if all seeds look alike.",
     ),

@@ -68,7 +68,9 @@ def reward_of(values: Values) -> RewardConfig:
     if is_single(values):
         name = REWARDS.name(form.text("reward"))
         return msgspec.structs.replace(found, name=name, options=_single_options(form, name))
-    return msgspec.structs.replace(found, name=ENSEMBLE, members=_members(form))
+    found = msgspec.structs.replace(found, name=ENSEMBLE, members=_members(form))
+    _check_human(found)
+    return found
 
 
 def reward_values(config: RewardConfig) -> dict[str, object]:
@@ -139,9 +141,11 @@ def edited(values: Values) -> dict[str, object]:
 
 
 def _label(config: RewardConfig) -> str:
-    for key, one in READY_MADE.items():
-        if config.ensemble == one.ensemble:
-            return REWARDS.label(key)
+    # a person among the members is none of the ensemble's
+    if config.human is None:
+        for key, one in READY_MADE.items():
+            if config.ensemble == one.ensemble:
+                return REWARDS.label(key)
     return REWARDS.label(config.name)
 
 
@@ -182,6 +186,11 @@ def _members(form: Reader) -> tuple[RewardMember, ...]:
             '"Maximised".'
         )
     return found
+
+
+def _check_human(config: RewardConfig) -> None:
+    """Refuse what a person cannot be asked for; reading what they are asked for does that."""
+    _ = config.human
 
 
 def _options_text(members: tuple[RewardMember, ...]) -> str:

@@ -25,7 +25,9 @@ def drawn(desk: Desk, values: Mapping[str, object]) -> Markup:
     except ConfigError as error:
         return messages.trouble(error)
     told = explanation(values)
-    if any(judge.status.files for judge in judges):
+    if config.ensemble is not None and config.human is not None:
+        told += " You are asked too, in this tab, while the run waits."
+    if any(judge.status.files and not judge.status.ready for judge in judges):
         told += f" Files are looked for in {folder} and in the Hugging Face cache."
     return reward_list(
         judges,

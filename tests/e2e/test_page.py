@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lib_automerge.study.payload_sets import PayloadSet, PayloadSets
+from tests.reward.hub_server import Hub, serving
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -38,14 +40,14 @@ pytestmark = [
 class Server:
     """`python -m lib_automerge ui` with its own data folder."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **environment: str) -> None:
         command = [sys.executable, "-m", "lib_automerge", "ui", "--port", "0", "--no-browser"]
         self.process = subprocess.Popen(
             [*command, "--data", str(data)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
@@ -297,6 +299,80 @@ def test_ctrl_c_stops_a_run_and_it_can_be_resumed(
     finally:
         again.process.kill()
         again.process.wait()
+
+
+def test_rewards_are_combined_downloaded_and_tried_on_an_image(
+    browser: Any, tmp_path: Path
+) -> None:
+    picture = tmp_path / "heart.png"
+    Image.new("RGB", (64, 64), (200, 20, 20)).save(picture)
+    with serving(Hub(b"not the weights" * 1000)) as hub:
+        places = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub")}
+        server = Server(tmp_path / "data", HOME=str(tmp_path), **places)
+        try:
+            page = Page(browser, server.url)
+            judges = page.page.locator("#automerge_reward_list .automerge-reward-items > li")
+            judges.get_by_text("File missing").wait_for()
+
+            # one image, judged by the reward that needs no download
+            page.choose("reward", "Demo")
+            judges.get_by_text("Ready").wait_for()
+            page.unfold("Test on an image")
+            page.page.locator("#automerge_reward_try_image input[type=file]").set_input_files(
+                picture
+            )
+            page.page.locator("#automerge_reward_try_image").get_by_text("heart").wait_for()
+            prompt = page.page.locator("#automerge_reward_try_prompt textarea")
+            prompt.fill("(a red heart:1.3) at sunset")
+            page.page.locator("#automerge_reward_try").click()
+            said = page.page.locator("#automerge_reward_said")
+            said.get_by_text("Compare images, not rewards").wait_for(timeout=60_000)
+            assert re.search(r"Demo\s+[\N{MINUS SIGN}\d]+\.\d{4}", said.inner_text())
+            assert "Prompt as it was read: a red heart at sunset" in said.inner_text()
+            assert said.locator("img").evaluate("image => image.naturalWidth") == 64
+            page.picture("reward-try")
+
+            # a preset fills the rows, and an edit makes it one's own
+            page.choose("reward", "Photo (5 rewards)")
+            judges.nth(4).wait_for()
+            assert "not below the parents, weight 0.5" in judges.nth(3).inner_text()
+            page.unfold("Several rewards and guards")
+            role = page.page.locator("#automerge_role_clip_score input").first
+            assert role.input_value() == "Only reported"
+            page.choose("role_clip_score", "Not used")
+            picker = page.page.locator("#automerge_reward input").first
+            page.page.wait_for_function(
+                "document.querySelector('#automerge_reward input').value.startsWith('Several')"
+            )
+            assert picker.input_value() == "Several rewards of your choice"
+            judges.nth(4).wait_for(state="detached")
+            page.page.locator("#automerge_reward_try").click()
+            told = page.page.locator("#automerge_reward_message")
+            told.get_by_text("PickScore needs the file").wait_for()
+            for size in SIZES:
+                for scheme in ("light", "dark"):
+                    look = Page(browser, server.url, size=size, scheme=scheme)
+                    look.page.locator(".automerge-reward-items").wait_for()
+                    look.unfold("Several rewards and guards")
+                    section = look.page.locator("#automerge_reward_section")
+                    look.page.wait_for_timeout(400)
+                    section.screenshot(path=ARTIFACTS / f"rewards-{size}-{scheme}.png")
+                    overflow = look.page.evaluate(
+                        "document.documentElement.scrollWidth"
+                        " - document.documentElement.clientWidth"
+                    )
+                    assert overflow <= 0, f"the page is {overflow} px too wide at {size}"
+                    look.close()
+
+            # a download that fails says why, in its place
+            judges.first.get_by_role("button", name="Download").click()
+            judges.first.get_by_role("alert").wait_for(timeout=60_000)
+            assert "ImageReward.pt" in judges.first.get_by_role("alert").inner_text()
+            judges.first.get_by_role("button", name="Go on with the download").wait_for()
+            page.close()
+        finally:
+            server.process.kill()
+            server.process.wait()
 
 
 def _demo_models() -> dict[str, str]:

@@ -89,6 +89,16 @@ def test_editing_makes_it_ones_own_and_editing_back_the_preset_again() -> None:
     assert reward_of(fewer).guards == ("contrast",)
 
 
+def test_a_person_beside_a_preset_is_no_preset() -> None:
+    values = edit(pick(ROBUST), role_human_rate="Maximised")
+    assert values["reward"] == CUSTOM_REWARDS
+    config = reward_of(values)
+    assert config.human is not None
+    assert reward_values(config) == values
+    with pytest.raises(ConfigError, match="listed as a judge twice"):
+        reward_of(values | {"role_human_choose": "Maximised"})
+
+
 def test_a_single_reward_takes_its_options_into_several() -> None:
     alone = pick("PickScore") | {"reward_device": "cuda:1", "reward_options": '{"batch_size": 2}'}
     assert reward_of(alone).name == "pickscore"

@@ -10,7 +10,7 @@ from lib_automerge.app.downloads import DownloadPhase, DownloadSnapshot
 from lib_automerge.app.try_rewards import Tried, TrySnapshot
 from lib_automerge.domain.config import RewardMember
 from lib_automerge.domain.guards import GUARDS
-from lib_automerge.reward.files import in_bytes
+from lib_automerge.reward.files import WeightFile, in_bytes
 from lib_automerge.reward.status import RewardStatus
 from lib_automerge.study.formats import duration, number
 from lib_automerge.study.markup import EMPTY, Markup, element
@@ -52,7 +52,7 @@ def reward_list(
         element(
             "ul",
             *(_judge(judge, download, several=several) for judge in judges),
-            class_="automerge-judges automerge-plain",
+            class_="automerge-reward-items automerge-plain",
         )
         if judges
         else EMPTY,
@@ -71,9 +71,11 @@ def _judge(judge: Judge, download: DownloadSnapshot, *, several: bool) -> Markup
     if member.weight != 1 and member.role != "referee":
         role += f", weight {member.weight:g}"
     mine = download.reward == status.name
-    state = ("ready", "Ready") if status.ready else ("missing", "Not ready")
+    state = ("ready", "Ready")
     if mine and download.running:
         state = ("busy", "Downloading")
+    elif not status.ready:
+        state = ("missing", "File missing" if _lacking(judge) else "Not ready")
     return element(
         "li",
         element(
@@ -81,7 +83,7 @@ def _judge(judge: Judge, download: DownloadSnapshot, *, several: bool) -> Markup
             element("b", status.label),
             element("small", role) if several else EMPTY,
             element("span", state[1], class_=f"automerge-ready {state[0]}"),
-            class_="automerge-judge",
+            class_="automerge-reward-line",
         ),
         *_needs(judge, download, mine=mine),
     )
@@ -97,12 +99,7 @@ def _needs(judge: Judge, download: DownloadSnapshot, *, mine: bool) -> list[Mark
         found.append(element("p", sentence(download.told), class_="automerge-error", role="alert"))
     if status.ready:
         return found
-    # a file that the user named is theirs to put right
-    lacking = [
-        one.file
-        for one in status.files
-        if one.found is None and judge.member.options.get(one.file.option) is None
-    ]
+    lacking = _lacking(judge)
     if not lacking:
         return [*found, element("p", sentence(status.told), class_="automerge-lack")]
     names = [
@@ -126,6 +123,16 @@ def _needs(judge: Judge, download: DownloadSnapshot, *, mine: bool) -> list[Mark
             ),
             class_="automerge-lack",
         ),
+    ]
+
+
+def _lacking(judge: Judge) -> list[WeightFile]:
+    """The files to download; one that the user named is theirs to put right."""
+    named = judge.member.options
+    return [
+        one.file
+        for one in judge.status.files
+        if one.found is None and named.get(one.file.option) is None
     ]
 
 
@@ -155,7 +162,7 @@ def _progress(download: DownloadSnapshot) -> Markup:
             "div",
             element("small", told),
             button("Cancelling …" if cancelling else "Cancel", "cancel", disabled=cancelling),
-            class_="automerge-judge",
+            class_="automerge-reward-line",
         ),
         class_="automerge-lack",
     )
