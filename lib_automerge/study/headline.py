@@ -42,7 +42,10 @@ class Headline(msgspec.Struct, frozen=True, kw_only=True):
 def headline(found: Findings) -> Headline:
     """Say what the run found."""
     verdict = found.state.verdict
-    if verdict is None and found.state.finished is not None:
+    if verdict is None and _only_liked(found):
+        kind, badge = "open", BADGES[found.state.status]
+        sentence, explanation = _liked(found)
+    elif verdict is None and found.state.finished is not None:
         kind, badge = "open", "Measured"
         sentence, explanation = _measured(found)
     elif verdict is None:
@@ -157,6 +160,26 @@ def _measured(found: Findings) -> tuple[str, str]:
     reason = finished.reason
     said = calibrated.sentence if calibrated else f"{reason[:1].upper()}{reason[1:]}."
     return said, f"Only the baselines were made, to measure chance; {_leader(found)}."
+
+
+def _only_liked(found: Findings) -> bool:
+    """Whether the user alone judges, and has seen a merge: then there will be no verdict."""
+    human = found.manifest.config.reward.human
+    return human is not None and human.alone and found.contest.merge is not None
+
+
+def _liked(found: Findings) -> tuple[str, str]:
+    merge = found.contest.merge
+    assert merge is not None
+    gain = found.contest.gain_over(found.contest.better_parent)
+    over = "" if gain is None else f", {signed(gain, found.decimals)} over the better parent"
+    value = number(found.contest.means[merge.number], found.decimals)
+    return (
+        f"You like evaluation {merge.number} best: {value}{over}.",
+        "You are the only judge, so nothing is proved on images that the search never saw. 0 is an "
+        "average candidate; two of three differ from it by less than 1. Save the merge here if it "
+        "pleases you.",
+    )
 
 
 def _so_far(found: Findings) -> tuple[str, str]:
