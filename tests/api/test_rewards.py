@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lib_automerge.domain.config import RewardConfig
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
+from lib_automerge.ui.reward_form import reward_values
 from tests.api.bench import ROOT, make_client, make_desk
 from tests.reward.hub_server import Hub, serving
 
@@ -79,3 +81,35 @@ def test_what_cannot_be_downloaded_is_a_sentence(client) -> None:
     assert "unknown reward: 'judges'" in unknown.json()["error"]
     assert client.get(f"{ROOT}/rewards/judge/download").status_code == 405
     assert client.post(f"{ROOT}/rewards/cancel", json={}).json()["phase"] == "none"
+
+
+def test_the_page_is_told_of_a_download_and_draws_the_rewards_of_the_form(
+    hub: Hub, desk, client
+) -> None:
+    drawn = client.get(f"{ROOT}/views/rewards").text
+    assert "ImageReward" in drawn
+    assert "File missing" in drawn
+    desk.save_draft(reward_values(RewardConfig(name="demo")))
+    drawn = client.get(f"{ROOT}/views/rewards").text
+    assert "Demo" in drawn
+    assert "File missing" not in drawn
+    before = client.get(f"{ROOT}/status").json()
+    assert not before["downloading"]
+    assert client.get(f"{ROOT}/status?since={before['token']}").json().get("unchanged")
+    client.post(f"{ROOT}/rewards/judge/download", json={})
+    desk.downloads.wait(30)
+    after = client.get(f"{ROOT}/status?since={before['token']}").json()
+    assert after["views"]["rewards"] != before["views"]["rewards"]
+    assert after["views"]["reward-try"] == before["views"]["reward-try"]
+
+
+def test_the_page_is_told_what_rewards_say_of_an_image(desk, client, tmp_path: Path) -> None:
+    assert client.get(f"{ROOT}/views/reward-try").text == ""
+    before = client.get(f"{ROOT}/status").json()
+    image = tmp_path / "image.png"
+    image.write_bytes(b"no image")
+    desk.try_rewards(RewardConfig(name="demo"), image, "a cat")
+    desk.reward_try.wait(30)
+    after = client.get(f"{ROOT}/status?since={before['token']}").json()
+    assert after["views"]["reward-try"] != before["views"]["reward-try"]
+    assert "This is no image" in client.get(f"{ROOT}/views/reward-try").text

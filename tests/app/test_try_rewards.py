@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
+from lib_automerge.app.checks import Level
+from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Host
 from lib_automerge.app.try_rewards import RewardTry, TryPhase
 from lib_automerge.domain.config import ENSEMBLE, RewardConfig, RewardMember
+from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import BusyError, ConfigError, RewardError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
-from tests.fake_host import BrightnessReward, FakeHost
+from tests.fake_host import BrightnessReward, FakeCatalogue, FakeHost, tiny_config
 
 FILE = WeightFile("weights", "Judge.pt", "people/judge", "w.pt", 7000, "MIT")
 
@@ -177,3 +181,64 @@ def test_a_prompt_of_which_nothing_is_left_is_told(judges, image) -> None:
     assert found.tried[0].score is not None
     # guards judge only where several rewards do
     assert found.looks == {}
+
+
+# --- on the desk ------------------------------------------------------------------------------
+
+
+def test_no_test_while_a_run_is_in_hand_and_no_run_while_a_test_is(
+    judges, image, models, tmp_path
+) -> None:
+    host = JudgesHost(judges)
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(_jobs: object) -> None:
+        begun.set()
+        gate.wait(20)
+
+    host.before_batch = hold
+    desk = Desk(host, FakeCatalogue(tmp_path / "data", models))
+    config = msgspec.structs.replace(tiny_config(models), reward=RewardConfig(name="one"))
+    run = desk.start(config)
+    try:
+        assert begun.wait(20)
+        with pytest.raises(BusyError, match=f"the run {run} is in progress and needs"):
+            desk.try_rewards(both(), image, "a cat")
+    finally:
+        desk.worker.stop()
+        gate.set()
+        assert desk.worker.wait(30)
+    judges["one"].go.clear()
+    desk.try_rewards(both(), image, "a cat")
+    for begin in (lambda: desk.start(config), lambda: desk.resume(run)):
+        with pytest.raises(BusyError, match="an image is being judged by the rewards"):
+            begin()
+    judges["one"].go.set()
+    desk.reward_try.wait(20)
+    desk.resume(run)
+    desk.worker.stop()
+    assert desk.worker.wait(30)
+
+
+def test_the_checks_name_every_reward_that_is_not_ready_and_prompts_that_say_nothing(
+    host, models, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    desk = Desk(host, FakeCatalogue(tmp_path / "data", models))
+    members = tuple(RewardMember(name=name) for name in ("hpsv2", "demo", "pickscore"))
+    config = msgspec.structs.replace(
+        tiny_config(models),
+        reward=RewardConfig(name=ENSEMBLE, members=members),
+        payloads=(
+            Payload(prompt="<lora:style:1>", name="style"),
+            Payload(prompt="(:1.2)", name="told", score_prompt="a cat"),
+            Payload(prompt="a dog", name="dog"),
+        ),
+    )
+    checks = desk.preflight(config).checks
+    bad = [c.text for c in checks if c.level is Level.ERROR]
+    assert [text.split(" needs the file ")[0] for text in bad] == ["HPSv2.1", "PickScore"]
+    assert "Demo is ready." in [c.text for c in checks if c.level is Level.OK]
+    (silent,) = [c.text for c in checks if "read nothing" in c.text]
+    assert silent.startswith("rewards read nothing of style:")
