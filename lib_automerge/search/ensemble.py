@@ -44,7 +44,7 @@ class Ensemble(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         posteriors: one for every third draw of the hyperparameters; neighbours resemble each other.
-        thetas: all draws, (m, f + 4); see `kernel`.
+        thetas: all draws, (m, f + 5); see `kernel`.
     """
 
     posteriors: tuple[Posterior, ...]
@@ -101,7 +101,7 @@ def draws(
     rng: np.random.Generator,
     count: int = _DRAWS,
 ) -> Array:
-    """Return draws of theta, (m, f + 4), from the density exp(-loss).
+    """Return draws of theta, (m, f + 5), from the density exp(-loss).
 
     Components that the fit left at a bound stay there.
 

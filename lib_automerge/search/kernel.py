@@ -177,24 +177,39 @@ class Kernel:
     def unpack(self, theta: Array) -> Hyperparameters:
         """Return the hyperparameters of theta, (f + 5,)."""
         values = np.exp(theta)
-        return Hyperparameters(values[: self.features], *values[self.features :].tolist())
+        *variances, curves = values[self.features :].tolist()
+        if theta[-1] <= _NO_CURVES:
+            curves = 0.0
+        return Hyperparameters(values[: self.features], *variances, curves)
 
     def pack(self, hyper: Hyperparameters) -> Array:
         """Return theta, (f + 5,), of the hyperparameters."""
-        variances = (hyper.signal, hyper.noise, hyper.linear, hyper.quadratic, hyper.curves)
+        curves = max(hyper.curves, math.exp(_NO_CURVES))
+        variances = (hyper.signal, hyper.noise, hyper.linear, hyper.quadratic, curves)
         return np.asarray(np.log(np.concatenate([hyper.lengths, variances])))
 
-    def basis(self, points: Array) -> Basis:
-        """Return the points, (n, d), as the kernel sees them."""
+    def basis(self, points: Array, *, curves: bool = True) -> Basis:
+        """Return the points, (n, d), as the kernel sees them; with no curves if none are asked."""
         scale = 1.0 / math.sqrt(self.dimension)
         z = 2.0 * points - 1.0
-        waves = _AMPLITUDES * np.cos(math.pi * points[:, :, None] * _WAVES)
-        return Basis(
-            points @ self.projection.T,
-            scale * z,
-            scale * (z * z - 1.0 / 3.0),
-            scale * waves.reshape(len(points), -1),
-        )
+        waves = np.zeros((len(points), 0))
+        if curves:
+            waves = _AMPLITUDES * np.cos(math.pi * points[:, :, None] * _WAVES)
+            waves = scale * waves.reshape(len(points), -1)
+        return Basis(points @ self.projection.T, scale * z, scale * (z * z - 1.0 / 3.0), waves)
+
+    def curves(self, points: Array, weights: Array) -> Array:
+        """Return the sum of a basis' curves at points, (n, d), with these weights, (20 d,): (n,).
+
+        By Clenshaw's recurrence: cos(k t) is the k-th Chebyshev polynomial of cos(t), so there is
+        one cosine per point and parameter, and nothing of size 20 n d.
+        """
+        by_wave = (weights.reshape(self.dimension, -1) * _AMPLITUDES).T
+        cosine = np.cos(math.pi * points)
+        later, latest = np.zeros_like(points), np.zeros_like(points)
+        for coefficients in by_wave[::-1]:
+            later, latest = latest, coefficients + 2.0 * cosine * latest - later
+        return np.asarray((cosine * latest - later).sum(1) / math.sqrt(self.dimension))
 
     def curve_slopes(self, point: Array) -> Array:
         """Return d(curves)/dx of one point, (d,): (d, 20)."""

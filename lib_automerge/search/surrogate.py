@@ -59,7 +59,8 @@ class Posterior:
     def __init__(self, kernel: Kernel, hyper: Hyperparameters, data: Observations) -> None:
         self.points, self.values = data.points, data.values
         self._kernel, self._hyper, self._data = kernel, hyper, data
-        self._basis = kernel.basis(data.points)
+        self._bent = hyper.curves > 0.0
+        self._basis = kernel.basis(data.points, curves=self._bent)
         covariance = kernel.covariance(hyper, self._basis, self._basis)
         covariance[np.diag_indices(len(data.points))] += hyper.noise * data.noise + data.error
         self._factor = cho_factor(covariance, lower=True, check_finite=False)
@@ -82,7 +83,7 @@ class Posterior:
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation, without noise, at the points, (n, d): each (n,)."""
-        basis = self._kernel.basis(points)
+        basis = self._kernel.basis(points, curves=self._bent)
         cross = self._kernel.covariance(self._hyper, basis, self._basis)
         half = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
         variance = self._kernel.variance(self._hyper, basis) - (half * half).sum(0)
@@ -90,12 +91,17 @@ class Posterior:
 
     def mean(self, points: Array) -> Array:
         """Return the mean, (n,), at the points, (n, d): much cheaper than with its deviation."""
-        basis = self._kernel.basis(points)
-        return np.asarray(self._kernel.covariance(self._hyper, basis, self._basis) @ self._alpha)
+        basis = self._kernel.basis(points, curves=False)
+        seen = msgspec.structs.replace(self._basis, curves=np.zeros((len(self.points), 0)))
+        mean = self._kernel.covariance(self._hyper, basis, seen) @ self._alpha
+        if self._bent:
+            weights = self._alpha @ self._basis.curves
+            mean = mean + self._hyper.curves * self._kernel.curves(points, weights)
+        return np.asarray(mean)
 
     def joint(self, points: Array) -> tuple[Array, Array]:
         """Return mean (n,) and covariance (n, n), without noise, at the points, (n, d)."""
-        basis = self._kernel.basis(points)
+        basis = self._kernel.basis(points, curves=self._bent)
         cross = self._kernel.covariance(self._hyper, basis, self._basis)
         half = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
         return cross @ self._alpha, self._kernel.covariance(
@@ -104,14 +110,14 @@ class Posterior:
 
     def predict_with_gradient(self, point: Array) -> tuple[float, float, Array, Array]:
         """Return mean, standard deviation and their gradients, (d,), at one point, (d,)."""
-        hyper, basis = self._hyper, self._kernel.basis(point[None])
+        hyper, basis = self._hyper, self._kernel.basis(point[None], curves=self._bent)
         matern, slope = self._kernel.matern(hyper, basis, self._basis)
         cross = (matern + self._kernel.trend(hyper, basis, self._basis))[0]
         solved = cho_solve(self._factor, cross, check_finite=False)
         variance = float(self._kernel.variance(hyper, basis)[0] - cross @ solved)
         deviation = math.sqrt(max(variance, _SMALLEST_VARIANCE))
         weights = np.stack([self._alpha, -2.0 * solved])
-        slopes = self._kernel.curve_slopes(point)
+        slopes = self._kernel.curve_slopes(point)[:, : None if self._bent else 0]
         d_mean, d_variance = self._gradient(basis, slope[0], slopes, weights)
         own = 4.0 * hyper.linear * basis.linear[0]
         own = own + 8.0 * hyper.quadratic * basis.quadratic[0] * (2.0 * point - 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -109,12 +110,27 @@ def test_posterior_is_that_of_a_dense_computation(data: tuple[Array, Array, Arra
     assert sd == pytest.approx(np.sqrt(np.diag(covariance)), abs=1e-6)
 
 
+@pytest.mark.parametrize("curves", [0.0, 0.2])
+def test_the_mean_alone_is_the_same_mean(data: tuple[Array, Array, Array], curves: float) -> None:
+    points, values, noise = data
+    model = kernel()
+    hyper = msgspec.structs.replace(hyperparameters(model.features), curves=curves)
+    posterior = Posterior(model, hyper, whole(points, values, noise))
+    where = generator(8, "where").random((30, 7))
+    assert posterior.mean(where) == pytest.approx(posterior.predict(where)[0], abs=1e-9)
+
+
 def test_posterior_gradients_are_those_of_finite_differences(
     data: tuple[Array, Array, Array],
 ) -> None:
     points, values, noise = data
     model = kernel()
-    posterior = Posterior(model, hyperparameters(model.features), whole(points, values, noise))
+    for curves in (0.0, 0.2):
+        hyper = msgspec.structs.replace(hyperparameters(model.features), curves=curves)
+        check_gradients(Posterior(model, hyper, whole(points, values, noise)))
+
+
+def check_gradients(posterior: Posterior) -> None:
     for point in generator(3, "where").random((4, 7)):
         mean, sd, d_mean, d_sd = posterior.predict_with_gradient(point)
         together = posterior.predict(point[None])
