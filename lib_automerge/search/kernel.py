@@ -177,10 +177,11 @@ class Kernel:
     def unpack(self, theta: Array) -> Hyperparameters:
         """Return the hyperparameters of theta, (f + 5,)."""
         values = np.exp(theta)
-        *variances, curves = values[self.features :].tolist()
+        signal, noise, linear, quadratic, curves = values[self.features :].tolist()
         if theta[-1] <= _NO_CURVES:
             curves = 0.0
-        return Hyperparameters(values[: self.features], *variances, curves)
+        lengths = values[: self.features]
+        return Hyperparameters(lengths, signal, noise, linear, quadratic, curves)
 
     def pack(self, hyper: Hyperparameters) -> Array:
         """Return theta, (f + 5,), of the hyperparameters."""
