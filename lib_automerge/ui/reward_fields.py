@@ -34,7 +34,7 @@ NAMES = _in_order()
 
 REWARD_LABELS = Labels({name: registry.describe(name).label for name in NAMES})
 
-CUSTOM_REWARDS = "Several rewards of your choice"
+CUSTOM_REWARDS = "Several of your choice"
 
 REWARDS = Labels(
     {name: registry.describe(name).label for name in NAMES[:1]}

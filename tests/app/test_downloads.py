@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -119,3 +120,16 @@ def test_what_fails_is_a_sentence(
 def test_an_unknown_reward_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown reward: 'judges'"):
         Downloads(tmp_path).start("judges")
+
+
+def test_the_pace_leaves_out_what_an_earlier_download_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([10.0, 10.5, 12.0])
+    monkeypatch.setattr(downloads, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    work = Downloads(tmp_path)
+    paces = []
+    for have in (600, 650, 700):
+        work._progress(have, 1000)
+        paces.append(work.snapshot().pace)
+    assert paces == [0.0, 0.0, 50.0]

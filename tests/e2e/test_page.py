@@ -344,7 +344,7 @@ def test_rewards_are_combined_downloaded_and_tried_on_an_image(
             page.page.wait_for_function(
                 "document.querySelector('#automerge_reward input').value.startsWith('Several')"
             )
-            assert picker.input_value() == "Several rewards of your choice"
+            assert picker.input_value() == "Several of your choice"
             judges.nth(4).wait_for(state="detached")
             page.page.locator("#automerge_reward_try").click()
             told = page.page.locator("#automerge_reward_message")
@@ -368,7 +368,7 @@ def test_rewards_are_combined_downloaded_and_tried_on_an_image(
             judges.first.get_by_role("button", name="Download").click()
             judges.first.get_by_role("alert").wait_for(timeout=60_000)
             assert "ImageReward.pt" in judges.first.get_by_role("alert").inner_text()
-            judges.first.get_by_role("button", name="Go on with the download").wait_for()
+            judges.first.get_by_role("button", name="Go on: 1.8 GB").wait_for()
             page.close()
         finally:
             server.process.kill()

@@ -115,7 +115,7 @@ def _needs(judge: Judge, download: DownloadSnapshot, *, mine: bool) -> list[Mark
             "div",
             element("ul", *names, class_="automerge-files automerge-plain"),
             button(
-                f"Go on with the download, {total} in all" if again else f"Download {total}",
+                f"Go on: {total}" if again else f"Download {total}",
                 "download",
                 data_reward=status.name,
                 disabled=waits,

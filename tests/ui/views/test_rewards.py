@@ -82,7 +82,7 @@ def test_a_download_that_failed_says_why_and_can_go_on() -> None:
     failed = DownloadSnapshot(DownloadPhase.FAILED, "judge", "Judge.pt", told="no <answer>.")
     drawn = reward_list([judge()], failed, several=False)
     assert "No &lt;answer&gt;." in drawn
-    assert "Go on with the download" in drawn
+    assert "Go on: 1.8 GB" in drawn
     assert 'role="alert"' in drawn
 
 
