@@ -13,6 +13,7 @@ from lib_automerge.domain.events import Comparison, Origin, Verdict
 from lib_automerge.domain.run import Status
 from lib_automerge.study.findings import IN_TEXT, Findings, candidates, given_up
 from lib_automerge.study.formats import listed, number, plural, signed
+from lib_automerge.study.judges import named_rewards, unit_hint, won_sentence
 
 BADGES = {
     Status.STARTING: "Not started",
@@ -123,12 +124,12 @@ def _evidence(found: Findings, verdict: Verdict) -> str:
     unseen = "prompts and seeds" if verdict.held_out else "seeds"
     known = "" if verdict.held_out else ", on the search's own prompts as none were held out"
     better = _named(found, verdict.better_parent)
-    reward = found.manifest.config.reward.name
-    return (
+    said = (
         f"The better parent is {better}. All {len(verdict.comparisons) + 1} models made the same "
         f"{plural(verdict.images, 'image')}, from {unseen} that the search never saw{known}; "
-        f"{reward} scored them.{_without_half(verdict)}"
+        f"{named_rewards(found)} scored them.{_without_half(verdict)}"
     )
+    return " ".join(filter(None, [said, won_sentence(found), unit_hint(found)]))
 
 
 def _without_half(verdict: Verdict) -> str:

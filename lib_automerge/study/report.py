@@ -21,6 +21,7 @@ from lib_automerge.study.findings import LABELS, Findings, findings, label_of
 from lib_automerge.study.formats import clock, duration, number, plural, signed, size
 from lib_automerge.study.headline import Headline, headline, interval_text
 from lib_automerge.study.history_chart import CLASSES
+from lib_automerge.study.judges import UNIT, judges, named_rewards
 from lib_automerge.study.lessons import lessons
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.store import RunFolder
@@ -40,6 +41,7 @@ def render(folder: RunFolder, insights: Insights | None = None) -> str:
     top = headline(found)
     parts = [
         ("images", "Images", "Same prompt, same seed", sections.images(found)),
+        ("rewards", "Rewards", "What each reward says", judges(found)),
         ("history", "Search", "How the search went", sections.history(found)),
         ("blocks", "Blocks", "What the merge takes from whom", sections.blocks(found)),
         ("learned", "Learned", "What the search learned", lessons(found, insights)),
@@ -199,7 +201,10 @@ def scoreboard(found: Findings) -> Markup:
     if not tiles:
         return EMPTY
     where = "verdict" if contest.stage is Stage.VERDICT else "search"
-    caption = f"Mean {found.manifest.config.reward.name} score on the images of the {where}"
+    if found.manifest.config.reward.ensemble is None:
+        caption = f"Mean {named_rewards(found)} score on the images of the {where}"
+    else:
+        caption = f"Mean score on the images of the {where}, in {UNIT}"
     return join(
         [
             element("p", caption, class_="caption", id="scores"),

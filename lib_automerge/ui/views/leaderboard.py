@@ -7,6 +7,7 @@ from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, candidates
 from lib_automerge.study.formats import plus_minus, signed
+from lib_automerge.study.judges import UNIT, below_caps
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
 from lib_automerge.ui.views.live import searched_blocks
@@ -41,6 +42,7 @@ def leaderboard(found: Findings, run: str) -> Markup:
                 [
                     LABELS.get(e.origin, f"Evaluation {number}"),
                     tag("★ best") if chosen else EMPTY,
+                    tag(below_caps(e)),
                 ]
             ),
             "baseline" if e.origin in BASELINES else e.origin.value,
@@ -76,6 +78,8 @@ USE_HINT = "Fills the form with this run's settings and begins at these weights"
 def _hint(found: Findings, count: int) -> str:
     said = f"{min(count, TOP)} of {count:,} merges, by the images of the search, ± one standard "
     said += "error."
+    if found.manifest.config.reward.ensemble is not None:
+        said += f" In {UNIT}."
     verdict = found.state.verdict
     if verdict is None or not verdict.comparisons:
         return said

@@ -10,6 +10,7 @@ from lib_automerge.study import sections, tables
 from lib_automerge.study.configuration import configuration
 from lib_automerge.study.findings import Findings
 from lib_automerge.study.headline import headline
+from lib_automerge.study.judges import judges
 from lib_automerge.study.lessons import lessons
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.report import intervals, run_facts, scoreboard
@@ -39,6 +40,7 @@ def results(opened: Opened, found: Findings) -> Markup:
         parts += [
             element("div", scoreboard(found)),
             _part("Pictures", comparison(found, run)),
+            _part("What each reward says", judges(found)),
             _part("Keep the best", _keep(opened, found)),
             _part("Best evaluations", leaderboard(found, run)),
             fold(
