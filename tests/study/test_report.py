@@ -426,7 +426,7 @@ def test_ruined_merges_do_not_cost_the_others_their_decimals(
 def page_with(text: str, path: Path) -> Page:
     """The page of a run in which every string that a user can set is this one."""
     hostile = (
-        Payload(prompt=text, name=text, seeds=(1,), negative_prompt=text),
+        Payload(prompt=text, name=text, seeds=(1,), negative_prompt=text, score_prompt="y" + text),
         Payload(prompt=text, name="x" + text, held_out=True, score_prompt="x" + text),
     )
     plan = replace(
