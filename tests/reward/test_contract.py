@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_automerge.domain.human_judge import HUMANS
 from lib_automerge.reward import Reward, create, names
 from lib_automerge.reward.demo import WEIGHTS
 from tests.contracts.reward import Prompts, RewardContract
@@ -32,8 +33,8 @@ PROMPTS: dict[str, Prompts] = {
         ),
     ),
 }
-# Another program does the judging: a package, a server. Checked beside their tests.
-ELSEWHERE = {"image_reward_pip", "external"}
+# Another program does the judging, or a person: checked beside their tests.
+ELSEWHERE = {"image_reward_pip", "external", *HUMANS}
 
 
 def make(name: str, folder: Path) -> Reward:

@@ -30,7 +30,7 @@ from lib_automerge.reward.aesthetic import LaionV2
 from lib_automerge.reward.clip_rewards import HpsV2
 from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.image_reward import ImageReward
-from lib_automerge.reward.registry import Option
+from lib_automerge.reward.registry import Option, readiness
 
 
 class Recorder:
@@ -371,3 +371,11 @@ def test_a_file_belongs_to_a_path_option() -> None:
 
     with pytest.raises(ConfigError, match="file is of no option of reward 'new': 'weights'"):
         register("new", label="New", help="New.", files=[FILE])(no_such)
+
+
+@pytest.mark.parametrize("name", ["human_rate", "human_choose"])
+def test_a_person_is_no_model_to_load(name: str) -> None:
+    with pytest.raises(RewardError, match="asked in the tab"):
+        create(name)
+    with pytest.raises(RewardError, match="asked in the tab"):
+        readiness(name, {})
