@@ -157,7 +157,9 @@ def test_files_that_are_missing_are_all_named_before_anything_is_loaded(
     assert trying.snapshot().number == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0", b"x" * 9])
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", b"x" * 9, pytest.param(b"P6 1 1 255\n123", id="unusual")]
+)
 def test_what_is_no_image_is_a_sentence(judges, tmp_path, content) -> None:
     path = tmp_path / "odd.png"
     path.write_bytes(content)
