@@ -19,7 +19,7 @@ WORDS = {
     Phase.FINISHING: "Finishing",
 }
 WAITING = "Waiting for your judgement"
-WHERE = "the pictures to judge are in the tab Search; the run goes on when you have answered."
+WHERE = "The pictures to judge are in the tab Search; the run goes on when you have answered."
 MEANINGS = {
     Phase.PAUSING: "after this evaluation; then the WebUI is free again.",
     Phase.STOPPING: "after the images in the air.",
