@@ -15,6 +15,7 @@ from lib_automerge.domain.insights import (
 )
 from lib_automerge.study.findings import LABELS, Findings
 from lib_automerge.study.formats import listed, number, plus_minus, signed
+from lib_automerge.study.judges import unit_hint
 
 PREDICTION = "Not evaluated, a prediction: "
 BEYOND = "for raising both over their ranges, beyond the sum of raising each."
@@ -35,9 +36,11 @@ def in_words(found: Findings, insights: Insights) -> str:
         f"  {names}: {advice}. {size} {BEYOND}"
         for names, advice, size in (pair_row(p, found.decimals) for p in insights.interactions)
     ]
+    unit = unit_hint(found)
     return "\n".join(
         [
             effects_hint(insights, found.decimals),
+            *([unit] if unit else []),
             "",
             *_columns(blocks),
             "",

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from lib_automerge.app.desk import Opened
+from lib_automerge.app.insights import insights
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RewardMember
 from lib_automerge.domain.events import Stage
@@ -17,7 +18,9 @@ from lib_automerge.study import judges as views
 from lib_automerge.study import report
 from lib_automerge.study.findings import Findings, findings
 from lib_automerge.study.headline import headline
+from lib_automerge.study.lesson_words import in_words
 from lib_automerge.study.store import RunFolder
+from lib_automerge.ui.views import live
 from lib_automerge.ui.views.leaderboard import leaderboard
 from lib_automerge.ui.views.results import results
 from tests.app.test_ensembles import EnsembleHost, ensemble, red
@@ -135,6 +138,14 @@ def test_the_leaderboard_marks_what_a_cap_refuses(found: Findings) -> None:
     assert "In standard deviations of the parents' images." in drawn
 
 
+def test_the_live_view_and_the_terminal_say_the_unit(found: Findings) -> None:
+    unit = views.unit_hint(found)
+    assert unit in words(live.history(found))
+    learned = insights(found.manifest, found.state)
+    assert learned is not None
+    assert unit in in_words(found, learned)
+
+
 def test_report_and_results_have_the_table(folder: Path, found: Findings) -> None:
     page = report.render(RunFolder(folder))
     assert "What each reward says" in page
@@ -152,3 +163,4 @@ def test_a_run_with_one_reward_says_none_of_it(tmp_path: Path) -> None:
     assert views.unit_hint(one) == ""
     assert "image_reward scored them" in headline(one).explanation
     assert "standard deviations of the parents" not in report.render(run)
+    assert "standard deviations" not in live.history(one)

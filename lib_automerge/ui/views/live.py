@@ -13,6 +13,7 @@ from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, fate
 from lib_automerge.study.formats import duration, number, plural, plus_minus, signed
 from lib_automerge.study.history_chart import history_chart
+from lib_automerge.study.judges import unit_hint
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
 from lib_automerge.ui.views import judge
@@ -112,7 +113,9 @@ def history(found: Findings) -> Markup:
         )
         for kind, size in (("wide", (WIDE, 300.0)), ("phone", (NARROW, 300.0)))
     ]
-    return join([element("h3", "Score of every evaluation"), *charts])
+    unit = unit_hint(found)
+    hint = element("p", unit, class_="hint") if unit else EMPTY
+    return join([element("h3", "Score of every evaluation"), hint, *charts])
 
 
 def _marked(found: Findings) -> int | None:
