@@ -296,6 +296,10 @@ def _end(state: RunState, folder: Path) -> int:
         return INTERRUPTED
     if state.verdict is not None:
         print(state.verdict.sentence)
+        if state.scale is not None:
+            from lib_automerge.study.judges import UNIT
+
+            print(f"The differences are in {UNIT} of the same prompt.")
     if (folder / "report.html").exists():
         print(f"Report:     {folder / 'report.html'}")
     if state.verdict is None:
