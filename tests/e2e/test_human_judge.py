@@ -61,16 +61,17 @@ def start(page: Page, reward: dict[str, Any], evaluations: int) -> str:
 
 def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> None:  # noqa: F811
     page = Page(browser, server.url)
-    page.choose("model_a", "Demo A")
-    page.choose("model_b", "Demo B")
-    page.choose("payload_set", SMALL)
-    page.choose("reward", "You choose")
+    chosen = {"model_a": "Demo A", "model_b": "Demo B", "payload_set": SMALL}
+    for name, option in (chosen | {"reward": "You choose"}).items():
+        page.choose(name, option)
+        # the form takes up one choice after the other
+        page.page.wait_for_timeout(2000)
+    checks = page.page.locator("#automerge_checks").first
+    checks.get_by_text("You judge: the run waits for you").wait_for(state="attached")
     page.page.locator("#automerge_budget").get_by_label("Custom").check()
     evaluations = page.page.locator("#automerge_evaluations input")
     evaluations.fill("5")
     evaluations.blur()
-    checks = page.page.locator("#automerge_checks").first
-    checks.get_by_text("You judge: the run waits for you").wait_for(state="attached")
     checks.get_by_text("7 questions").wait_for(state="attached")
     page.page.wait_for_function("!document.getElementById('automerge_generate').disabled")
     page.page.locator("#automerge_generate").click()
