@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
+from PIL.Image import Image
 
 from lib_automerge.app.appearance import Appearance
 from lib_automerge.app.judging import Judging
@@ -20,9 +20,6 @@ from lib_automerge.domain.run import Activity
 from lib_automerge.generate.base import Session, StopFlag
 from lib_automerge.reward.panel import Measured, Panel
 from lib_automerge.study.store import RunFolder
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SeenEnough = Callable[[Mapping[int, Scored]], str | None]
 """Told the images of all batches so far by the number of their job: why to give the candidate up,
@@ -63,6 +60,23 @@ def by_pair(images: Mapping[int, Scored]) -> dict[tuple[str, int], float]:
     }
 
 
+class _Made(msgspec.Struct, frozen=True, eq=False):
+    """A batch of images that are stored, and judged, by other threads.
+
+    `whole` are the numbers of the jobs whose images are not broken, in the order of `measured`.
+    """
+
+    images: list[tuple[ImageJob, Image]]
+    saved: list[Future[tuple[str, str]]]
+    whole: list[int]
+    measured: Future[list[Measured]]
+
+    @property
+    def broken(self) -> bool:
+        """Whether an image is black or NaN."""
+        return len(self.whole) < len(self.images)
+
+
 class Scorer:
     """Makes and scores the images of candidates within one session of one run."""
 
@@ -83,6 +97,7 @@ class Scorer:
         self._stop = stop
         self._appearance = Appearance(folder)
         self._writer = ThreadPoolExecutor(1, "images")
+        self._judge = ThreadPoolExecutor(1, "rewards")
 
     def rehearse(self, jobs: Sequence[ImageJob], prompts: Sequence[str]) -> None:
         """Make an image of each job with the current model, have it judged by all prompts, forget.
@@ -93,7 +108,8 @@ class Scorer:
             if self._stop():
                 raise StopRequested
             for _, image in self._session.images([job], self._stop):
-                self._measured([image] * len(prompts), prompts)
+                self._panel.measure([image] * len(prompts), prompts)
+                self._pass_on(self._panel.warnings())
 
     def rest(self) -> None:
         """Between evaluations: others may use the device, if the session shares it."""
@@ -117,6 +133,10 @@ class Scorer:
         ends it, unless `until_broken` is false; so does, before the last batch, a reason of
         `enough`.
 
+        Where the rewards have hardware of their own they judge a batch while the next one is made,
+        unless `enough` must decide between the two. Whatever was made is judged and journalled,
+        also when something fails meanwhile.
+
         Raises:
             StopRequested: between batches, when the user asked.
         """
@@ -127,30 +147,37 @@ class Scorer:
         given_up = None
         batches = batches_of(jobs)
         seen: dict[int, Scored] = {}
-        for batch in batches:
-            if any(job.number not in images for job in batch):
-                if self._stop():
-                    raise StopRequested
-                if not applied:
-                    start = time.perf_counter()
-                    self._record.tell(Activity.MERGING)
-                    self._session.apply(recipe)
-                    seconds["merge"] += time.perf_counter() - start
-                    applied = True
-                fresh = self._batch(number, stage, batch, images, seconds)
-                new = [event for event in fresh if event.job not in images]
-                images |= {event.job: event for event in new}
-                self._record.add_scores(new)
-            if until_broken and any(images[job.number].broken for job in batch):
-                break
-            seen |= {job.number: images[job.number] for job in batch}
-            if enough is not None and batch is not batches[-1]:
-                given_up = enough(seen)
-                if given_up is not None:
+        overlapping = self._panel.apart and enough is None
+        made: list[_Made] = []
+        try:
+            for batch in batches:
+                broken = False
+                if any(job.number not in images for job in batch):
+                    if self._stop():
+                        raise StopRequested
+                    if not applied:
+                        start = time.perf_counter()
+                        self._record.tell(Activity.MERGING)
+                        self._session.apply(recipe)
+                        seconds["merge"] += time.perf_counter() - start
+                        applied = True
+                    made.append(self._made(number, stage, batch, seconds))
+                    broken = made[-1].broken
+                    self._collect(made, number, stage, images, seconds, leave=int(overlapping))
+                else:
+                    broken = any(images[job.number].broken for job in batch)
+                if until_broken and broken:
                     break
+                if enough is not None and batch is not batches[-1]:
+                    seen |= {job.number: images[job.number] for job in batch}
+                    given_up = enough(seen)
+                    if given_up is not None:
+                        break
+        finally:
+            self._collect(made, number, stage, images, seconds)
         seconds["total"] = time.perf_counter() - began
-        broken = next((image for _, image in sorted(images.items()) if image.broken), None)
-        return Scores(images, seconds, broken, given_up)
+        first = next((image for _, image in sorted(images.items()) if image.broken), None)
+        return Scores(images, seconds, first, given_up)
 
     def diversity(self, images: Iterable[Scored]) -> dict[str, float]:
         """The diversity of a candidate's images over seeds, by payload, if an ensemble asks."""
@@ -159,51 +186,68 @@ class Scorer:
             return {}
         return self._appearance.diversity(images)
 
-    def _measured(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Measured]:
-        try:
-            return self._panel.measure(images, prompts)
-        finally:
-            for message in self._panel.warnings():
-                self._record.add(Warned(message=message))
+    def _pass_on(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self._record.add(Warned(message=message))
 
-    def _batch(
-        self,
-        number: int,
-        stage: Stage,
-        batch: Sequence[ImageJob],
-        known: Mapping[int, Scored],
-        seconds: Timing,
-    ) -> list[Scored]:
+    def _made(self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing) -> _Made:
+        """Make the images of a batch, and have them stored and judged meanwhile."""
         start = time.perf_counter()
         self._record.tell(Activity.GENERATING)
         try:
             made = list(self._session.images(batch, self._stop))
         finally:
-            for message in self._session.warnings():
-                self._record.add(Warned(message=message))
+            self._pass_on(self._session.warnings())
         seconds["generate"] += time.perf_counter() - start
         if len(made) < len(batch):
             raise StopRequested
-        # the pictures reach the disk while the reward looks at them
         saved = [
             self._writer.submit(self._folder.save_image, stage, number, job.number, image)
             for job, image in made
         ]
-        start = time.perf_counter()
-        self._record.tell(Activity.SCORING)
         whole = [(job, image) for job, image in made if "broken" not in image.info]
-        measured = dict(
-            zip(
-                (job.number for job, _ in whole),
-                self._measured(
-                    [image for _, image in whole], [job.payload.judged_prompt for job, _ in whole]
-                ),
-                strict=True,
-            )
+        measured = self._judge.submit(
+            self._panel.measure,
+            [image for _, image in whole],
+            [job.payload.judged_prompt for job, _ in whole],
         )
-        seconds["score"] += time.perf_counter() - start
+        return _Made(made, saved, [job.number for job, _ in whole], measured)
+
+    def _collect(
+        self,
+        made: list[_Made],
+        number: int,
+        stage: Stage,
+        images: dict[int, Scored],
+        seconds: Timing,
+        *,
+        leave: int = 0,
+    ) -> None:
+        """Journal what was made and judged, the oldest batch first, but for the last `leave`."""
+        while len(made) > leave:
+            batch = made.pop(0)
+            start = time.perf_counter()
+            self._record.tell(Activity.SCORING)
+            try:
+                measured = dict(zip(batch.whole, batch.measured.result(), strict=True))
+            finally:
+                self._pass_on(self._panel.warnings())
+            seconds["score"] += time.perf_counter() - start
+            events = self._events(number, stage, batch, measured, images)
+            new = [event for event in events if event.job not in images]
+            images |= {event.job: event for event in new}
+            self._record.add_scores(new)
+
+    def _events(
+        self,
+        number: int,
+        stage: Stage,
+        batch: _Made,
+        measured: Mapping[int, Measured],
+        known: Mapping[int, Scored],
+    ) -> list[Scored]:
         events: list[Scored] = []
-        for (job, image), writing in zip(made, saved, strict=True):
+        for (job, image), writing in zip(batch.images, batch.saved, strict=True):
             file, digest = writing.result()
             broken = image.info.get("broken")
             found = measured.get(job.number, Measured({}, {}))

@@ -284,9 +284,10 @@ class Runner:
         """Score a candidate; what failed once (memory was short, say) is tried once more."""
         jobs = self._plan.search_jobs()
 
-        def enough(images: Mapping[int, Scored]) -> str | None:
+        def hopeless(images: Mapping[int, Scored]) -> str | None:
             return self._plan.hopeless(self.state, evaluation, images)
 
+        enough = hopeless if self._config.search.early_reject else None
         try:
             return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
         except GenerationError as error:

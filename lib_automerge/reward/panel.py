@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PARKED = "cpu"
+ELSEWHERE = "external"
+"""The reward that another process computes."""
 SCARCE_BYTES = 12 * 2**30
 """Graphics cards with less memory cannot keep a reward beside a generator."""
 
@@ -46,6 +48,10 @@ class Panel:
         devices: where each of them judges; a reward that is not listed stays where it is.
         looks: whether to measure what guards need.
         human: how the user judges besides; empty if they do not.
+        apart: whether it judges on other hardware than images are made on.
+
+    Attributes:
+        apart: whether it can judge while the next images are made.
     """
 
     def __init__(
@@ -55,7 +61,9 @@ class Panel:
         *,
         looks: bool = False,
         human: str = "",
+        apart: bool = False,
     ) -> None:
+        self.apart = apart
         self._rewards = dict(rewards)
         self._devices = dict(devices or {})
         self._looks = looks
@@ -175,9 +183,21 @@ def assemble(config: RewardConfig, make: Make) -> Panel:
             devices,
             looks=ensemble is not None and bool(ensemble.guards),
             human=config.human.name if config.human is not None else "",
+            apart=_apart(config, accelerator),
         )
         stack.pop_all()
     return panel
+
+
+def _apart(config: RewardConfig, accelerator: str | None) -> bool:
+    """Whether images are made on the graphics card, and judged on the processor or elsewhere."""
+    default = PARKED if config.place == "cpu" else accelerator
+    homes = [
+        member.options.get("device") or default
+        for member in config.judges
+        if member.name != ELSEWHERE
+    ]
+    return accelerator is not None and all(home == PARKED for home in homes)
 
 
 def _on_cpu(member: RewardMember) -> RewardMember:
