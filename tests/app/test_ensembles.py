@@ -212,16 +212,20 @@ def test_lost_diversity_costs_something(models: Mapping[str, str], folder: Path)
         assert other.judgement.diversity_penalty == pytest.approx(5 * max(0, 1 - ratio))
 
 
-@pytest.mark.parametrize("kind", [Scored, Scaled, Evaluated])
+@pytest.mark.parametrize(("kind", "every"), [(Scored, 7), (Scaled, 1), (Evaluated, 2)])
 def test_a_run_that_is_cut_anywhere_goes_on_as_if_nothing_happened(
-    models: Mapping[str, str], folder: Path, kind: type
+    models: Mapping[str, str], folder: Path, kind: type, every: int
 ) -> None:
     config = two(models, guards=("brightness", "duplicate"), diversity_strength=0.5)
     play(honest(), config, folder)
     whole = (folder / "journal.jsonl").read_bytes()
     events = list(RunFolder.open(folder).events())
     lines = whole.splitlines(keepends=True)
-    cuts = [n for n, event in enumerate(events, 1) if isinstance(event, kind)]
+    found = [n for n, event in enumerate(events, 1) if isinstance(event, kind)]
+    # each of the parents' images between their measures and their scores counts
+    scaled = [n for n, event in enumerate(events, 1) if isinstance(event, Scaled)]
+    near = {n for n in found if any(0 < n - at <= 3 for at in scaled)}
+    cuts = sorted({*found[::every], *near})
     assert cuts
     for cut in cuts:
         (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
