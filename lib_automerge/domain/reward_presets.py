@@ -16,7 +16,7 @@ FLOORS = {
     "laion_v1": 0.05,
     "laion_v2": 0.05,
     "chad": 0.05,
-    "aes_b32": 0.01,
+    "aes_b32": 0.05,
     "aesthetic_v25": 0.05,
     "demo": 0.01,
 }
