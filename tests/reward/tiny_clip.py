@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import PIL
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,6 @@ from lib_automerge.reward.siglip import Siglip, SiglipSizes
 from tests.reward.tiny_image_reward import random_tensor
 
 # As OpenAI's: an approximation of GELU, heads as wide in both towers.
-EXACT = 1e-5 if int(PIL.__version__.split(".")[0]) >= 13 else 5e-2
-"""How near scores are to the recorded ones: those are of Pillow 13, which scales down with other
-roundings than 12."""
-
 TINY_OPENAI = ClipSizes(
     image=TowerSizes(64, 2, 4, 256),
     text=TowerSizes(48, 2, 3, 192),
