@@ -66,13 +66,11 @@ class Ensemble(msgspec.Struct, frozen=True, eq=False):
         Returns:
             Two arrays, (k,).
         """
-        means, variances = [], []
-        for posterior in self.posteriors:
-            mean, covariance = posterior.joint(points)
-            means.append(weights @ mean)
-            variances.append(np.einsum("kn,nm,km->k", weights, covariance, weights, optimize=True))
-        variance = np.mean(variances, axis=0) + np.var(means, axis=0)
-        return np.asarray(np.mean(means, axis=0)), np.sqrt(np.maximum(variance, 0.0))
+        basis = self.posteriors[0].kernel.basis(points)
+        sums = [posterior.sums(basis, weights) for posterior in self.posteriors]
+        means, variances = np.array(sums).swapaxes(0, 1)
+        variance = variances.mean(0) + means.var(0)
+        return np.asarray(means.mean(0)), np.sqrt(np.maximum(variance, 0.0))
 
 
 def ensemble(posterior: Posterior, seed: int = 0) -> Ensemble:

@@ -99,14 +99,29 @@ class Posterior:
             mean = mean + self._hyper.curves * self._kernel.curves(points, weights)
         return np.asarray(mean)
 
-    def joint(self, points: Array) -> tuple[Array, Array]:
-        """Return mean (n,) and covariance (n, n), without noise, at the points, (n, d)."""
-        basis = self._kernel.basis(points, curves=self._bent)
-        cross = self._kernel.covariance(self._hyper, basis, self._basis)
+    def sums(self, basis: Basis, weights: Array) -> tuple[Array, Array]:
+        """Return mean and variance, without noise, of weighted sums of the values at points.
+
+        Args:
+            basis: the n points as the kernel sees them.
+            weights: one row for each sum, (k, n).
+
+        Returns:
+            Two arrays, (k,).
+        """
+        kernel, hyper, seen = self._kernel, self._hyper, self._basis
+        summed = Basis(
+            basis.features,
+            weights @ basis.linear,
+            weights @ basis.quadratic,
+            weights @ basis.curves[:, : seen.curves.shape[1]],
+        )
+        # nothing but the Matern part needs what each two of the points have in common
+        own = ((weights @ kernel.matern(hyper, basis, basis)[0]) * weights).sum(1)
+        own = own + np.diag(kernel.trend(hyper, summed, summed))
+        cross = weights @ kernel.matern(hyper, basis, seen)[0] + kernel.trend(hyper, summed, seen)
         half = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
-        return cross @ self._alpha, self._kernel.covariance(
-            self._hyper, basis, basis
-        ) - half.T @ half
+        return cross @ self._alpha, own - (half * half).sum(0)
 
     def predict_with_gradient(self, point: Array) -> tuple[float, float, Array, Array]:
         """Return mean, standard deviation and their gradients, (d,), at one point, (d,)."""

@@ -95,6 +95,25 @@ def test_errors_grow_by_what_the_draws_disagree_about() -> None:
     assert np.array_equal(believed.thetas, again.thetas)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_sums_have_the_moments_of_the_joint_posterior(noise: float) -> None:
+    rng = np.random.default_rng(1)
+    points = rng.random((40, 3))
+    values = points.sum(1) + 0.1 * np.cos(12.0 * points).sum(1)
+    data = observed(points, values + noise * rng.standard_normal(40))
+    posterior = fit(kernel_of(3), data)
+    kernel, hyper = posterior.kernel, posterior.hyperparameters
+    assert (hyper.curves > 0.0) == (noise == 0.0)
+    somewhere, weights = rng.random((5, 3)), rng.standard_normal((2, 5))
+    seen, new = kernel.basis(points), kernel.basis(somewhere)
+    known = kernel.covariance(hyper, seen, seen) + np.diag(hyper.noise * data.noise + data.error)
+    cross = kernel.covariance(hyper, new, seen) @ np.linalg.inv(known)
+    joint = kernel.covariance(hyper, new, new) - cross @ kernel.covariance(hyper, seen, new)
+    mean, variance = posterior.sums(new, weights)
+    assert mean == pytest.approx(weights @ cross @ data.values, abs=1e-6)
+    assert variance == pytest.approx(np.diag(weights @ joint @ weights.T), abs=1e-6)
+
+
 def test_intervals_cover_functions_of_the_prior() -> None:
     kernel = kernel_of(3)
     prior = kernel.prior()
