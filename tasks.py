@@ -110,9 +110,12 @@ def gradio_environments() -> list[Path]:
 
 
 def test(arguments: list[str]) -> int:
-    """The tests, with what those of the tab need."""
+    """The tests, on all cores, with what those of the tab need."""
     os.environ["AUTOMERGE_GRADIO_ENVS"] = os.pathsep.join(map(str, gradio_environments()))
-    return run(python(), "-m", "pytest", *arguments)
+    # each core has a test of its own to do
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cores = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+    return run(python(), "-m", "pytest", *cores, *arguments)
 
 
 def check() -> int:

@@ -25,6 +25,9 @@ from lib_automerge.study.store import RunFolder
 from tests.checkpoints import write_tiny
 from tests.fake_host import BrightnessReward, FakeHost, tiny_config, tiny_models
 
+PARTS = 3
+"""Of a long test, for as many processes; odd, so that each has both kinds of cuts."""
+
 SEARCHED = ("IN00", "M00", "OUT00")
 """Few enough that the start design is short and the Gaussian process proposes too."""
 
@@ -99,13 +102,14 @@ def resumed(folder: Path) -> tuple[RunState, FakeHost]:
     return Service(host, clock=lambda: 0.0).resume(folder), host
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_cut_at_every_event_and_inside_it_ends_with_the_same_result(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, part: int
 ) -> None:
     data = (finished / "journal.jsonl").read_bytes()
     whole = facts(finished)
     ends = [0, *(i + 1 for i, byte in enumerate(data) if byte == ord("\n"))]
-    for number, end in enumerate(ends):
+    for number, end in list(enumerate(ends))[part::PARTS]:
         # right after an event, or in the middle of the next one
         for length in (end if number % 2 else min(end + 40, len(data)),):
             folder = cut_copy(finished, tmp_path / "cut", length)
