@@ -13,6 +13,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
+def taught() -> None:
+    """Asked for by tests in which a run says what it taught."""
+
+
+@pytest.fixture(autouse=True)
+def untaught(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a small run, computing what it taught would take longer than all before."""
+    if "taught" not in request.fixturenames:
+        monkeypatch.setattr("lib_automerge.search.insights.insights", lambda *_, **__: None)
+
+
+@pytest.fixture
 def host() -> FakeHost:
     return FakeHost()
 

@@ -212,7 +212,7 @@ def test_lost_diversity_costs_something(models: Mapping[str, str], folder: Path)
         assert other.judgement.diversity_penalty == pytest.approx(5 * max(0, 1 - ratio))
 
 
-@pytest.mark.parametrize(("kind", "every"), [(Scored, 7), (Scaled, 1), (Evaluated, 2)])
+@pytest.mark.parametrize(("kind", "every"), [(Scored, 3), (Scaled, 1), (Evaluated, 2)])
 def test_a_run_that_is_cut_anywhere_goes_on_as_if_nothing_happened(
     models: Mapping[str, str], folder: Path, kind: type, every: int
 ) -> None:

@@ -15,6 +15,8 @@ from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.store import RunFolder, RunManifest
 from tests.run_folders import Plan, build, payloads
 
+pytestmark = pytest.mark.usefixtures("taught")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:

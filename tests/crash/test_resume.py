@@ -51,8 +51,12 @@ def config_of(models: Mapping[str, str]) -> RunConfig:
 
 @pytest.fixture(autouse=True, scope="module")
 def fast_disk() -> Iterator[None]:
-    """Whether the disk has the bytes is the journal's own test; here only their order matters."""
+    """Whether the disk has the bytes is the journal's own test; here only their order matters.
+
+    What a run taught is left out, too: it would take most of the time.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib_automerge.search.insights.insights", lambda *_, **__: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 

@@ -54,6 +54,7 @@ def config_of(models: Mapping[str, str]) -> RunConfig:
 @pytest.fixture(autouse=True, scope="module")
 def fast_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib_automerge.search.insights.insights", lambda *_, **__: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
