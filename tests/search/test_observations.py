@@ -109,29 +109,35 @@ def test_given_standard_errors_tell_scores_apart() -> None:
     assert observed(LINE, known).noise.tolist() == pytest.approx([1.0, 1.0, 1.0, 2.25, 4.0])
 
 
-def test_one_broken_candidate_beside_the_best_does_not_end_the_search_there() -> None:
-    # 27 blocks: the best is near the leader, and one candidate there is black
+@pytest.mark.slow
+def test_broken_candidates_beside_the_best_do_not_end_the_search_there() -> None:
+    left = [_left(seed) for seed in range(1, 7)]
+    # 0.38; 0.77 if a broken candidate were as sure of its score as the others
+    assert np.exp(np.mean(np.log(left))) < 0.55
+
+
+def _left(seed: int) -> float:
+    """Regret after 60 candidates as a share of that after 29: later, three that the model likes
+    are black.
+    """
     space = unet()
-    rng = generator(1, "landscape")
+    rng = generator(seed, "landscape")
     top, importance = rng.random(27), rng.lognormal(size=27)
     history: list[Evaluation] = []
-
-    def true(weights: dict[str, float]) -> float:
-        return -float(importance @ (space.vector(weights) - top) ** 2)
-
-    proposer = BayesProposer(space, seed=1)
+    proposer = BayesProposer(space, seed=seed)
     for number in range(1, 61):
         proposal = proposer.propose(history, (), number)
         broken = number in (30, 36, 42)
+        regret = float(importance @ (space.vector(proposal.weights) - top) ** 2)
         history.append(
             Evaluation(
                 number=number,
                 origin=proposal.origin,
                 weights=proposal.weights,
-                score=None if broken else true(proposal.weights),
+                score=None if broken else -regret,
                 rejected="black image" if broken else None,
             )
         )
     before = max(e.score for e in history[:29] if e.score is not None)
     after = max(e.score for e in history if e.score is not None)
-    assert after > before / 2
+    return after / before
