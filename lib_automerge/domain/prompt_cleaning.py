@@ -11,6 +11,7 @@ what it sees. `cleaned` keeps the words that the finished image is meant to show
     <lora:name:0.8>              nothing, like every tag of an extra network
     \( \) \[ \] \\               the character itself; a backslash before anything else vanishes
     { | } __name__ ${name}       unchanged: they belong to dynamic prompts
+    # to the end of a line        nothing: a comment
 
 A bracket without its partner is dropped. Whitespace, newlines included, becomes one space; nothing
 is left between two commas, or before the first and after the last. All other text is kept.
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import re
 
-VERSION = 1
+VERSION = 2
 """Belongs into the key of everything that depends on cleaned prompts; counts every change here."""
 
 _TAG = re.compile(r"<\w+:[^<>]+>")
@@ -32,6 +33,7 @@ _TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\b(?:BREAK|AND)\b|[^\\()\[\]{}:|AB]+|[AB
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _WHOLE_NUMBER = re.compile(rf"\s*({_NUMBER})\s*")
 _PART_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*$")
+_COMMENT = re.compile(r"#[^\n]*")
 _COMMAS = re.compile(r" ?,[, ]*")
 
 
@@ -50,9 +52,16 @@ def cleaned(prompt: str, steps: int = 20) -> str:
         The words; empty if the prompt asks for nothing.
     """
     reading = _Reading(steps)
-    for match in _TOKEN.finditer(_TAG.sub("", prompt)):
+    for match in _TOKEN.finditer(_TAG.sub("", without_comments(prompt))):
         reading.take(match.group())
     return _tidy(reading.text())
+
+
+def without_comments(prompt: str) -> str:
+    """Return the prompt without what the WebUI's setting "Enable comments" hides: `#` and the rest
+    of its line.
+    """
+    return _COMMENT.sub("", prompt)
 
 
 class _Open:

@@ -22,7 +22,7 @@ FROM_PENULTIMATE = 2
 
 A1111 goes no further for them; larger numbers skip more layers, as in Forge."""
 
-_WEBUI_SYNTAX = re.compile(r"[(\[]|<(?:lora|lyco|hypernet):|\b(?:AND|BREAK)\b")
+_WEBUI_SYNTAX = re.compile(r"[(\[#]|<(?:lora|lyco|hypernet):|\b(?:AND|BREAK)\b")
 
 
 class Conditioner:
@@ -81,7 +81,7 @@ class Conditioner:
             if _WEBUI_SYNTAX.search(text):
                 sentences.append(
                     f"The {kind} of payload {payload.name!r} uses WebUI syntax (attention, LoRA, "
-                    "AND or BREAK), which is read literally here. Write plain text."
+                    "AND, BREAK or a comment), which is read literally here. Write plain text."
                 )
         return sentences
 

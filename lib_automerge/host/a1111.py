@@ -26,6 +26,7 @@ from lib_automerge import reward
 from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.prompt_cleaning import without_comments
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.generate.base import Generator
 from lib_automerge.generate.devices import device_memory
@@ -98,7 +99,8 @@ class A1111Host:
         available = loras()
         if available is not None:
             prompts = [payload.prompt, payload.hires.prompt or "" if payload.hires else ""]
-            named += [("LoRA", name, available) for text in prompts for name in _LORA.findall(text)]
+            called = _LORA.findall("\n".join(map(without_comments, prompts)))
+            named += [("LoRA", name, available) for name in called]
         for kind, name, names in named:
             if name is not None and name not in names:
                 raise ConfigError(f"payload {payload.name!r}: {_unknown(kind, name, names)}")

@@ -10,6 +10,7 @@ from modules import devices, processing, sd_models, shared
 from PIL import Image
 
 from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.prompt_cleaning import without_comments
 
 BLACK = 2
 """A picture whose brightest value (0 to 255) is not above this shows nothing."""
@@ -114,7 +115,10 @@ class ImageMaker:
             apply = (
                 book.apply_negative_styles_to_prompt if negative else book.apply_styles_to_prompt
             )
-            self._styled[key] = apply(prompt, list(styles)) if styles else prompt
+            styled = apply(prompt, list(styles)) if styles else prompt
+            # the WebUI does this in a script, and a run has no scripts
+            comments = getattr(shared.opts, "enable_prompt_comments", False)
+            self._styled[key] = without_comments(styled) if comments else styled
         return self._styled[key]
 
     def make_despite_nan(

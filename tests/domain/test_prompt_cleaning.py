@@ -24,6 +24,7 @@ from lib_automerge.domain.prompt_cleaning import cleaned
             "simple background, monochrome, 1girl, umbrella",
         ),
         ("((masterpiece)), (((cat))), [dog]", "masterpiece, cat, dog"),
+        ("# for (the beach\na cat, # dog:0)\n(on sand:1.1)#", "a cat, on sand"),
         ("(red hair:1.3) and ( blue eyes : 0.8 )", "red hair and blue eyes"),
         ("(a (small:0) house:1.2) (by (the sea:1.1))", "a house by the sea"),
         ("(everything (nested:1.3) in here:0), a boat", "a boat"),
@@ -195,7 +196,9 @@ def test_any_text_is_cleaned_once_and_for_all(prompt: str) -> None:
     assert cleaned(words) == words
 
 
-PLAIN = st.text(st.characters(exclude_characters="()[]\\<", exclude_categories=["Cs"]), max_size=80)
+PLAIN = st.text(
+    st.characters(exclude_characters="()[]\\<#", exclude_categories=["Cs"]), max_size=80
+)
 
 
 @given(PLAIN)

@@ -710,6 +710,19 @@ def test_the_checkpoint_option_that_was_never_set_stays_so(
         session.apply(recipe(MIX))
 
 
+def test_comments_in_prompts_are_hidden_where_the_webui_hides_them(
+    webui: FakeHost, generator: WebUIGenerator, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, bare = job(prompt="a cat # or <lora:none:1>"), job(prompt="a cat ")
+    made = {}
+    for hidden in (True, False):
+        monkeypatch.setitem(webui.shared.opts.data, "enable_prompt_comments", hidden)
+        with generator.open(models) as session:
+            made[hidden] = pictures(session, noted, bare)
+    assert made[True][0] == made[True][1] == made[False][1]
+    assert made[False][0] != made[False][1]
+
+
 def test_settings_reach_the_webui(
     webui: FakeHost, generator: WebUIGenerator, models: Models
 ) -> None:
