@@ -54,6 +54,7 @@ from lib_automerge.errors import (
     GenerationError,
     HostError,
     ModelError,
+    RewardError,
     RunFailedError,
     StorageError,
 )
@@ -252,7 +253,7 @@ class Runner:
             return
         try:
             scores = self._score_twice(bench, evaluation)
-        except GenerationError as error:
+        except (GenerationError, RewardError) as error:
             if evaluation.origin in BASELINES or self._failing() + 1 >= FAILURES:
                 raise
             self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
@@ -290,7 +291,7 @@ class Runner:
         enough = hopeless if self._config.search.early_reject else None
         try:
             return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
-        except GenerationError as error:
+        except (GenerationError, RewardError) as error:
             self._warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
             return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
 

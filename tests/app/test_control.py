@@ -7,16 +7,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from PIL import Image
 
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain.events import Origin
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import RunState, Status
-from lib_automerge.errors import ConfigError, GenerationError, RunFailedError
+from lib_automerge.errors import ConfigError, GenerationError, RewardError, RunFailedError
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.study.store import RunFolder
-from tests.fake_host import FakeHost, tiny_config
+from tests.fake_host import BrightnessReward, FakeHost, tiny_config
 
 
 def service(host: FakeHost) -> Service:
@@ -144,6 +145,28 @@ def test_what_fails_twice_is_left_out_and_the_run_goes_on(
     assert reason is not None
     assert reason.startswith("failed twice: out of memory")
     assert len(state.history) == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reward_that_fails_costs_one_candidate_at_most(
+    host: FakeHost, models: Mapping[str, str], folder: Path, times: int
+) -> None:
+    class Moody(BrightnessReward):
+        calls = 0
+
+        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+            self.calls += 1
+            if BASELINES_DONE < self.calls <= BASELINES_DONE + times:
+                raise RewardError("the server gave no answer: timed out. Start it.")
+            return super().score(images, prompts)
+
+    host.judge = Moody()
+    state = service(host).start(tiny_config(models), folder)
+    assert state.status is Status.FINISHED
+    assert any("tried again: the server gave no answer" in text for text in state.warnings)
+    rejected = [e.rejected for e in state.history if e.score is None]
+    assert len(rejected) == times - 1
+    assert all(text and "failed twice: the server gave no" in text for text in rejected)
 
 
 def test_three_failures_in_a_row_end_the_run_with_the_reason(
