@@ -39,6 +39,7 @@ PAUSE_S = 1.0
 
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _LONGEST_ANSWER = 1 << 22
+_LONGEST_WAIT_S = 86_400
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -59,7 +60,7 @@ class ExternalReward:
 
         Args:
             url: where it listens, with its port: "http://127.0.0.1:8123".
-            timeout_s: how long one answer may take.
+            timeout_s: how long one answer may take, at most a day.
             attempts: how often it is asked before it counts as failed.
             batch_size: images in one request.
 
@@ -68,10 +69,11 @@ class ExternalReward:
             RewardError: the server does not answer, or not as agreed.
         """
         self._url = _checked_url(url)
-        if timeout_s <= 0 or attempts < 1 or batch_size < 1:
+        if not 0 < timeout_s <= _LONGEST_WAIT_S or attempts < 1 or batch_size < 1:
             raise ConfigError(
-                f"timeout_s, attempts and batch_size of the external reward must be above 0: "
-                f"{timeout_s}, {attempts}, {batch_size}. Use 120, 3 and 4."
+                "timeout_s, attempts and batch_size of the external reward must be above 0, and "
+                f"timeout_s at most {_LONGEST_WAIT_S}: {timeout_s}, {attempts}, {batch_size}. Use "
+                "120, 3 and 4."
             )
         self._timeout_s, self._attempts, self._batch_size = timeout_s, attempts, batch_size
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
@@ -155,15 +157,8 @@ class ExternalReward:
                 self._url + path, data=body, headers={"Content-Type": "application/json"}
             )
             try:
-                with self._opener.open(request, timeout=self._timeout_s) as answer:
-                    return answer.status, answer.read(_LONGEST_ANSWER)
-            except urllib.error.HTTPError as error:
-                said = error.read(_LONGEST_ANSWER)
-                error.close()
-                if error.code not in _PASSING:
-                    return error.code, said
-                trouble = f"it answered {error.code}: {_complaint(said)}"
-            except (OSError, http.client.HTTPException) as error:
+                status, said = self._answer(request)
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 cause = getattr(error, "reason", error)
                 timed_out = isinstance(cause, TimeoutError)
                 trouble = (
@@ -171,10 +166,37 @@ class ExternalReward:
                     if timed_out
                     else reason(cause if isinstance(cause, BaseException) else error)
                 )
+            else:
+                if status not in _PASSING:
+                    return status, said
+                trouble = f"it answered {status}: {_complaint(said)}"
         raise RewardError(
             f"the reward server at {self._url} failed {self._attempts} times: {trouble}. Start it, "
             "correct its address, or give it more time with timeout_s."
         )
+
+    def _answer(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        """Return the status and the whole body.
+
+        Raises:
+            OSError, HTTPException: there was none in time, or it broke off.
+            ValueError: it sends the client to an address that is none.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            answer = self._opener.open(request, timeout=self._timeout_s)
+        except urllib.error.HTTPError as error:
+            answer = error
+        body = b""
+        with answer:
+            while len(body) < _LONGEST_ANSWER and (part := answer.read1(_LONGEST_ANSWER)):
+                body += part
+                # the timeout of the connection is one for each part
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            if len(body) < _LONGEST_ANSWER and answer.length:
+                raise http.client.IncompleteRead(body, answer.length)
+        return answer.status, body
 
     def _read(self, body: bytes) -> dict[str, object]:
         try:

@@ -8,7 +8,7 @@ or one class of its own with `score(self, images, prompts)`, which returns one n
 annotated keywords of its constructor are its options, and it may have `place`, `warnings`, `close`
 and `fingerprint` as `lib_automerge.reward.base.Reward` has them. The first line of the file's
 docstring is shown to users. Names that begin with an underscore are left alone: modules for the
-plug-ins' own use.
+plug-ins' own use (`from . import _shared`).
 
 A plug-in is code that runs with all rights of this process. So nothing of it is read before the
 user has said that plug-ins may be loaded.
@@ -16,12 +16,13 @@ user has said that plug-ins may be loaded.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 PLACE = f"{FOLDER}/plugins"
 """The plug-in folder, below that of the user's data."""
+
+PACKAGE = "automerge_plugins"
+"""Of which the files of the folder are modules."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SAME_NUMBERS = ("device", "batch_size")
@@ -65,6 +69,8 @@ def load(folder: Path, *, allowed: bool) -> Plugins:
     for name in _loaded:
         registry.forget(name)
     _loaded.clear()
+    for name in [n for n in sys.modules if n.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
     paths = sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
     if not allowed:
         hint = (
@@ -72,6 +78,8 @@ def load(folder: Path, *, allowed: bool) -> Plugins:
             "in the settings or with --allow-plugins if you trust them."
         )
         return Plugins(told=(hint,) if paths else ())
+    sys.modules[PACKAGE] = package = ModuleType(PACKAGE)
+    package.__path__ = [str(folder)]
     told = []
     for path in paths:
         try:
@@ -98,7 +106,8 @@ class PluginReward:
         check_lengths(images, prompts)
         if not images:
             return []
-        given = self._guarded(self._judge.score, [i.convert("RGB") for i in images], list(prompts))
+        shown = [image.convert("RGB") for image in images]
+        given = self._guarded(lambda: _listed(self._judge.score(shown, list(prompts))))
         try:
             scores = [float(score) for score in given]
         except (TypeError, ValueError, OverflowError) as error:
@@ -118,7 +127,8 @@ class PluginReward:
         """The plug-in's; see `lib_automerge.reward.base.Reward.warnings`."""
         if not hasattr(self._judge, "warnings"):
             return []
-        return [str(sentence) for sentence in self._guarded(self._judge.warnings)]
+        said: list[str] = self._guarded(lambda: [str(s) for s in self._judge.warnings() or ()])
+        return said
 
     def close(self) -> None:
         """Hand on; see `lib_automerge.reward.base.Reward.close`."""
@@ -131,11 +141,22 @@ class PluginReward:
             return function(*arguments)
         except AutomergeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong(f"{type(error).__name__}: {reason(error)}") from error
 
     def _wrong(self, what: str) -> RewardError:
         return RewardError(f"the plug-in {self.name!r} failed: {what}. Correct {self._path}.")
+
+
+def _listed(scores: Iterable[Any]) -> list[Any]:
+    """The scores of a plug-in, all computed.
+
+    Raises:
+        TypeError: they are in no order, or none at all.
+    """
+    if isinstance(scores, Mapping | Set | str | bytes):
+        raise TypeError(f"a list of numbers was expected, not {str(scores)[:100]}")
+    return list(scores)
 
 
 class _ByFunction:
@@ -180,7 +201,7 @@ def _register(path: Path) -> str:
         module = _run(path)
         help_ = _first_line(module) or help_
         judge = _judge(module)
-        make = _maker(judge, path, sha256_of_file(path))
+        make = _maker(judge, path, _digest(path))
         registry.register(name, label=label, help=help_, options_of=judge)(make)
     except (AutomergeError, _BrokenError) as error:
         trouble = f"the plug-in {name!r} cannot be used: {error} Correct {path}."
@@ -202,7 +223,7 @@ def _run(path: Path) -> ModuleType:
     Raises:
         _BrokenError: it failed.
     """
-    name = f"automerge_plugin_{path.stem}"
+    name = f"{PACKAGE}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise _BrokenError("it is not a Python file.")
@@ -252,22 +273,37 @@ def _judge(module: ModuleType) -> Callable[..., object]:
 
 def _maker(judge: Callable[..., object], path: Path, digest: str) -> Callable[..., Reward]:
     def make(**options: object) -> Reward:
+        parts = [path.stem, "plugin", digest[:16]]
         try:
             made = judge(**options)
+            own = getattr(made, "fingerprint", None)
         except AutomergeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f"the plug-in {path.stem!r} cannot be made: {type(error).__name__}: "
                 f"{reason(error)}. Correct {path}."
             ) from error
-        parts = [path.stem, "plugin", digest[:16]]
-        parts += [f"{k}={v}" for k, v in sorted(options.items()) if k not in _SAME_NUMBERS]
-        if hasattr(made, "fingerprint"):
-            parts.append(str(made.fingerprint))
+        parts += [f"{k}={_told(v)}" for k, v in sorted(options.items()) if k not in _SAME_NUMBERS]
+        if own is not None:
+            parts.append(str(own))
         return PluginReward(path.stem, ":".join(parts), path, made)
 
     return make
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a plug-in and, if there are any, of the modules that all may use."""
+    shared = sorted(path.parent.glob("_*.py"))
+    digests = [sha256_of_file(part) for part in (path, *shared)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if shared else digests[0]
+
+
+def _told(value: object) -> str:
+    """An option in a fingerprint: a file counts by what is in it."""
+    if isinstance(value, Path) and value.is_file():
+        return sha256_of_file(value)[:16]
+    return str(value)
 
 
 def _first_line(module: ModuleType) -> str:

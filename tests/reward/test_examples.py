@@ -35,7 +35,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert plugins.load(tmp_path, allowed=True).told == ()
     yield
     for name in ("redness", "sharpness"):
-        del sys.modules[f"automerge_plugin_{name}"]
+        del sys.modules[f"automerge_plugins.{name}"]
 
 
 def test_the_plugin_with_a_function(own: None) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import math
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +226,58 @@ def test_a_server_that_is_slow_is_named(server: Server) -> None:
         reward.score(sample_images()[:1], ["x"])
 
 
+@pytest.fixture
+def raw() -> Iterator[Callable[[list[bytes], float], str]]:
+    """Start a server that answers any request with these parts, so many seconds apart, and hangs
+    up; returns its address.
+    """
+    listening = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def start(parts: list[bytes], apart_s: float) -> str:
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listening.accept()[0] as client, contextlib.suppress(OSError):
+                        client.recv(65536)
+                        for part in parts:
+                            client.sendall(part)
+                            time.sleep(apart_s)
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[-1].start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    # wakes up who waits for a client
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("parts", "apart_s", "words"),
+    [
+        # never late with a part, and never done
+        ([b"HTTP/1.1 200 OK\r\n\r\n", *[b" "] * 9], 0.1, "no answer within 0.3 seconds"),
+        ([b"HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\n", b"x"], 0.5, "no answer within 0.3 sec"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"], 0.0, "IncompleteRead"),
+        ([b"HTTP/1.1 302 x\r\nLocation: http://[x\r\n\r\n"], 0.0, "Invalid IPv6 URL"),
+    ],
+)
+def test_an_answer_that_never_ends_or_breaks_off_is_asked_for_again(
+    raw: Callable[[list[bytes], float], str],
+    monkeypatch: pytest.MonkeyPatch,
+    parts: list[bytes],
+    apart_s: float,
+    words: str,
+) -> None:
+    monkeypatch.setattr(external, "PAUSE_S", 0.01)
+    with pytest.raises(RewardError, match=f"failed 2 times: {re.escape(words)}"):
+        ExternalReward(raw(parts, apart_s), timeout_s=0.3, attempts=2)
+
+
 def test_a_server_that_is_down_is_named() -> None:
     with pytest.raises(RewardError, match=r"http://127.0.0.1:9 failed 1 times: .*refused"):
         ExternalReward("http://127.0.0.1:9", attempts=1)
@@ -238,8 +295,12 @@ def test_what_the_server_says_reaches_the_user_once(server: Server) -> None:
     assert reward.warnings() == []
 
 
-@pytest.mark.parametrize("options", [{"timeout_s": 0.0}, {"attempts": 0}, {"batch_size": 0}])
-def test_impossible_options_are_refused(options: dict[str, int], server: Server) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"timeout_s": value} for value in (0.0, math.nan, math.inf)]
+    + [{"attempts": 0}, {"batch_size": 0}],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], server: Server) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         create("external", url=server.url, **options)
 

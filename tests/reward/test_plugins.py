@@ -60,7 +60,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_loaded", set())
     yield
-    for name in [name for name in sys.modules if name.startswith("automerge_plugin_")]:
+    for name in [name for name in sys.modules if name.startswith(plugins.PACKAGE)]:
         del sys.modules[name]
 
 
@@ -213,6 +213,74 @@ def test_a_name_that_cannot_be_is_refused(name: str, words: str, folder: Path) -
 def test_names_with_an_underscore_in_front_are_left_alone(folder: Path) -> None:
     write(folder, "_helper.py", "raise ValueError")
     assert plugins.load(folder, allowed=True) == plugins.Plugins()
+
+
+def test_they_are_there_for_the_others_and_count_in_their_fingerprints(folder: Path) -> None:
+    write(folder, "own.py", "from . import _shared\ndef score(image, prompt): return _shared.TWO")
+    found = []
+    for number in (2, 3):
+        write(folder, "_shared.py", f"TWO = {number}  # {'x' * number}")
+        assert plugins.load(folder, allowed=True).told == ()
+        reward = create("own")
+        found.append((reward.fingerprint, *reward.score(sample_images()[:1], ["x"])))
+    assert [score for _, score in found] == [2.0, 3.0]
+    assert found[0][0] != found[1][0]
+
+
+def test_a_file_that_is_an_option_counts_by_what_is_in_it(folder: Path, tmp_path: Path) -> None:
+    text = """
+from pathlib import Path
+class Own:
+    def __init__(self, table: Path): self.value = float(table.read_text())
+    def score(self, images, prompts): return [self.value for _ in images]
+"""
+    write(folder, "own.py", text)
+    plugins.load(folder, allowed=True)
+    table, fingerprints = tmp_path / "table.txt", []
+    for value in "12":
+        table.write_text(value)
+        fingerprints.append(create("own", table=table).fingerprint)
+    assert fingerprints[0] != fingerprints[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def score(self, i, p): return (1 / 0 for _ in i)", "ZeroDivisionError"),
+        ("def score(self, i, p): return {0.5: 'a'}", "TypeError: a list of numbers was expected"),
+        ("def score(self, i, p): raise SystemExit(3)", "SystemExit: 3"),
+        (
+            "def score(self, i, p): return [0.5]\n    def warnings(self): raise OSError('no disk')",
+            "OSError: no disk",
+        ),
+    ],
+)
+def test_whatever_a_class_does_is_a_sentence(body: str, words: str, folder: Path) -> None:
+    write(folder, "own.py", f"class Own:\n    {body}")
+    plugins.load(folder, allowed=True)
+    own = create("own")
+    with pytest.raises(RewardError, match=f"'own' failed: {words}"):
+        _ = own.score(sample_images()[:1], ["x"]), own.warnings()
+
+
+def test_a_fingerprint_that_fails_is_a_sentence(folder: Path) -> None:
+    text = """
+class Own:
+    @property
+    def fingerprint(self): raise KeyError("weights")
+    def score(self, images, prompts): return [0.5 for _ in images]
+"""
+    write(folder, "own.py", text)
+    plugins.load(folder, allowed=True)
+    with pytest.raises(RewardError, match="cannot be made: KeyError"):
+        create("own")
+
+
+def test_warnings_may_be_none(folder: Path) -> None:
+    body = "def score(self, i, p): return [0.5]\n    def warnings(self): return None"
+    write(folder, "own.py", f"class Own:\n    {body}")
+    plugins.load(folder, allowed=True)
+    assert create("own").warnings() == []
 
 
 @pytest.mark.parametrize(
