@@ -30,6 +30,47 @@
         return element.getClientRects().length > 0 && !element.closest("details:not([open])");
     }
 
+    // --- the form: one request after the other ------------------------------------------------
+
+    // Hidden buttons send the form's requests. The next is pressed when the answer to the one before
+    // is in the page, so what is drawn last is about what the fields hold, however long each takes.
+    const GIVE_UP_MS = 60000;
+    const MOUNT_MS = 250;
+    const form = {turns: [], draw: "", sent: "", since: 0};
+
+    window.automergeForm = {
+        ask(id, again) {
+            if (id === "automerge_keep" || id === "automerge_redraw") drawLater(id);
+            else if (!form.turns.includes(id) && (again || form.sent !== id)) form.turns.push(id);
+            setTimeout(nextTurn, 0);
+        },
+        done(id, draw) {
+            if (form.sent === id) form.sent = "";
+            if (draw) drawLater(draw);
+            setTimeout(nextTurn, 0);
+        },
+    };
+
+    function drawLater(id) {
+        if (form.draw !== "automerge_keep") form.draw = id;
+    }
+
+    function nextTurn() {
+        if (form.sent && Date.now() - form.since < GIVE_UP_MS) return;
+        const id = form.turns[0] || form.draw;
+        if (!id) return;
+        const button = byId(id);
+        if (!button) {
+            // gradio makes the content of a tab when it is first opened
+            setTimeout(nextTurn, MOUNT_MS);
+            return;
+        }
+        if (form.turns.length) form.turns.shift();
+        else form.draw = "";
+        Object.assign(form, {sent: id, since: Date.now()});
+        button.click();
+    }
+
     // --- talking to the server ---------------------------------------------------------------
 
     async function request(path, options) {

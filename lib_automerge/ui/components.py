@@ -103,9 +103,17 @@ def listen(
         inputs: components.
         outputs: components.
         latest: an event that comes while `work` is busy is worked on afterwards instead of being
-            dropped. Gradio 3 always does so and has no word for it.
+            dropped. Gradio 3 drops it all the same.
     """
     options: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     if latest and "trigger_mode" in inspect.signature(event).parameters:
         options["trigger_mode"] = "always_last"
     return event(fn=work, inputs=list(inputs), outputs=list(outputs), **options)
+
+
+def scripted(event: Any, script: str) -> Any:
+    """Run a JavaScript function without arguments in the page on an event; no request is sent."""
+    word = "_js" if gr.__version__.startswith("3.") else "js"
+    # Gradio 3 wants the values of all outputs, also if there are none
+    code = f"() => {{ {script}; return []; }}"
+    return event(fn=None, inputs=[], outputs=[], queue=False, **{word: code})

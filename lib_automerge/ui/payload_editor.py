@@ -232,7 +232,12 @@ class PayloadEditor:
             wiring.on(events, *arguments, message=self.message, **options)
 
         everything = (*listed, *EDITED)
-        wiring.on(edited(wiring.controls["payload_set"]), chosen_set, ("payload_set", *everything))
+        wiring.on(
+            edited(wiring.controls["payload_set"]),
+            chosen_set,
+            ("payload_set", *everything),
+            latest=True,
+        )
         wiring.on([self.refresh.click], refreshed, ("payload_set",))
         on(
             [wiring.controls["payload_pick"].change],

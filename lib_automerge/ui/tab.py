@@ -35,36 +35,38 @@ def build(
         host_form: the host's txt2img form, to take prompts from.
         bind_paste: how to send settings back to it.
     """
-    with gr.Blocks(analytics_enabled=False, title="Automerge") as blocks:
-        with gr.Column(elem_id="automerge_root"):
-            html("strip", _shell("strip"))
-            with kept_out(gr.Tabs(elem_id="automerge_tabs")):
-                with (
-                    gr.Tab("Search", elem_id="automerge_tab_search"),
-                    gr.Row(elem_id="automerge_search"),
-                ):
-                    with gr.Column(elem_id="automerge_form", scale=1, min_width=320):
-                        form = _Form(desk, host_form)
-                    with gr.Column(elem_id="automerge_live_column", scale=1, min_width=320):
-                        form.build_start()
-                        html("live", _shell("live"))
-                with gr.Tab("Results", elem_id="automerge_tab_results"):
-                    html("results_view", _shell("results"))
-                with gr.Tab("Runs", elem_id="automerge_tab_runs"):
-                    html("runs_view", _shell("runs"))
-            load_draft = button("load_draft", "Load the draft", elem_classes=[HIDDEN])
-            look_again = button("look_again", "Look again", elem_classes=[HIDDEN])
-            if bind_paste is not None:
-                infotext = kept_out(
-                    gr.Textbox(
-                        label="Settings to send",
-                        value="",
-                        elem_id="automerge_infotext",
-                        elem_classes=[HIDDEN],
-                    )
+    with (
+        gr.Blocks(analytics_enabled=False, title="Automerge") as blocks,
+        gr.Column(elem_id="automerge_root"),
+    ):
+        html("strip", _shell("strip"))
+        with kept_out(gr.Tabs(elem_id="automerge_tabs")):
+            with (
+                gr.Tab("Search", elem_id="automerge_tab_search"),
+                gr.Row(elem_id="automerge_search"),
+            ):
+                with gr.Column(elem_id="automerge_form", scale=1, min_width=320):
+                    form = _Form(desk, host_form)
+                with gr.Column(elem_id="automerge_live_column", scale=1, min_width=320):
+                    form.build_start()
+                    html("live", _shell("live"))
+            with gr.Tab("Results", elem_id="automerge_tab_results"):
+                html("results_view", _shell("results"))
+            with gr.Tab("Runs", elem_id="automerge_tab_runs"):
+                html("runs_view", _shell("runs"))
+        load_draft = button("load_draft", "Load the draft", elem_classes=[HIDDEN])
+        look_again = button("look_again", "Look again", elem_classes=[HIDDEN])
+        if bind_paste is not None:
+            infotext = kept_out(
+                gr.Textbox(
+                    label="Settings to send",
+                    value="",
+                    elem_id="automerge_infotext",
+                    elem_classes=[HIDDEN],
                 )
-                send = button("send_txt2img", "Send to txt2img", elem_classes=[HIDDEN])
-                bind_paste(send, infotext)
+            )
+            send = button("send_txt2img", "Send to txt2img", elem_classes=[HIDDEN])
+            bind_paste(send, infotext)
         form.wire(blocks, load_draft, look_again)
     return blocks
 

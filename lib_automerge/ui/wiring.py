@@ -1,15 +1,14 @@
-"""Events of the form: read all values, do one thing, show what follows from it.
+"""Events of the form: read all values, do one thing, then show what follows from it.
 
-Every handler has the same shape, so that an action and an edit leave the page in the same state,
-and every error ends as a sentence in the message area. What we set ourselves fires no handler, so
-nothing goes in circles.
+Every action has the same shape, and what the page shows is drawn by one more turn after the last of
+them, so that an action and an edit leave the page in the same state. Every error ends as a sentence
+in the message area. What we set ourselves fires no handler, so nothing goes in circles.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -18,11 +17,11 @@ import msgspec
 from lib_automerge.errors import AutomergeError
 from lib_automerge.study.markup import EMPTY, Markup
 from lib_automerge.ui import messages
-from lib_automerge.ui.components import listen
 from lib_automerge.ui.fields import Kind
 from lib_automerge.ui.form_fields import FIELDS
 from lib_automerge.ui.payload_fields import PAYLOAD_FIELDS
 from lib_automerge.ui.setup import Setup, View
+from lib_automerge.ui.turns import KEEP, REDRAW, Turns
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wiring:
-    """Connects components with a set-up form.
+    """Connects components with a set-up form; adds hidden buttons where it is made and used.
 
     Args:
         setup: what the form does.
@@ -109,8 +108,25 @@ class Wiring:
         self.controls = controls
         self._shown = shown
         self._message = message
-        self._turn = Lock()
+        self._turns = Turns()
         self._always = (*(field.name for field in FIELDS), SELECTED)
+        self._draw(KEEP, keep=True)
+        self._draw(REDRAW, keep=False)
+
+    def _draw(self, name: str, *, keep: bool) -> None:
+        def draw(*held: object) -> list[Any]:
+            values = dict(zip(self._always, held, strict=True))
+            try:
+                if keep:
+                    self.setup.keep(values)
+                view = self.setup.view(values, str(values[SELECTED] or ""))
+                return [*self._shown.updates(view), gr.update()]
+            except Exception as error:
+                return [*([gr.update()] * len(outputs[:-1])), _told(error)]
+
+        outputs = [*self._shown.components(), self._message]
+        inputs = [self.controls[name] for name in self._always]
+        self._turns.make(draw, inputs, outputs, name=name)
 
     def on(
         self,
@@ -124,7 +140,7 @@ class Wiring:
         keep: bool = True,
         message: Any = None,
     ) -> None:
-        """On each of these events, do `work`, save the draft and redraw.
+        """On each of these events, do `work`, then save the draft and redraw.
 
         Args:
             events: listeners of components.
@@ -132,44 +148,31 @@ class Wiring:
             changes: names of the controls that `work` may change.
             reads: names of more controls that it reads than those of the form.
             extra: more components that it reads, by the name under which it gets their values.
-            latest: see `components.listen`.
+            latest: an event that comes while `work` is busy is worked on afterwards instead of
+                being dropped.
             keep: whether to save the draft.
             message: where its sentences go; None: beside the start button.
         """
-        names = (*self._always, *reads)
-        sources = {name: self.controls[name] for name in names} | dict(extra or {})
+        then = KEEP if keep else REDRAW
+        if work is None:
+            turn = then
+        else:
+            names = (*self._always, *reads)
+            sources = {name: self.controls[name] for name in names} | dict(extra or {})
+            outputs = [*(self.controls[name] for name in changes), message or self._message]
 
-        def handle(*held: object) -> list[Any]:
-            # one after the other: an answer about older values must not come after a newer one
-            with self._turn:
-                return answer(dict(zip(sources, held, strict=True)))
+            def handle(*held: object) -> list[Any]:
+                values = dict(zip(sources, held, strict=True))
+                changed, told = _tried(work, values)
+                return [*(_update(name, changed, values) for name in changes), told]
 
-        def answer(values: dict[str, object]) -> list[Any]:
-            changed, told = _tried(work, values)
-            values |= {name: _value(new) for name, new in changed.items()}
-            drawn = [gr.update()] * len(self._shown.components())
-            try:
-                if keep:
-                    self.setup.keep(values)
-                view = self.setup.view(values, str(values[SELECTED] or ""))
-                drawn = self._shown.updates(view)
-            except Exception as error:
-                told = _told(error)
-            return [*(_update(name, changed) for name in changes), *drawn, told]
-
-        outputs = [*(self.controls[name] for name in changes), *self._shown.components()]
-        outputs.append(message or self._message)
+            turn = self._turns.make(handle, [*sources.values()], outputs, then=then)
         for event in events:
-            listen(event, handle, [*sources.values()], outputs, latest=latest)
+            self._turns.ask(event, turn, latest=latest or work is None)
 
 
-def _tried(work: Work | None, values: dict[str, object]) -> tuple[dict[str, object], Any]:
-    """The values that `work` changes and its message; none and the reason if it fails.
-
-    Mere edits leave the message of the action before them in its place.
-    """
-    if work is None:
-        return {}, gr.update()
+def _tried(work: Work, values: dict[str, object]) -> tuple[dict[str, object], Markup]:
+    """The values that `work` changes and its message; none and the reason if it fails."""
     try:
         changed = dict(work(dict(values)))
     except Exception as error:
@@ -185,17 +188,19 @@ def _told(error: Exception) -> Markup:
     return messages.trouble(error)
 
 
-def _value(new: object) -> object:
-    return new.value if isinstance(new, Offer) else new
-
-
-def _update(name: str, changed: Mapping[str, object]) -> Any:
+def _update(name: str, changed: Mapping[str, object], before: Mapping[str, object]) -> Any:
+    """What to do to a control. What it held is not set again: the user may be editing it."""
     if name not in changed:
         return gr.update()
     new = changed[name]
-    value = _value(new)
-    if name in OFFERED:
-        value = value or None
+    value = _held(name, new.value if isinstance(new, Offer) else new)
+    told: dict[str, object] = {}
+    if name not in before or _held(name, before[name]) != value:
+        told["value"] = value
     if isinstance(new, Offer):
-        return gr.update(choices=list(new.choices), value=value)
-    return gr.update(value=value)
+        told["choices"] = list(new.choices)
+    return gr.update(**told)
+
+
+def _held(name: str, value: object) -> object:
+    return value or None if name in OFFERED else value

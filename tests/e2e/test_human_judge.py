@@ -64,8 +64,6 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
     chosen = {"model_a": "Demo A", "model_b": "Demo B", "payload_set": SMALL}
     for name, option in (chosen | {"reward": "You choose"}).items():
         page.choose(name, option)
-        # the form takes up one choice after the other
-        page.page.wait_for_timeout(2000)
     checks = page.page.locator("#automerge_checks").first
     checks.get_by_text("You judge: the run waits for you").wait_for(state="attached")
     page.page.locator("#automerge_budget").get_by_label("Custom").check()
@@ -111,7 +109,7 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
     asked(page, 6)
     panel(page).get_by_role("button", name="B, right").click()
     page.strip.get_by_text("Finished").wait_for(timeout=LONG_MS)
-    assert panel(page).count() == 0
+    panel(page).wait_for(state="detached")
     run = page.get("status")["selected"]
     found = page.get(f"runs/{run}")
     assert found["verdict"] is None
@@ -141,7 +139,7 @@ def test_a_person_rates_beside_a_reward(server: Server, browser: Any) -> None:  
 
     page.page.evaluate("document.getElementById('automerge_interrupt').click()")
     page.strip.get_by_role("button", name="Resume").wait_for(timeout=LONG_MS)
-    assert panel(page).count() == 0
+    panel(page).wait_for(state="detached")
     page.strip.get_by_role("button", name="Resume").click()
     for said in (1, 2, 3):
         asked(page, said)
