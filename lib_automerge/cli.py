@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TextIO
 
 import msgspec
 
 import lib_automerge
-from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.run import RunState, Status
+from lib_automerge import run_commands
+from lib_automerge.domain.run import Status
 from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
-from lib_automerge.terminal import Progress
+from lib_automerge.run_commands import DONE, INTERRUPTED
 
 DATA = Path(lib_automerge.DATA_FOLDER)
 
-DONE, USER_ERROR, STOPPED_EARLY, INTERRUPTED = 0, 2, 3, 130
+USER_ERROR, STOPPED_EARLY = 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,7 +211,11 @@ def _demo(options: argparse.Namespace) -> int:
     config = demo.config(
         evaluations=options.evaluations, seed=options.seed, payloads=options.payloads
     )
-    return _start(config, options.out or _new_folder("demo"))
+    return run_commands.start(config, options.out or run_commands.new_folder("demo"))
+
+
+def _resume(options: argparse.Namespace) -> int:
+    return run_commands.resume(options.run_dir)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -227,7 +225,8 @@ def _run(options: argparse.Namespace) -> int:
     sources = (*config.search.warm_start, *options.warm_start)
     search = msgspec.structs.replace(config.search, warm_start=sources)
     config = msgspec.structs.replace(config, search=search)
-    return _start(config, options.out or _new_folder(config.name or options.config.stem))
+    folder = options.out or run_commands.new_folder(config.name or options.config.stem)
+    return run_commands.start(config, folder)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -238,106 +237,12 @@ def _calibrate(options: argparse.Namespace) -> int:
         raise ConfigError(f"--seed-sets is {options.seed_sets}. Give 1 or more.")
     given = read_config(options.config)
     config = measurement_of(given, options.seed_sets)
-    folder = options.out or _new_folder(f"{given.name or options.config.stem}-noise")
+    folder = options.out or run_commands.new_folder(f"{given.name or options.config.stem}-noise")
     if not options.json:
-        return _start(config, folder)
-    state = _carried_out(config, folder, sys.stderr)
+        return run_commands.start(config, folder)
+    state = run_commands.carried_out(config, folder, sys.stderr)
     _print_json({"run": str(folder), "calibration": state.calibrated})
     return INTERRUPTED if state.status is Status.STOPPED else DONE
-
-
-def _new_folder(name: str) -> Path:
-    """The first free `runs/NAME-001`; only letters, digits and dashes of the name are used."""
-    safe = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:60] or "run"
-    taken = {path.name for path in Path("runs").glob(f"{safe}-*")}
-    number = next(n for n in range(1, len(taken) + 2) if f"{safe}-{n:03d}" not in taken)
-    return Path("runs") / f"{safe}-{number:03d}"
-
-
-def _start(config: RunConfig, folder: Path) -> int:
-    return _end(_carried_out(config, folder, sys.stdout), folder)
-
-
-def _carried_out(config: RunConfig, folder: Path, stream: TextIO) -> RunState:
-    """Start a run and see it through; what happens is told on the stream."""
-    from lib_automerge.app.ports import Controls
-    from lib_automerge.host.detect import build_service
-
-    service = build_service()
-    progress = Progress(config, stream)
-    print(f"Run folder: {folder}", file=stream)
-    with _stop_flag() as stop:
-        try:
-            return service.start(config, folder, controls=Controls(stop=stop), listener=progress)
-        finally:
-            progress.close()
-
-
-def _resume(options: argparse.Namespace) -> int:
-    from lib_automerge.app.ports import Controls
-    from lib_automerge.host.detect import build_service
-    from lib_automerge.study.store import RunFolder
-
-    service = build_service()
-    progress = Progress(RunFolder.open(options.run_dir).manifest().config, sys.stdout)
-    with _stop_flag() as stop:
-        try:
-            state = service.resume(options.run_dir, controls=Controls(stop=stop), listener=progress)
-        finally:
-            progress.close()
-    return _end(state, options.run_dir)
-
-
-def _end(state: RunState, folder: Path) -> int:
-    if state.status is Status.STOPPED:
-        print(
-            f"Stopped; every finished score is kept. Go on with: {_command_line('resume', folder)}"
-        )
-        return INTERRUPTED
-    if state.verdict is not None:
-        print(state.verdict.sentence)
-        if state.scale is not None:
-            from lib_automerge.study.judges import UNIT
-
-            print(f"The differences are in {UNIT} of the same prompt.")
-    if (folder / "report.html").exists():
-        print(f"Report:     {folder / 'report.html'}")
-    if state.verdict is None:
-        return DONE
-    print(f"Recipe:     {folder / 'recipe.json'}")
-    if state.saved is not None:
-        print(f"Checkpoint: {folder / state.saved.file}")
-    else:
-        recipe = _command_line("merge", folder / "recipe.json")
-        print(f"Checkpoint: not saved; write it with: {recipe} -o merged.safetensors")
-    return DONE
-
-
-def _command_line(command: str, path: Path) -> str:
-    """A command that works when it is copied into the shell that ran this one."""
-    parts = [sys.executable, "-m", "lib_automerge", command, str(path)]
-    return subprocess.list2cmdline(parts) if sys.platform == "win32" else shlex.join(parts)
-
-
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    """A flag that the first Ctrl+C (or SIGTERM) sets; the second one interrupts at once."""
-    asked = False
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        print("\nStopping after the images in the air; Ctrl+C again stops at once.", flush=True)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_stops_in_words_and_the_run_goes_on_later(
         f"""
         import resource, signal, sys
         from pathlib import Path
-        from lib_automerge import cli
+        from lib_automerge import cli, run_commands
         from lib_automerge.app.service import Service
         from lib_automerge.host import detect
         from tests.fake_host import FakeHost, tiny_config
@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_stops_in_words_and_the_run_goes_on_later(
         def full(event, state):
             if len(state.history) == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        cli.Progress = lambda config, stream: type("P", (), {{
+        run_commands.Progress = lambda config, stream: type("P", (), {{
             "__call__": lambda self, e, s: full(e, s), "close": lambda self: None}})()
         sys.exit(cli.main(["run", "x.yaml", "--out", str(folder)]))
         """

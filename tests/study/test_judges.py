@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lib_automerge import cli
+from lib_automerge import run_commands
 from lib_automerge.app.desk import Opened
 from lib_automerge.app.insights import insights
 from lib_automerge.app.service import Service
@@ -150,7 +150,7 @@ def test_the_live_view_and_the_terminal_say_the_unit(found: Findings) -> None:
 def test_the_command_says_the_unit_of_its_verdict(
     folder: Path, found: Findings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli._end(found.state, folder)
+    run_commands.end(found.state, folder)
     assert (
         "differences are in standard deviations of the parents' images" in capsys.readouterr().out
     )

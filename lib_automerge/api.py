@@ -1,1 +1,0 @@
-"""The JSON and HTML routes under /automerge/v1/: a thin layer over the desk."""
