@@ -19,6 +19,7 @@
     let askAgain = false;
     let selected = "";
     let seenRunning = false;
+    let seenQuestion = "";
     let seenDownloading = false;
 
     const byId = (id) => document.getElementById(id);
@@ -189,6 +190,7 @@
         const before = status;
         status = answer;
         ring(answer);
+        ringForQuestion(answer);
         lookAfterDownload(answer);
         if (root() && (!before || before.announcement !== answer.announcement)) {
             own("automerge-announcement", "status").textContent = answer.announcement;
@@ -294,7 +296,17 @@
         const state = run ? run.state : "";
         const ended = answer.failure || state === "finished" || state === "failed" ||
             (state === "paused" && run.reason);
-        if (!ended) return;
+        if (ended) call(answer.announcement);
+    }
+
+    // Each time a run begins to wait for an answer while nobody looks at this page.
+    function ringForQuestion(answer) {
+        const asked = answer.question ? answer.question.key : "";
+        if (asked && !seenQuestion && !document.hasFocus()) call(answer.announcement);
+        seenQuestion = asked;
+    }
+
+    function call(announcement) {
         const audio = document.querySelector("#audio_notification audio");
         if (audio) {
             const volume = typeof opts === "object" ? opts.notification_volume : 100;
@@ -303,7 +315,7 @@
         }
         const allowed = "Notification" in window && Notification.permission === "granted";
         if (allowed && !document.hasFocus()) {
-            new Notification("Automerge", {body: answer.announcement});
+            new Notification("Automerge", {body: announcement});
         }
     }
 

@@ -14,7 +14,9 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from lib_automerge import api
+from lib_automerge.app.question import Answer
 from tests.api.bench import Gate, add_run, make_desk, running
+from tests.api.test_judge import begin
 from tests.api.test_status import start_tiny
 from tests.fake_host import FakeHost
 from tests.run_folders import STOPPED, Plan, Until
@@ -312,6 +314,30 @@ def test_a_run_in_hand(tmp_path: Path, visit) -> None:
         assert page.evaluate("rung") == 1
         # paused and finished: each time the form's forecast knows more
         assert page.evaluate("clicked") == ["generate", "look", "look"]
+
+
+def test_a_run_that_waits_calls_who_looks_elsewhere(tmp_path: Path, visit) -> None:
+    desk = make_desk(tmp_path)
+    page = visit(desk)
+    ring = "() => { rung++; return Promise.resolve(); }"
+    page.evaluate(f"() => {{ window.rung = 0; document.querySelector('audio').play = {ring}; }}")
+    page.evaluate("document.hasFocus = () => false")
+    begin(desk, "human_rate")
+    page.wait_for_selector(".automerge-announcement:has-text('Waiting for your judgement')")
+    page.wait_for_function("rung === 1")
+    page.wait_for_timeout(1500)
+    assert page.evaluate("rung") == 1, "once is enough"
+    page.evaluate("document.hasFocus = () => true")
+    first = desk.worker.snapshot().question
+    assert first is not None
+    desk.worker.questions.answer(first.key, Answer(0.5))
+    until = time.monotonic() + 20
+    while desk.worker.snapshot().question in (None, first) and time.monotonic() < until:
+        time.sleep(0.05)
+    page.wait_for_timeout(1500)
+    assert page.evaluate("rung") == 1, "who looks at the page needs no sound"
+    desk.worker.stop()
+    assert desk.worker.wait(30)
 
 
 def test_the_browser_asks_before_stop(tmp_path: Path, visit) -> None:
