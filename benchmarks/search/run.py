@@ -35,8 +35,8 @@ from benchmarks.search import (  # noqa: E402
 
 EVALUATIONS, LONGEST, SEEDS = 120, 150, 10
 PEERS = tuple(name for name in tables.LABELS if name not in tables.OURS)
-SLOW = {"bayes-opt-ucb": 3, "optuna-gp": 1}
-"""Seeds of the peers that take half a minute and more for a run."""
+SLOW = {"optuna-gp": 3}
+"""Seeds of the peers that take minutes for a run."""
 
 EXPERIMENTS = ("stopping", "parallel", "images", "verdict", "demo", "look")
 QUICK = networks.CACHE / "quick"
