@@ -20,6 +20,7 @@ from lib_automerge.errors import ModelError, StorageError
 from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from lib_automerge.study.judges import UNIT
 from lib_automerge.study.store import RunFolder
 
 BASELINE_KEYS = {Origin.MODEL_A: "a", Origin.MODEL_B: "b", Origin.HALF: "half"}
@@ -61,7 +62,9 @@ def write_outcome(folder: RunFolder, recipe: Recipe, state: RunState) -> Recipe:
     folder.write("recipe.json", recipe_json(recipe).encode())
     facts = msgspec.to_builtins(verdict, str_keys=True)
     del facts["event"], facts["time"]
-    facts = {"format": 1, **facts}
+    # none for a reward that has a scale of its own
+    unit = None if state.scale is None else f"{UNIT} of the same prompt"
+    facts = {"format": 1, "unit": unit, **facts}
     for comparison, shown in zip(verdict.comparisons, facts["comparisons"], strict=True):
         shown["significant"] = comparison.significant
     folder.write("verdict.json", (json.dumps(facts, indent=2) + "\n").encode())

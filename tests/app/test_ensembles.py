@@ -132,6 +132,8 @@ def test_units_of_held_out_prompts_come_from_the_parents_there(
     assert scaled[1].scale.scales == scaled[0].scale.scales
     assert state.verdict is not None
     assert state.verdict.held_out
+    told = json.loads((folder / "verdict.json").read_text())
+    assert "standard deviations of the parents' images" in told["unit"]
     assert len(state.verdict.comparisons) == 3
 
 

@@ -104,6 +104,7 @@ def test_what_is_handed_over(host: FakeHost, models: Mapping[str, str], folder: 
     assert set(recipe["models"]["a"]) == {"name", "sha256", "path"}
     verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["gain"] is True
+    assert verdict["unit"] is None
     assert {c["baseline"] for c in verdict["comparisons"]} == {"A", "B", "50:50"}
     assert (folder / "report.html").stat().st_size > 1000
     assert state.saved is not None
