@@ -19,7 +19,7 @@ from tests.e2e.test_page import (  # noqa: F401 - fixtures
     server,
 )
 
-LONG_MS = 90_000
+LONG_MS = 240_000
 
 
 def panel(page: Page) -> Any:
