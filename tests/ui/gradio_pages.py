@@ -85,11 +85,11 @@ class FormPage:
         # fonts that a Gradio wants from elsewhere
         self.page.route(re.compile("^https://"), lambda route: route.abort())
         self.page.route(site.url, self._with_script)
-        self._url = site.url
+        self.site = site
 
     def open(self) -> FormPage:
         """Go there and wait until the form is filled."""
-        self.page.goto(self._url)
+        self.page.goto(self.site.url)
         strip = self.page.locator("#automerge_strip .automerge-strip").first
         strip.filter(has_not_text="Loading").wait_for()
         self.drawn()

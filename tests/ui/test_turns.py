@@ -1,4 +1,4 @@
-"""Choices in quick succession, over a slow line: what is drawn last is about what is chosen."""
+"""The page under every Gradio: quick choices over a slow line, and a person who judges a run."""
 
 from __future__ import annotations
 
@@ -177,3 +177,58 @@ def test_the_last_change_of_a_field_that_is_being_drawn_counts(page: FormPage, s
         page.page.wait_for_timeout(100)
     page.settle()
     assert site.draft()["budget"].startswith("Quick")
+
+
+def start(page: FormPage, reward: dict[str, Any]) -> None:
+    """Begin a run of two prompts over the routes."""
+    folder = page.site.folder / "desk" / "models"
+    prompts = ("a red heart", "a blue star")
+    config = {
+        "models": {role: str(folder / f"{role}.safetensors") for role in "ab"},
+        "payloads": [{"prompt": prompt, "seeds": [1]} for prompt in prompts],
+        "reward": reward,
+        "search": {"evaluations": 4, "optimizer": "sobol"},
+        "verdict": {"finalists": 1, "finalist_seeds": 1, "seeds": 2},
+    }
+    answer = page.page.evaluate(
+        """config => fetch('./automerge/v1/runs', {
+            method: 'POST',
+            headers: {'Content-Type': 'application/json'},
+            body: JSON.stringify(config),
+        }).then(r => r.json())""",
+        config,
+    )
+    assert "id" in answer, answer
+
+
+def asked(page: FormPage, said: int) -> Any:
+    """The panel that asks for the judgement after so many."""
+    panel = page.page.locator("#automerge_live .automerge-judge:not([inert])")
+    told = f"{said} judgement{'' if said == 1 else 's'} so far"
+    panel.get_by_text(told).wait_for(timeout=60_000)
+    return panel
+
+
+def finished(page: FormPage) -> None:
+    strip = page.page.locator("#automerge_strip .automerge-strip").first
+    strip.get_by_text("Finished").wait_for(timeout=60_000)
+
+
+def test_a_person_chooses(page: FormPage) -> None:
+    start(page, {"name": "human_choose"})
+    asked(page, 0).get_by_role("button", name="A, left").click()
+    asked(page, 1)
+    page.page.keyboard.press("ArrowRight")
+    for said in (2, 3, 4):
+        asked(page, said).get_by_role("button", name="Equal").click()
+    finished(page)
+
+
+def test_a_person_rates(page: FormPage) -> None:
+    start(page, {"name": "human_rate"})
+    for said in range(4):
+        panel = asked(page, said)
+        panel.get_by_role("slider").fill(str(said + 3))
+        assert panel.locator("output").inner_text() == str(said + 3)
+        panel.get_by_role("button", name="Rate").click()
+    finished(page)
