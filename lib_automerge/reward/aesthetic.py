@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from lib_automerge.reward import preprocess
 from lib_automerge.reward.clip import VIT_B_32, VIT_L_14
 from lib_automerge.reward.clip_rewards import EmbeddingReward
-from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.files import sha256_of_weights
 from lib_automerge.reward.heads import LinearStack, SmallPerceptron
 from lib_automerge.reward.siglip import SiglipSizes
-from lib_automerge.reward.weights import fill, read_tensors
+from lib_automerge.reward.weights import fill, read_tensors, without_memory
 
 
 class AestheticReward(EmbeddingReward):
@@ -44,8 +44,8 @@ class AestheticReward(EmbeddingReward):
             ConfigError: An option has an impossible value.
             RewardError: A file is missing, damaged, unsafe or not exactly this model.
         """
-        digest = sha256_of_file(weights)
-        with torch.device("meta"):
+        digest = sha256_of_weights(weights)
+        with without_memory():
             head = self._build(self.sizes.embedding)
         fill(
             head,

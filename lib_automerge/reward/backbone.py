@@ -22,7 +22,7 @@ from torch import Tensor
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.clip import Clip, ClipSizes
 from lib_automerge.reward.clip_files import UNUSED, read_clip
-from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.files import sha256_of_weights
 from lib_automerge.reward.placement import (
     choose_device,
     choose_dtype,
@@ -32,7 +32,7 @@ from lib_automerge.reward.placement import (
 )
 from lib_automerge.reward.preprocess import Framing
 from lib_automerge.reward.siglip import Siglip, SiglipSizes
-from lib_automerge.reward.weights import fill, read_tensors
+from lib_automerge.reward.weights import fill, read_tensors, without_memory
 
 # Embeddings kept: those of the images and prompts of the last few candidates, about 3 kB each.
 _KEPT = 1024
@@ -190,7 +190,7 @@ def open_backbone(weights: Path, sizes: Sizes, dtype: str | None, device: str | 
     """
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    digest = sha256_of_file(weights)
+    digest = sha256_of_weights(weights)
     key = (digest, sizes, precision, str(where))
     with _opening:
         backbone = _open.get(key)
@@ -204,7 +204,7 @@ def open_backbone(weights: Path, sizes: Sizes, dtype: str | None, device: str | 
 
 def _load(weights: Path, sizes: Sizes, dtype: str, device: torch.device) -> Clip | Siglip:
     is_clip = isinstance(sizes, ClipSizes)
-    with torch.device("meta"):
+    with without_memory():
         model = Clip(sizes) if isinstance(sizes, ClipSizes) else Siglip(sizes)
     fill(
         model,

@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
 from lib_automerge.errors import RewardError
-
-FOLDER = "rewards"
-"""The models folder's name in the folder of the user's data."""
+from lib_automerge.reward import digests
 
 FOLDER = "rewards"
 """The models folder's name in the folder of the user's data."""
 
 _HUB = "https://huggingface.co"
+
+# Larger reads leave the processor's cache before they are hashed.
+_CHUNK = 1 << 18
 
 
 class WeightFile(msgspec.Struct, frozen=True):
@@ -83,6 +83,15 @@ def find(files: Sequence[WeightFile], folders: Iterable[Path] = ()) -> Path | No
     return None
 
 
+def file_of_digests(folders: Iterable[Path]) -> Path | None:
+    """Where digests of weights are kept: in the folder of the user's data, if one of them is there.
+
+    Args:
+        folders: models folders.
+    """
+    return next((f.parent / digests.FILE for f in folders if f.name == FOLDER), None)
+
+
 def missing(label: str, reward: str, files: Sequence[WeightFile], folders: Sequence[Path]) -> str:
     """Say which file a reward lacks, and how to get it; one or two sentences."""
     file = files[0]
@@ -107,7 +116,7 @@ def check(file: WeightFile, path: Path) -> None:
     """
     if file.sha256 is None or (path.name != file.name and path != _in_hub_cache(file)):
         return
-    digest = sha256_of_file(path)
+    digest = sha256_of_weights(path)
     if not digest.startswith(file.sha256):
         raise RewardError(
             f"{path} is not the published {file.name}: its SHA-256 begins with {digest[:8]} "
@@ -117,20 +126,37 @@ def check(file: WeightFile, path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of the file's bytes.
-
-    Computed once per process for a file that keeps its size and time.
+    """Return the hexadecimal SHA-256 of the file's bytes as they are now.
 
     Raises:
         RewardError: The file cannot be read.
     """
     try:
-        status = path.stat()
-        return _digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        return _hashed(path)
     except OSError as error:
-        raise RewardError(
-            f"file cannot be read: {path} ({error.strerror}). Check its path and permissions."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def sha256_of_weights(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file of weights.
+
+    Computed once, as long as the file keeps its size and time: for this process, and for later ones
+    in the file that `digests.kept_in` names.
+
+    Raises:
+        RewardError: The file cannot be read.
+    """
+    try:
+        stamp = digests.Stamp.of(path)
+        digest = digests.recall(stamp)
+        if digest is None:
+            settled = stamp.settled()
+            digest = _hashed(path)
+            if settled and digests.Stamp.of(path) == stamp:
+                digests.keep(stamp, digest)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return digest
 
 
 def in_bytes(size: int) -> str:
@@ -166,10 +192,16 @@ def _in_hub_cache(file: WeightFile) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-@lru_cache(maxsize=64)
-def _digest(path: str, _size: int, _mtime_ns: int) -> str:
+def _hashed(path: Path) -> str:
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
+    chunk = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(chunk):
+            digest.update(chunk[:size])
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> RewardError:
+    return RewardError(
+        f"file cannot be read: {path} ({error.strerror}). Check its path and permissions."
+    )

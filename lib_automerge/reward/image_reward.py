@@ -20,7 +20,7 @@ from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import Told, check_lengths, require_finite
 from lib_automerge.reward.bert_tokenizer import Encoded, encode
 from lib_automerge.reward.blip import BlipReward, BlipSizes
-from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.files import sha256_of_weights
 from lib_automerge.reward.placement import (
     check_batch_size,
     choose_device,
@@ -30,7 +30,7 @@ from lib_automerge.reward.placement import (
     torch_dtype,
 )
 from lib_automerge.reward.preprocess import crop
-from lib_automerge.reward.weights import fill, read_tensors
+from lib_automerge.reward.weights import fill, read_tensors, without_memory
 
 # ImageReward was trained on prompts cut to this many ids, start and end included.
 PROMPT_IDS = 35
@@ -85,7 +85,7 @@ class ImageReward:
         self._told = Told()
         self._weights = weights
         self._model: BlipReward | None = self._load()
-        digest = sha256_of_file(weights)
+        digest = sha256_of_weights(weights)
         self.fingerprint = f"{self.name}:{_VERSION}:{self._dtype}:{digest[:16]}"
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
@@ -123,7 +123,7 @@ class ImageReward:
                 f"weights of {self.name!r} not found: {self._weights}. Give the path of "
                 "ImageReward.pt."
             )
-        with torch.device("meta"):
+        with without_memory():
             model = BlipReward(self.sizes)
         fill(
             model,

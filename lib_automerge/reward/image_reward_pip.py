@@ -24,7 +24,7 @@ from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward.base import Told, check_lengths, require_finite
 from lib_automerge.reward.bert_tokenizer import encode
 from lib_automerge.reward.blip import BlipSizes
-from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.files import sha256_of_weights
 from lib_automerge.reward.image_reward import PROMPT_IDS
 from lib_automerge.reward.image_reward_package import imported, package_version
 from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, move
@@ -61,7 +61,7 @@ class ImageRewardPip:
             )
         self._told = Told()
         self._model: nn.Module | None = self._load(module, pretraining, weights)
-        digest = sha256_of_file(weights)
+        digest = sha256_of_weights(weights)
         self.fingerprint = f"{self.name}:{package_version()}:{self._dtype}:{digest[:16]}"
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:

@@ -22,7 +22,8 @@ import msgspec
 from lib_automerge.domain.config import ENSEMBLE
 from lib_automerge.errors import ConfigError, RewardError, unknown_name
 from lib_automerge.reward.base import Reward
-from lib_automerge.reward.files import WeightFile, check, find, missing
+from lib_automerge.reward.digests import kept_in
+from lib_automerge.reward.files import WeightFile, check, file_of_digests, find, missing
 
 Factory = TypeVar("Factory", bound=Callable[..., Reward])
 
@@ -178,11 +179,12 @@ def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> 
     entry = _entry(name)
     entry.ready()
     values = _located(entry.info, _values(name, options), folders)
-    for file in entry.info.files:
-        path = values[file.option]
-        if isinstance(path, Path):
-            check(file, path)
-    return entry.factory(**values)
+    with kept_in(file_of_digests(folders)):
+        for file in entry.info.files:
+            path = values[file.option]
+            if isinstance(path, Path):
+                check(file, path)
+        return entry.factory(**values)
 
 
 def readiness(name: str, options: Mapping[str, object], *, folders: Sequence[Path] = ()) -> str:

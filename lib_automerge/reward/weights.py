@@ -9,17 +9,33 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.serialization
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import reason
+
+_INITIALISERS = ("uniform_", "normal_", "fill_", "zero_")
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Within the block, networks are built of shapes only, to be filled by `fill`.
+
+    Their initial values are not drawn either: on the meta device that loads torch's decompositions,
+    which takes longer than all the rest of a load.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:
@@ -121,6 +137,24 @@ def fill(
             "Free some memory, or let the reward use another device (device='cpu')."
         ) from error
     model.load_state_dict(placed, strict=True, assign=True)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves parameters as they are made."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__ and "tensor" in named:
+            return named["tensor"]
+        if getattr(func, "__name__", None) in _INITIALISERS and args:
+            return args[0]
+        return func(*args, **named)
 
 
 def _is_saved_by_torch(path: Path) -> bool:

@@ -174,26 +174,21 @@ def test_a_digest_is_computed_once_until_the_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path / "big.pt")
-    assert files.sha256_of_file(path) == hashlib.sha256(CONTENT).hexdigest()
-    opened: list[Path] = []
-    to_open = Path.open
-
-    def watched(self: Path, mode: str) -> object:
-        opened.append(self)
-        return to_open(self, mode)
-
-    monkeypatch.setattr(Path, "open", watched)
-    assert files.sha256_of_file(path) == hashlib.sha256(CONTENT).hexdigest()
-    assert opened == []
-    monkeypatch.undo()
-    put(path, b"changed")
     os.utime(path, ns=(1, 1))
-    assert files.sha256_of_file(path) == hashlib.sha256(b"changed").hexdigest()
+    assert files.sha256_of_weights(path) == hashlib.sha256(CONTENT).hexdigest()
+    with monkeypatch.context() as patched:
+        patched.delattr(files, "_hashed")
+        assert files.sha256_of_weights(path) == hashlib.sha256(CONTENT).hexdigest()
+    put(path, b"changed")
+    os.utime(path, ns=(2, 2))
+    assert files.sha256_of_weights(path) == hashlib.sha256(b"changed").hexdigest()
 
 
 def test_a_file_that_cannot_be_read_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"cannot be read: .*gone"):
         files.sha256_of_file(tmp_path / "gone")
+    with pytest.raises(RewardError, match=r"cannot be read: .*gone"):
+        files.sha256_of_weights(tmp_path / "gone")
 
 
 @pytest.mark.parametrize(

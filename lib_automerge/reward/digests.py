@@ -1,0 +1,132 @@
+"""SHA-256 digests of weight files, kept on disk so that a file of gigabytes is not read each time.
+
+A digest belongs to a path, a size and a time of change. It is only ever a saving: whatever is wrong
+with the file of digests, they are computed anew.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+FILE = "digests.json"
+"""Its name in the folder of the user's data."""
+
+LIMIT = 200
+"""Digests in the file; the oldest go first."""
+
+# A file that is written twice within the clock's grain (two seconds on FAT) has one time for both.
+_GRAIN_NS = 2_000_000_000
+
+# The number changes with the layout.
+_VERSION = 1
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What a digest belongs to.
+
+    Attributes:
+        path: of the file, absolute and without links.
+        size: in bytes.
+        mtime_ns: when it was changed last, in nanoseconds.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """The file as it is now.
+
+        Raises:
+            OSError: it does not exist, or cannot be looked at.
+        """
+        status = path.stat()
+        return cls(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+    def settled(self) -> bool:
+        """Whether any later change gives another time. Ask before reading the file."""
+        return time.time_ns() - self.mtime_ns >= _GRAIN_NS
+
+
+class _Digest(msgspec.Struct, frozen=True):
+    size: int
+    mtime_ns: int
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class _Digests(msgspec.Struct, frozen=True):
+    version: int
+    files: dict[str, _Digest]
+
+
+_file: ContextVar[Path | None] = ContextVar("_file", default=None)
+_memory: dict[Stamp, str] = {}
+
+
+@contextmanager
+def kept_in(file: Path | None) -> Iterator[None]:
+    """Within the block, digests are also looked up and kept in a file; None for the process only.
+
+    Args:
+        file: made with the first digest, if its folder exists.
+    """
+    token = _file.set(file)
+    try:
+        yield
+    finally:
+        _file.reset(token)
+
+
+def recall(stamp: Stamp) -> str | None:
+    """The digest of a file that has not changed since it was kept; None if there is none."""
+    digest, file = _memory.get(stamp), _file.get()
+    if digest is None and file is not None:
+        found = _read(file).get(stamp.path)
+        if found is not None and (found.size, found.mtime_ns) == (stamp.size, stamp.mtime_ns):
+            digest = _memory[stamp] = found.sha256
+    return digest
+
+
+def keep(stamp: Stamp, digest: str) -> None:
+    """Remember a digest, for this process and in the file."""
+    _memory[stamp] = digest
+    file = _file.get()
+    if file is not None:
+        _write(file, stamp, digest)
+
+
+def _read(file: Path) -> dict[str, _Digest]:
+    try:
+        read = msgspec.json.decode(file.read_bytes(), type=_Digests)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        return {}
+    return read.files if read.version == _VERSION else {}
+
+
+def _write(file: Path, stamp: Stamp, digest: str) -> None:
+    """Add a digest; of two processes that write at once, one has to compute its own again."""
+    files = _read(file)
+    files.pop(stamp.path, None)
+    files[stamp.path] = _Digest(stamp.size, stamp.mtime_ns, digest)
+    newest = dict(list(files.items())[-LIMIT:])
+    # ValueError: a path whose bytes are no text
+    with suppress(OSError, ValueError):
+        content = msgspec.json.encode(_Digests(_VERSION, newest))
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")
+        try:
+            with os.fdopen(handle, "wb") as part:
+                part.write(content)
+            Path(temporary).replace(file)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
