@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib_automerge.reward.heads import LinearStack
+from lib_automerge.reward.linear import Linear
 
 # Mean and standard deviation of the raw scores on ImageReward's validation set: published scores
 # are standardised by them.
@@ -62,8 +63,8 @@ class BlipReward(nn.Module):
             (n,) scores in the head's precision.
         """
         tokens = self.blip.visual_encoder(pixels.to(self.blip.visual_encoder.cls_token.dtype))
-        text = self.blip.text_encoder(ids, mask, tokens)
-        raw = self.mlp(text[:, 0].to(next(self.mlp.parameters()).dtype))
+        read = self.blip.text_encoder(ids, mask, tokens)
+        raw = self.mlp(read.to(next(self.mlp.parameters()).dtype))
         scores: Tensor = (raw[:, 0] - _RAW_MEAN) / _RAW_SD
         return scores
 
@@ -125,8 +126,8 @@ class _ImageBlock(nn.Module):
 class _ImageAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).chunk(3, dim=-1)
@@ -137,8 +138,8 @@ class _ImageAttention(nn.Module):
 class _ImageFeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
@@ -154,12 +155,13 @@ class _TextEncoder(nn.Module):
         self.encoder = _TextLayers(sizes)
 
     def forward(self, ids: Tensor, mask: Tensor, image: Tensor) -> Tensor:
-        """Map (n, t) ids, (n, t) bool mask and (n, v, d_image) tokens to (n, t, d)."""
+        """Map (n, t) ids, (n, t) bool mask and (n, v, d_image) tokens to the first of (n, t, d)."""
         x = self.embeddings(ids)
-        for layer in self.encoder.layer:
-            x = layer(x, mask, image)
-        text: Tensor = x
-        return text
+        *layers, last = self.encoder.layer
+        for layer in layers:
+            x = layer(x, x, mask, image)
+        read: Tensor = last(x[:, :1], x, mask, image)[:, 0]
+        return read
 
 
 class _TextEmbeddings(nn.Module):
@@ -191,8 +193,8 @@ class _TextLayer(nn.Module):
         self.intermediate = _Dense(width, 4 * width)
         self.output = _ResidualNorm(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor, image: Tensor) -> Tensor:
-        x = self.attention(x, x, mask)
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+        x = self.attention(x, text, mask)
         x = self.crossattention(x, image)
         out: Tensor = self.output(functional.gelu(self.intermediate.dense(x)), x)
         return out
@@ -213,21 +215,21 @@ class _TextAttention(nn.Module):
 class _QueryKeyValue(nn.Module):
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
 
 class _Dense(nn.Module):
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, out_width)
+        self.dense = Linear(width, out_width)
 
 
 class _ResidualNorm(nn.Module):
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, out_width)
+        self.dense = Linear(width, out_width)
         self.LayerNorm = nn.LayerNorm(out_width, eps=1e-12)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lib_automerge.reward.linear import Linear
+
 
 class TowerSizes(msgspec.Struct, frozen=True):
     """Sizes of one of the two transformers.
@@ -95,9 +97,9 @@ class Clip(nn.Module):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.vision_model = _ImageTower(sizes)
-        self.visual_projection = nn.Linear(sizes.image.width, sizes.embedding, bias=False)
+        self.visual_projection = Linear(sizes.image.width, sizes.embedding, bias=False)
         self.text_model = _TextTower(sizes)
-        self.text_projection = nn.Linear(sizes.text.width, sizes.embedding, bias=False)
+        self.text_projection = Linear(sizes.text.width, sizes.embedding, bias=False)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Map (n, 3, side, side) normalised pixels of any floating-point type to (n, e)."""
@@ -132,8 +134,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, sizes: TowerSizes, activation: nn.Module) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(sizes.width, sizes.hidden)
-        self.fc2 = nn.Linear(sizes.hidden, sizes.width)
+        self.fc1 = Linear(sizes.width, sizes.hidden)
+        self.fc2 = Linear(sizes.hidden, sizes.width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,10 +184,10 @@ class _SelfAttention(nn.Module):
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
         self.heads = sizes.heads
-        self.q_proj = nn.Linear(sizes.width, sizes.width)
-        self.k_proj = nn.Linear(sizes.width, sizes.width)
-        self.v_proj = nn.Linear(sizes.width, sizes.width)
-        self.out_proj = nn.Linear(sizes.width, sizes.width)
+        self.q_proj = Linear(sizes.width, sizes.width)
+        self.k_proj = Linear(sizes.width, sizes.width)
+        self.v_proj = Linear(sizes.width, sizes.width)
+        self.out_proj = Linear(sizes.width, sizes.width)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         attended = attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, causal=causal)

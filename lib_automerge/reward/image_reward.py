@@ -141,8 +141,10 @@ class ImageReward:
     ) -> list[float]:
         encoded = [self._encode(prompt) for prompt in prompts]
         pixels = torch.stack([crop(image, self.sizes.image_side) for image in images])
-        ids = torch.tensor([text.ids for text in encoded])
-        mask = torch.arange(PROMPT_IDS) < torch.tensor([[text.used] for text in encoded])
+        # beyond the longest prompt of the batch there is only padding, which the mask hides
+        length = max(text.used for text in encoded)
+        ids = torch.tensor([text.ids[:length] for text in encoded])
+        mask = torch.arange(length) < torch.tensor([[text.used] for text in encoded])
         with torch.inference_mode():
             scores: Tensor = model(
                 pixels.to(self._device), ids.to(self._device), mask.to(self._device)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib_automerge.reward.clip import Encoder, FeedForward, TowerSizes, attend
+from lib_automerge.reward.linear import Linear, linear
 
 _EPS = 1e-6
 
@@ -95,12 +96,12 @@ class _JointAttention(nn.Module):
         self.heads = sizes.heads
         self.in_proj_weight = nn.Parameter(torch.zeros(3 * sizes.width, sizes.width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * sizes.width))
-        self.out_proj = nn.Linear(sizes.width, sizes.width)
+        self.out_proj = Linear(sizes.width, sizes.width)
 
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         query, key, value = (
-            functional.linear(x, weight, bias)
+            linear(x, weight, bias)
             for x, weight, bias in zip((query, tokens, tokens), weights, biases, strict=True)
         )
         out: Tensor = self.out_proj(attend(query, key, value, self.heads, causal=False))
