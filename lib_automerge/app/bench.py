@@ -18,6 +18,8 @@ from lib_automerge.app.record import Record
 from lib_automerge.domain.events import PARENTS, Scaled, Stage, StageDone, Timing, Warned
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState
+from lib_automerge.domain.scale import Scale
+from lib_automerge.errors import GenerationError, RewardError
 from lib_automerge.generate.base import PauseRequested
 
 
@@ -62,8 +64,23 @@ class Bench:
     ) -> Scores:
         """Score what is not known yet of a candidate's images; see `Scorer.score`.
 
-        What is known of later jobs, of another round, plays no part.
+        What is known of later jobs, of another round, plays no part. What failed once (memory was
+        short, a server was busy) is tried once more.
         """
+        try:
+            return self._score(evaluation, stage, jobs, until_broken, enough)
+        except (GenerationError, RewardError) as error:
+            self.warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
+            return self._score(evaluation, stage, jobs, until_broken, enough)
+
+    def _score(
+        self,
+        evaluation: Evaluation,
+        stage: Stage,
+        jobs: Sequence[ImageJob],
+        until_broken: bool,
+        enough: SeenEnough | None,
+    ) -> Scores:
         found = self.state.scores.get((stage, evaluation.number), {})
         known = {number: image for number, image in found.items() if number <= jobs[-1].number}
         origin = {"run": self._run, "evaluation": evaluation.number}
@@ -147,6 +164,8 @@ class Bench:
             diversity = mean_diversity([self.diversity(scores) for scores in found])
             units = judging.scale(self.state.scale, images, diversity)
             self.record.add(Scaled(stage=stage, scale=units))
+            if stage is Stage.SEARCH:
+                self._warn_of_silent(units)
         scale = self.state.scale
         self.record.add_scores(
             [
@@ -155,6 +174,13 @@ class Bench:
                 if image.score is None and image.broken is None
             ]
         )
+
+    def _warn_of_silent(self, units: Scale) -> None:
+        for name in (name for name, sd in units.scales.items() if sd == 0.0):
+            self.warn(
+                f"{name} gave all images of a prompt by the parents the same score, so there is no "
+                "unit for its scores, and it does not count. Use another reward or other prompts."
+            )
 
     def between(self) -> None:
         """The moment between two evaluations, in which the run can give the device away.

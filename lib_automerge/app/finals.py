@@ -16,6 +16,7 @@ from lib_automerge.app.proof import PairScores
 from lib_automerge.domain.events import BASELINES, Origin, Stage, Verdict
 from lib_automerge.domain.run import Evaluation, RunState, best
 from lib_automerge.search import statistics
+from lib_automerge.study.formats import listed
 
 ROUNDS = 3
 """So often finalists are scored again at most."""
@@ -135,5 +136,16 @@ def _nothing_found(state: RunState) -> Verdict:
     first, better = best(baselines), best(e for e in baselines if e.origin is not Origin.HALF)
     assert first is not None
     assert better is not None
-    worse = any(e.rejected is not None and e.per_payload for e in state.history)
-    return proof.nothing_found(first.number, means, better.origin, first.images, worse=worse)
+    return proof.nothing_found(first.number, means, better.origin, first.images, _why_none(state))
+
+
+def _why_none(state: RunState) -> str:
+    """Why no candidate can be proved."""
+    candidates = [e for e in state.history if e.origin not in BASELINES]
+    refused = [e.judgement for e in candidates if e.judgement and e.judgement.below_caps]
+    if refused:
+        caps = sorted({name for judgement in refused for name in judgement.below_caps})
+        return f"every candidate that was scored to the end falls below the cap of {listed(caps)}"
+    if any(e.rejected is not None and e.per_payload for e in candidates):
+        return "every candidate was given up early for being worse than what was known, or broken"
+    return "no candidate besides the baselines made usable images"

@@ -309,6 +309,7 @@ class Plan:
             standard_error=found.standard_error,
             images=found.images,
             per_payload=found.per_payload,
+            judgement=found.judgement,
         )
 
     def recipe(self, evaluation: Evaluation) -> Recipe:

@@ -115,17 +115,9 @@ def _role(baseline: Origin, better: Origin) -> str:
 
 
 def nothing_found(
-    best: int, means: Mapping[int, float], better: Origin, images: int, *, worse: bool
+    best: int, means: Mapping[int, float], better: Origin, images: int, why: str
 ) -> Verdict:
-    """The verdict when no candidate but the baselines was scored to the end.
-
-    `worse` tells whether some were given up for being worse, not all for broken images.
-    """
-    why = (
-        "every candidate was given up early for being worse than what was known, or broken"
-        if worse
-        else "no candidate besides the baselines made usable images"
-    )
+    """The verdict when there is no candidate to prove, with the reason as a clause."""
     return Verdict(
         winner=best,
         better_parent=better,

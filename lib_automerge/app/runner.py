@@ -27,7 +27,6 @@ from lib_automerge.domain.events import (
     Failed,
     Finished,
     Judged,
-    Origin,
     Paused,
     Proposed,
     Rejected,
@@ -252,9 +251,9 @@ class Runner:
             self._record.add(known)
             return
         try:
-            scores = self._score_twice(bench, evaluation)
+            scores = self._score(bench, evaluation)
         except (GenerationError, RewardError) as error:
-            if evaluation.origin in BASELINES or self._failing() + 1 >= FAILURES:
+            if evaluation.origin in PARENTS or self._failing() + 1 >= FAILURES:
                 raise
             self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
             return
@@ -281,19 +280,12 @@ class Runner:
             )
         )
 
-    def _score_twice(self, bench: Bench, evaluation: Evaluation) -> Scores:
-        """Score a candidate; what failed once (memory was short, say) is tried once more."""
-        jobs = self._plan.search_jobs()
-
+    def _score(self, bench: Bench, evaluation: Evaluation) -> Scores:
         def hopeless(images: Mapping[int, Scored]) -> str | None:
             return self._plan.hopeless(self.state, evaluation, images)
 
         enough = hopeless if self._config.search.early_reject else None
-        try:
-            return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
-        except (GenerationError, RewardError) as error:
-            self._warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
-            return bench.score(evaluation, Stage.SEARCH, jobs, enough=enough)
+        return bench.score(evaluation, Stage.SEARCH, self._plan.search_jobs(), enough=enough)
 
     def _failing(self) -> int:
         """How many evaluations in a row, up to the last one, could not be made."""
@@ -303,7 +295,7 @@ class Runner:
     def _reject(self, evaluation: Evaluation, scores: Scores, image: Scored) -> None:
         """Give up a candidate whose images are broken."""
         reason = f"{image.broken} image for payload {image.payload!r}, seed {image.seed}"
-        if evaluation.origin in (Origin.MODEL_A, Origin.MODEL_B):
+        if evaluation.origin in PARENTS:
             raise GenerationError(
                 f"{proof.NAMES[evaluation.origin]} itself makes a {reason}. Without its score no "
                 "merge can be called better: check the model, the payload and the precision."

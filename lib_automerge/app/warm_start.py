@@ -76,6 +76,7 @@ def _difference(source: Source, now: RunManifest) -> str | None:
         return "they were not made by a run with this one's models, prompts and reward"
     digests = [{role: ref.sha256 for role, ref in m.models.items()} for m in (then, now)]
     methods = [(m.config.method, m.config.parameters) for m in (then, now)]
+    ensembles = [m.config.reward.ensemble for m in (then, now)]
     backends = [m.generator.get("backend") for m in (then, now)]
     prompts = [_searched(m.config, seeds=False) for m in (then, now)]
     seeded = [_searched(m.config, seeds=True) for m in (then, now)]
@@ -83,6 +84,7 @@ def _difference(source: Source, now: RunManifest) -> str | None:
         (digests, "it merged other models"),
         (methods, "it used another method"),
         ([then.reward, now.reward], "it was judged by another reward"),
+        (ensembles, "its rewards were put together in another way"),
         (backends, "its images came from another generator"),
         (prompts, "it had other prompts or image settings"),
         (seeded, "its images had other seeds"),

@@ -30,7 +30,7 @@ VERSION = 2
 
 _TAG = re.compile(r"<\w+:[^<>]+>")
 _TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\b(?:BREAK|AND)\b|[^\\()\[\]{}:|AB]+|[AB]", re.DOTALL)
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _WHOLE_NUMBER = re.compile(rf"\s*({_NUMBER})\s*")
 _PART_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*$")
 _COMMENT = re.compile(r"#[^\n]*")

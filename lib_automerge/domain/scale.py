@@ -13,6 +13,9 @@ from lib_automerge.errors import ConfigError
 _CHANCE = 2.0
 """Standard deviations of chance that a range has beyond what is expected of each parent."""
 
+_SAME = 1e-6
+"""Scores that differ by less than this share of their size are equal: that much is rounding."""
+
 Value = TypeVar("Value")
 
 
@@ -177,7 +180,8 @@ def _pooled_sd(reward: str, centres: Mapping[str, float], images: Sequence[Judge
         scores = _scores(reward, payload, images)
         squares += math.fsum((score - centre) ** 2 for score in scores)
         freedom += len(scores) - 1
-    return math.sqrt(squares / freedom) if freedom else 0.0
+    sd = math.sqrt(squares / freedom) if freedom else 0.0
+    return sd if sd > _SAME * max(map(abs, centres.values())) else 0.0
 
 
 def _ranges(guard: str, images: Sequence[Judged]) -> dict[str, tuple[float, float]]:

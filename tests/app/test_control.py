@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -147,26 +147,57 @@ def test_what_fails_twice_is_left_out_and_the_run_goes_on(
     assert len(state.history) == 7
 
 
+class Moody(BrightnessReward):
+    """Fails when it is asked the nth times."""
+
+    def __init__(self, fails: Iterable[int]) -> None:
+        super().__init__()
+        self.calls, self.fails = 0, set(fails)
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        self.calls += 1
+        if self.calls in self.fails:
+            raise RewardError("the server gave no answer: timed out. Start it.")
+        return super().score(images, prompts)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_reward_that_fails_costs_one_candidate_at_most(
     host: FakeHost, models: Mapping[str, str], folder: Path, times: int
 ) -> None:
-    class Moody(BrightnessReward):
-        calls = 0
-
-        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-            self.calls += 1
-            if BASELINES_DONE < self.calls <= BASELINES_DONE + times:
-                raise RewardError("the server gave no answer: timed out. Start it.")
-            return super().score(images, prompts)
-
-    host.judge = Moody()
+    host.judge = Moody(range(BASELINES_DONE + 1, BASELINES_DONE + 1 + times))
     state = service(host).start(tiny_config(models), folder)
     assert state.status is Status.FINISHED
     assert any("tried again: the server gave no answer" in text for text in state.warnings)
     rejected = [e.rejected for e in state.history if e.score is None]
     assert len(rejected) == times - 1
     assert all(text and "failed twice: the server gave no" in text for text in rejected)
+
+
+def test_a_reward_that_fails_once_in_any_stage_is_asked_again(
+    host: FakeHost, models: Mapping[str, str], tmp_path: Path
+) -> None:
+    host.judge = patient = Moody(())
+    whole = service(host).start(tiny_config(models), tmp_path / "whole")
+    # of a finalist, of the winner in the verdict, and of a baseline there
+    late = [patient.calls - before for before in (10, 5, 0)]
+    host.judge = Moody(late)
+    state = service(host).start(tiny_config(models), tmp_path / "moody")
+    assert state.status is Status.FINISHED
+    assert state.verdict == whole.verdict
+    assert sum("tried again" in text for text in state.warnings) == len(late)
+
+
+def test_a_half_that_cannot_be_scored_does_not_end_the_run(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    # after the rehearsal and four batches of each parent
+    host.judge = Moody((10, 11))
+    state = service(host).start(tiny_config(models), folder)
+    assert state.status is Status.FINISHED
+    half = state.baseline(Origin.HALF)
+    assert half is not None
+    assert (half.rejected or "").startswith("failed twice")
 
 
 def test_three_failures_in_a_row_end_the_run_with_the_reason(

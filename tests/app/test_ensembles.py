@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RewardConfig, RewardMember, RunConfig
-from lib_automerge.domain.events import PARENTS, Evaluated, Scaled, Scored, Stage
+from lib_automerge.domain.events import PARENTS, Evaluated, Origin, Scaled, Scored, Stage
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, RunFailedError
 from lib_automerge.study.store import RunFolder
@@ -137,6 +137,16 @@ def test_units_of_held_out_prompts_come_from_the_parents_there(
     assert len(state.verdict.comparisons) == 3
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_a_reward_that_finds_all_parents_alike_is_told_and_does_not_count(
+    models: Mapping[str, str], folder: Path, spread: float
+) -> None:
+    host = EnsembleHost(one=red, two=lambda image: 4.0 + spread * red(image))
+    state, _ = play(host, two(models), folder)
+    assert sum("two gave all images of a prompt by the parents" in w for w in state.warnings) == 1
+    assert all(z == 0.0 for e in state.history if e.judgement for z in [e.judgement.z["two"]])
+
+
 def test_every_raw_score_is_kept(models: Mapping[str, str], folder: Path) -> None:
     play(honest(), two(models), folder)
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
@@ -181,6 +191,44 @@ def test_a_candidate_below_a_cap_is_no_finalist(models: Mapping[str, str], folde
     assert undercut
     proved = {number for stage, number in state.stages if stage is Stage.FINALISTS}
     assert not proved & undercut
+    # nor in a run that takes it over without making its images again
+    warm = msgspec.structs.replace(config.search, warm_start=(str(folder),))
+    taken, _ = play(host, msgspec.structs.replace(config, search=warm), folder.with_name("warm"))
+    earlier = {e.number for e in taken.history if e.origin is Origin.EARLIER}
+    undercut = {e.number for e in taken.history if e.judgement and e.judgement.below_caps}
+    assert earlier & undercut
+    proved = {number for stage, number in taken.stages if stage is Stage.FINALISTS}
+    assert not proved & undercut
+
+
+def test_runs_that_put_their_rewards_together_in_another_way_are_another_scale(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    one = two(models)
+    play(honest(), one, folder)
+    heavy = ensemble(models, RewardMember(name="one"), RewardMember(name="two", weight=9.0))
+    for config, known in ((one, True), (heavy, False)):
+        warm = msgspec.structs.replace(config.search, warm_start=(str(folder),))
+        begun = msgspec.structs.replace(config, search=warm)
+        state, _ = play(honest(), begun, folder.with_name(f"known-{known}"))
+        assert any(e.origin is Origin.EARLIER for e in state.history) is known
+
+
+def test_where_every_candidate_is_below_a_cap_the_verdict_says_so(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    seen: dict[bytes, float] = {}
+
+    def falling(image: Image.Image) -> float:
+        """The first pictures, those of the parents, are the best ever."""
+        return seen.setdefault(image.tobytes(), 1.0 if len(seen) < 12 else -9.0)
+
+    host = EnsembleHost(one=red, cap=falling)
+    members = (RewardMember(name="one"), RewardMember(name="cap", role="cap"))
+    state, _ = play(host, ensemble(models, *members), folder)
+    assert state.verdict is not None
+    assert not state.verdict.gain
+    assert "falls below the cap of cap" in state.verdict.sentence
 
 
 def test_guards_measure_every_image_and_the_parents_give_their_range(

@@ -223,11 +223,16 @@ def test_a_weight_above_zero_never_changes_the_words(words: list[str], data: st.
 
 @pytest.mark.parametrize(
     "unit",
-    ["(", "[", "((x:1.1)", "(:", "[a|", "[a:", "<a:", ":", " ", "\\", "AND ", ": ", ", ", "a(b:0)"],
+    ["(", "[", "((x:1.1)", "(:", "[a|", "[a:", "<a:", ":", " ", "\\", "AND ", ": ", ", ", "a(b:0)", "1"],
 )
 def test_long_prompts_take_time_in_proportion_to_their_length(unit: str) -> None:
-    for closing in ("", ")", "]", ":0.1]", " AND x"):
-        prompt = unit * (10_000 // len(unit)) + closing * (10_000 // max(1, len(closing)))
+    for opening, closing in [
+        *(("", closing) for closing in ("", ")", "]", ":0.1]", " AND x")),
+        ("(a:", "x)"),
+        ("a AND b :", "x"),
+    ]:
+        ended = closing * (10_000 // max(1, len(closing)))
+        prompt = opening + unit * (10_000 // len(unit)) + ended
         start = time.process_time()
         cleaned(prompt)
         # about 0.05 s; backtracking would take many seconds
