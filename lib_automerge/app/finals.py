@@ -23,7 +23,9 @@ ROUNDS = 3
 
 
 def prove(bench: Bench) -> None:
-    """Score the finalists and prove the first of them that makes whole images."""
+    """Score the finalists and prove the first of them that makes whole images and keeps to the
+    caps.
+    """
     for winner in _ranked(bench):
         verdict = _verdict(bench, winner)
         if verdict is not None:
@@ -33,7 +35,8 @@ def prove(bench: Bench) -> None:
 
 
 def _ranked(bench: Bench) -> list[Evaluation]:
-    """The finalists, the best first; those that made broken images are left out.
+    """The finalists, the best first; those that made broken images, or fell below a cap, are left
+    out.
 
     Whoever can be told from the first of a round leaves with the place that they have.
     """
@@ -63,6 +66,8 @@ def _round(
         if scores.broken is not None:
             continue
         fresh = bench.judged(scores)
+        if fresh.judgement is not None and fresh.judgement.below_caps:
+            continue
         images = contender.images + fresh.images
         score = contender.score or 0.0
         learned = contender.judgement.total if contender.judgement else score
@@ -96,7 +101,9 @@ def _level(
 
 
 def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
-    """The winner against the baselines on unseen images; None if it makes a broken one there."""
+    """The winner against the baselines on unseen images; None if it makes a broken one there, or
+    falls below a cap.
+    """
     jobs, held_out = bench.plan.proof_jobs()
     bench.settle(Stage.VERDICT, jobs)
     scores = bench.stage(winner, Stage.VERDICT, jobs)
@@ -104,6 +111,13 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
         bench.warn(
             f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
             f"image for payload {scores.broken.payload!r}; the next one was proved instead."
+        )
+        return None
+    judgement = bench.judged(scores).judgement
+    if judgement is not None and judgement.below_caps:
+        bench.warn(
+            f"evaluation {winner.number} was the best, but falls below the cap of "
+            f"{listed(judgement.below_caps)} on unseen images; the next one was proved instead."
         )
         return None
     baselines = _baselines(bench.state)
@@ -142,10 +156,12 @@ def _nothing_found(state: RunState) -> Verdict:
 def _why_none(state: RunState) -> str:
     """Why no candidate can be proved."""
     candidates = [e for e in state.history if e.origin not in BASELINES]
-    refused = [e.judgement for e in candidates if e.judgement and e.judgement.below_caps]
+    if any(stage is Stage.FINALISTS for stage, _ in state.scores):
+        return "the best candidates fall below a cap, or make broken images, on unseen seeds"
+    refused = {name for e in candidates if e.judgement for name in e.judgement.below_caps}
     if refused:
-        caps = sorted({name for judgement in refused for name in judgement.below_caps})
-        return f"every candidate that was scored to the end falls below the cap of {listed(caps)}"
+        caps = listed(sorted(refused))
+        return f"every candidate that was scored to the end falls below the cap of {caps}"
     if any(e.rejected is not None and e.per_payload for e in candidates):
         return "every candidate was given up early for being worse than what was known, or broken"
     return "no candidate besides the baselines made usable images"

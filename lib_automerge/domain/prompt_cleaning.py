@@ -13,7 +13,8 @@ what it sees. `cleaned` keeps the words that the finished image is meant to show
     { | } __name__ ${name}       unchanged: they belong to dynamic prompts
     # to the end of a line        nothing: a comment
 
-A bracket without its partner is dropped. Whitespace, newlines included, becomes one space; nothing
+Words of different weights are read one by one, so `(red:1.2)car` is two words. A bracket without
+its partner is dropped. Whitespace, newlines included, becomes one space; nothing
 is left between two commas, or before the first and after the last. All other text is kept.
 
 The grammar is the one that the WebUI documents ("Attention/emphasis", "Prompt editing",
@@ -33,6 +34,10 @@ _TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\b(?:BREAK|AND)\b|[^\\()\[\]{}:|AB]+|[AB
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _WHOLE_NUMBER = re.compile(rf"\s*({_NUMBER})\s*")
 _PART_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*$")
+_SEAM = "\ud800"
+"""Between words of different weights; not a character that a text can hold."""
+
+_BETWEEN_WORDS = re.compile(rf"(?<=\w){_SEAM}+(?=\w)")
 _COMMENT = re.compile(r"#[^\n]*")
 _COMMAS = re.compile(r" ?,[, ]*")
 
@@ -109,11 +114,12 @@ class _Reading:
 
     def text(self) -> str:
         """All that was read, without the parts that `AND` weighs with 0 or less."""
-        if not self._composed:
-            return "".join(self._pieces)
-        ends = [*self._parts[1:], len(self._pieces)]
-        parts = ("".join(self._pieces[start:end]) for start, end in zip(self._parts, ends))
-        return ",".join(map(_without_weight, parts))
+        text = "".join(self._pieces)
+        if self._composed:
+            ends = [*self._parts[1:], len(self._pieces)]
+            parts = ("".join(self._pieces[start:end]) for start, end in zip(self._parts, ends))
+            text = ",".join(map(_without_weight, parts))
+        return _BETWEEN_WORDS.sub(" ", text).replace(_SEAM, "")
 
     def _note_separator(self, bracket: _Open, token: str) -> None:
         if token == "{":
@@ -135,10 +141,18 @@ class _Reading:
         if bracket == "(":
             # a bracket inside that has no partner does not hide the weight: `(a [b:0)`
             self._weigh(closed.start, latest.colons)
+            self._set_apart(closed.start)
         elif closed.bars:
             self._blend(closed)
         elif 1 <= len(closed.colons) <= 2:
             self._schedule(closed)
+        elif not closed.colons:
+            self._set_apart(closed.start)
+
+    def _set_apart(self, start: int) -> None:
+        if len(self._pieces) > start:
+            self._pieces[start:start] = [_SEAM]
+            self._pieces.append(_SEAM)
 
     def _pop(self) -> _Open:
         bracket = self._open.pop()
@@ -155,7 +169,8 @@ class _Reading:
         starts = [bracket.start, *(bar + 1 for bar in bracket.bars)]
         ends = [*bracket.bars, len(self._pieces)]
         words = ("".join(self._pieces[start:end]) for start, end in zip(starts, ends))
-        different = {word.strip(): word for word in words if word.strip()}
+        bare = ((word.replace(_SEAM, "").strip(), word) for word in words)
+        different = {key: word for key, word in bare if key}
         self._pieces[bracket.start :] = [" ".join(different.values())]
 
     def _schedule(self, bracket: _Open) -> None:

@@ -106,7 +106,7 @@ def draws(
     Args:
         loss: the negative log density and its gradient.
         prior: its bounds; what is implausible under it is not visited.
-        mode: where the loss is lowest, (f + 4,).
+        mode: where the loss is lowest, (f + 5,).
         rng: of the walk.
         count: how many draws, m.
     """

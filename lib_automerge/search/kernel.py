@@ -234,7 +234,7 @@ class Kernel:
         return matern + self.trend(hyper, left, right)
 
     def trend(self, hyper: Hyperparameters, left: Basis, right: Basis) -> Array:
-        """Return the linear and quadratic part of k, (n, m)."""
+        """Return k without its Matern part, (n, m)."""
         return np.asarray(
             hyper.linear * left.linear @ right.linear.T
             + hyper.quadratic * left.quadratic @ right.quadratic.T

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RewardConfig, RewardMember, RunConfig
-from lib_automerge.domain.events import PARENTS, Evaluated, Origin, Scaled, Scored, Stage
+from lib_automerge.domain.events import BASELINES, PARENTS, Evaluated, Origin, Scaled, Scored, Stage
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, RunFailedError
 from lib_automerge.study.store import RunFolder
@@ -199,6 +199,37 @@ def test_a_candidate_below_a_cap_is_no_finalist(models: Mapping[str, str], folde
     assert earlier & undercut
     proved = {number for stage, number in taken.stages if stage is Stage.FINALISTS}
     assert not proved & undercut
+
+
+def test_a_winner_that_falls_below_a_cap_on_unseen_prompts_gives_way(
+    models: Mapping[str, str], tmp_path: Path
+) -> None:
+    host = EnsembleHost(one=red, cap=red)
+    members = (RewardMember(name="one"), RewardMember(name="cap", role="cap"))
+    fallen: list[dict[str, float]] = []
+
+    class Turning(Measuring):
+        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+            falls = host.applied and host.applied[-1].weights in fallen
+            if falls and "a green moon" in prompts:
+                return [-9.0 for _ in images]
+            return super().score(images, prompts)
+
+    host.rewards["cap"] = Turning("cap", red, [])
+    config = ensemble(models, *members)
+    whole, _ = play(host, config, tmp_path / "whole")
+    assert whole.verdict is not None
+    candidates = [e for e in whole.history if e.origin not in BASELINES]
+    fallen = [whole.evaluations[whole.verdict.winner].weights]
+    state, _ = play(host, config, tmp_path / "first")
+    assert state.verdict is not None
+    assert state.verdict.winner not in (1, 2, 3, whole.verdict.winner)
+    assert any("falls below the cap of cap on unseen images" in text for text in state.warnings)
+    fallen = [e.weights for e in candidates]
+    state, _ = play(host, config, tmp_path / "all")
+    assert state.verdict is not None
+    assert not state.verdict.gain
+    assert "the best candidates fall below a cap" in state.verdict.sentence
 
 
 def test_runs_that_put_their_rewards_together_in_another_way_are_another_scale(

@@ -24,6 +24,8 @@ from lib_automerge.domain.prompt_cleaning import cleaned
             "simple background, monochrome, 1girl, umbrella",
         ),
         ("((masterpiece)), (((cat))), [dog]", "masterpiece, cat, dog"),
+        ("(masterpiece:1.2)(1girl)((smiling)), (red:1.2)car", "masterpiece 1girl smiling, red car"),
+        ("[old]house, (cat), [(cat)|cat]s, a-(b)-c (end).", "old house, cat, cats, a-b-c end."),
         ("# for (the beach\na cat, # dog:0)\n(on sand:1.1)#", "a cat, on sand"),
         ("(red hair:1.3) and ( blue eyes : 0.8 )", "red hair and blue eyes"),
         ("(a (small:0) house:1.2) (by (the sea:1.1))", "a house by the sea"),
