@@ -12,6 +12,9 @@ from lib_automerge.errors import RewardError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Characters of a prompt in a sentence.
+_QUOTED = 100
+
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +97,11 @@ class Told:
         return new
 
 
+def quoted(prompt: str) -> str:
+    """A prompt in quotes for a sentence; of a long one the beginning."""
+    return repr(prompt if len(prompt) <= _QUOTED else f"{prompt[:_QUOTED]}…")
+
+
 def check_lengths(images: Sequence[Image], prompts: Sequence[str]) -> None:
     """Refuse to score unless there is one prompt per image.
 
@@ -129,7 +137,8 @@ def require_finite(
                 else f"Use dtype='fp32' instead of {dtype!r}."
             )
             raise RewardError(
-                f"{reward!r} gave no number: {score} for image {index}, prompt {prompt!r}. {advice}"
+                f"{reward!r} gave no number: {score} for image {index}, prompt {quoted(prompt)}. "
+                f"{advice}"
             )
 
 

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import preprocess
 from lib_automerge.reward.backbone import Backbone, Sizes, open_backbone
-from lib_automerge.reward.base import Told, check_lengths, require_finite
+from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
 from lib_automerge.reward.clip import VIT_H_14, VIT_L_14, ClipSizes
 from lib_automerge.reward.clip_tokenizer import (
     Cleaning,
@@ -78,15 +76,6 @@ class EmbeddingReward(ABC):
         require_finite(self.name, scores, prompts, self._dtype)
         return scores
 
-    def embed(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return (n, width) vectors of length 1: images that look alike have a large dot product.
-
-        Raises:
-            RewardError: The reward is closed, or the model failed.
-        """
-        vectors: NDArray[np.float32] = self._embedded(images).numpy()
-        return vectors
-
     def place(self, device: str) -> None:
         """Move the encoder, for all rewards that share it; see `Reward.place`."""
         if self._backbone is not None:
@@ -135,7 +124,7 @@ class CosineReward(EmbeddingReward):
         if encoded.dropped:
             self._told.say(
                 f"{self.name} reads only the first {positions - 2} word pieces of a prompt; "
-                f"the last {encoded.dropped} are ignored: {prompt!r}"
+                f"the last {encoded.dropped} are ignored: {quoted(prompt)}"
             )
         return encoded.ids
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_automerge.errors import RewardError
-from lib_automerge.reward.base import Told, check_lengths, require_finite
+from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
 from lib_automerge.reward.bert_tokenizer import Encoded, encode
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.files import sha256_of_weights
@@ -156,6 +156,6 @@ class ImageReward:
         if encoded.dropped:
             self._told.say(
                 f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                f"the last {encoded.dropped} are ignored: {prompt!r}"
+                f"the last {encoded.dropped} are ignored: {quoted(prompt)}"
             )
         return encoded

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward.base import Told, check_lengths, require_finite
+from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
 from lib_automerge.reward.bert_tokenizer import encode
 from lib_automerge.reward.blip import BlipSizes
 from lib_automerge.reward.files import sha256_of_weights
@@ -75,7 +75,7 @@ class ImageRewardPip:
             if dropped:
                 self._told.say(
                     f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                    f"the last {dropped} are ignored: {prompt!r}"
+                    f"the last {dropped} are ignored: {quoted(prompt)}"
                 )
 
         def score_one(part: slice) -> list[float]:

@@ -123,21 +123,6 @@ def diversity(embeddings: Array) -> float:
     return max(0.0, 1.0 - cosines)
 
 
-def vendi(embeddings: Array) -> float:
-    """Return the effective number of different images, 1 to n.
-
-    The exponential of the entropy of the eigenvalues of K / n, K the cosines (Friedman and Dieng,
-    The Vendi Score, 2022). Compare it only at equal n.
-
-    Args:
-        embeddings: (n, d), of any lengths; n at least 1.
-    """
-    units = _units(embeddings)
-    values = np.linalg.eigvalsh(units @ units.T / len(units))
-    present = values[values > 1e-12]
-    return float(np.exp(-(present * np.log(present)).sum()))
-
-
 def _waves() -> NDArray[np.float64]:
     """The slowest cosine waves, (8, 32)."""
     angles = np.outer(np.arange(_HASH_WAVES), 2 * np.arange(_HASH_SIDE) + 1)

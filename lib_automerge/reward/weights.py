@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 import torch.serialization
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import reason
+
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _INITIALISERS = ("uniform_", "normal_", "fill_", "zero_")
 
@@ -54,7 +55,7 @@ def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path, device="cpu")
-        except (OSError, SafetensorError) as error:
+        except Exception as error:
             raise _damaged(path, error) from error
     if not _is_saved_by_torch(path):
         raise RewardError(
@@ -73,11 +74,14 @@ def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:
             f"weights file holds more than tensors and could run code: {path}. "
             "It was not loaded; use the published file or a .safetensors copy of it."
         ) from error
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:
+        # a pickle with one wrong byte is another program, which can fail in any way
         raise _damaged(path, error) from error
     if under is not None and isinstance(content, dict) and under in content:
         content = content[under]
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in content.items()
+    ):
         raise RewardError(
             f"weights file is not a plain dictionary of tensors: {path}. Use the published file."
         )
@@ -106,8 +110,8 @@ def fill(
         unused: Prefixes of keys that the file may hold and the model does not need.
 
     Raises:
-        RewardError: A key is missing, unexpected or of another shape, or the device lacks memory;
-            the model is then unchanged.
+        RewardError: A key is missing, unexpected, of another shape or no floating-point numbers, or
+            the device lacks memory; the model is then unchanged.
     """
     expected = model.state_dict()
     missing = [key for key in expected if key not in tensors]
@@ -125,6 +129,12 @@ def fill(
                 f"weights file has another structure: {source}: {key!r} has shape "
                 f"{tuple(tensors[key].shape)} instead of {tuple(parameter.shape)}. "
                 "Use the published file of this reward."
+            )
+        if parameter.is_floating_point() and not _holds_numbers(tensors[key]):
+            raise RewardError(
+                f"weights file has another precision: {source}: {key!r} is "
+                f"{_kind(tensors[key])}. Use the published file of this reward, or a copy in fp32, "
+                "fp16 or bf16."
             )
     try:
         placed = {
@@ -155,6 +165,21 @@ class _Undrawn(TorchFunctionMode):
         if getattr(func, "__name__", None) in _INITIALISERS and args:
             return args[0]
         return func(*args, **named)
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether it is what its numbers say: whole numbers and fp8 come with scales that we lack."""
+    return tensor.dtype in _PRECISIONS and tensor.layout is torch.strided and not tensor.is_meta
+
+
+def _kind(tensor: Tensor) -> str:
+    """What a tensor is made of, in torch's words: "int8", "float32 sparse_coo", "float32 meta"."""
+    words = [str(tensor.dtype).removeprefix("torch.")]
+    if tensor.layout is not torch.strided:
+        words.append(str(tensor.layout).removeprefix("torch."))
+    if tensor.is_meta:
+        words.append("meta")
+    return " ".join(words)
 
 
 def _is_saved_by_torch(path: Path) -> bool:

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 import safetensors.torch
@@ -18,6 +19,7 @@ from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward import create, placement
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.image_reward import ImageReward
+from lib_automerge.reward.weights import read_tensors
 from tests.contracts.reward import sample_images
 from tests.reward.tiny_image_reward import (
     PROMPTS,
@@ -165,13 +167,66 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
         TinyImageReward(path, device="cpu")
 
 
+KEY = "blip.visual_encoder.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.ones(192, dtype=torch.int8), "int8"),
+        (torch.ones(192, dtype=torch.bool), "bool"),
+        (torch.ones(192, dtype=torch.int64), "int64"),
+        (torch.ones(192, dtype=torch.complex64), "complex64"),
+        (torch.ones(192).to_sparse(), "float32 sparse_coo"),
+        (torch.ones(192, device="meta"), "float32 meta"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_floating_point_number_is_no_weight(
+    tensor: torch.Tensor, kind: str, tmp_path: Path
+) -> None:
+    path = save({**random_tensors(), KEY: tensor}, tmp_path / "a.pt")
+    with pytest.raises(RewardError, match=rf"a\.pt: '{KEY}' is {kind}\. Use the published file"):
+        TinyImageReward(path, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_converted(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = random_tensors()
+    path = save({**tensors, KEY: tensors[KEY].to(dtype)}, tmp_path / "a.pt")
+    scores = TinyImageReward(path, device="cpu").score(sample_images(), [PROMPTS[0]] * 5)
+    assert scores == pytest.approx(GOLDEN[0], abs=0.05)
+
+
+def test_a_damaged_pickle_is_refused_in_a_sentence(weights: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(weights) as archive:
+        (entry,) = (item for item in archive.infolist() if item.filename.endswith("data.pkl"))
+    whole, path = weights.read_bytes(), tmp_path / "a.pt"
+    start, end = entry.header_offset, entry.header_offset + 200 + entry.file_size
+    random = Random(1)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[random.randrange(start, end)] ^= 1 << random.randrange(8)
+        path.unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except RewardError:
+            refused += 1
+    assert refused > 10
+
+
 def test_an_empty_file_of_tensors_is_refused(tmp_path: Path) -> None:
     path = save({}, tmp_path / "a.pt")
     with pytest.raises(RewardError, match=r"missing .* more"):
         TinyImageReward(path, device="cpu")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": torch.zeros(1)}}, {"a": 1}])
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"state_dict": {"a": torch.zeros(1)}}, {"a": 1}, {1: torch.zeros(1)}],
+)
 def test_anything_but_a_dictionary_of_tensors_is_refused(content: object, tmp_path: Path) -> None:
     path = save(content, tmp_path / "a.pt")
     with pytest.raises(RewardError, match="not a plain dictionary of tensors"):
@@ -283,9 +338,16 @@ def test_a_long_prompt_is_cut_which_is_said_once(
     assert said == [record.getMessage() for record in caplog.records]
     assert said == [
         f"image_reward reads only the first 33 word pieces of a prompt; "
-        f"the last 7 are ignored: {long!r}"
+        f"the last 7 are ignored: {long[:100] + '…'!r}"
     ]
     assert reward.warnings() == []
+
+
+def test_a_warning_does_not_hold_a_whole_book(reward: TinyImageReward) -> None:
+    reward.score(sample_images()[:1], ["a cat " * 2000])
+    (told,) = reward.warnings()
+    assert "a cat a cat" in told
+    assert len(told) < 250
 
 
 def test_is_moved_and_stays_usable(weights: Path) -> None:
