@@ -51,6 +51,12 @@ class Bench:
 
     def rehearse(self) -> None:
         """See that model A can make every kind of image of the run, before anything is scored."""
+        styled = self.plan.styles_unread()
+        if styled:
+            self.warn(
+                f"The styles of payload {', '.join(map(repr, styled))} shape the images, but the "
+                "reward does not read them. Give score_prompt if a style says what is to be seen."
+            )
         self._scorer.rehearse(*self.plan.rehearsal())
 
     def score(

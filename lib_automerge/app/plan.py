@@ -329,6 +329,10 @@ class Plan:
         prompts = [payload.judged_prompt for payload in self._config.payloads]
         return [ImageJob(0, payload, 0) for payload in kinds.values()], prompts
 
+    def styles_unread(self) -> list[str]:
+        """The payloads with styles of the WebUI, which a reward reads nothing of."""
+        return [p.name for p in self._config.payloads if p.styles and p.score_prompt is None]
+
     def search_jobs(self) -> tuple[ImageJob, ...]:
         """The images by which every candidate of the search is scored."""
         return jobs_of(self._searched)

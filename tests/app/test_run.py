@@ -297,3 +297,19 @@ def test_the_reward_is_closed(host: FakeHost, models: Mapping[str, str], folder:
     host.judge.close = lambda: closed.append(True)  # type: ignore[method-assign]
     run(host, tiny_config(models), folder)
     assert closed == [True]
+
+
+def test_styles_that_the_reward_does_not_read_are_told(
+    host: FakeHost, models: Mapping[str, str], folder: Path
+) -> None:
+    config = tiny_config(models)
+    first, second, third = config.payloads
+    payloads = (
+        msgspec.structs.replace(first, styles=("film",)),
+        msgspec.structs.replace(second, styles=("film",), score_prompt="a star on film"),
+        third,
+    )
+    config = msgspec.structs.replace(config, payloads=payloads)
+    state = Service(host, clock=lambda: 0.0).start(config, folder)
+    (told,) = (text for text in state.warnings if "styles" in text)
+    assert "'p01' shape the images" in told
