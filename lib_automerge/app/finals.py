@@ -15,6 +15,7 @@ from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.proof import PairScores
 from lib_automerge.domain.events import BASELINES, Origin, Stage, Verdict
 from lib_automerge.domain.run import Evaluation, RunState, best
+from lib_automerge.errors import ConfigError
 from lib_automerge.search import statistics
 from lib_automerge.study.formats import listed
 
@@ -31,7 +32,7 @@ def prove(bench: Bench) -> None:
         if verdict is not None:
             bench.record.add(verdict)
             return
-    bench.record.add(_nothing_found(bench.state))
+    bench.record.add(_nothing_proved(bench.state, None, _why_none(bench.state)))
 
 
 def _ranked(bench: Bench) -> list[Evaluation]:
@@ -105,7 +106,10 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
     falls below a cap.
     """
     jobs, held_out = bench.plan.proof_jobs()
-    bench.settle(Stage.VERDICT, jobs)
+    try:
+        bench.settle(Stage.VERDICT, jobs)
+    except ConfigError as error:
+        return _nothing_proved(bench.state, winner, str(error).rstrip("."))
     scores = bench.stage(winner, Stage.VERDICT, jobs)
     if scores.broken is not None:
         bench.warn(
@@ -126,6 +130,12 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
         shown = bench.stage(baseline, Stage.VERDICT, jobs, until_broken=False)
         pairs[baseline.number] = shown.by_pair()
     whole = set.intersection(*(set(scored) for scored in pairs.values()))
+    if len(whole) < 2:
+        why = (
+            f"only {len(whole)} of {len(jobs)} unseen images can be compared, because a parent or "
+            "the 50:50 merge made a black or NaN image of the others"
+        )
+        return _nothing_proved(bench.state, winner, why)
     if len(whole) < len(jobs):
         bench.warn(
             f"{len(jobs) - len(whole)} of {len(jobs)} images of the verdict were left "
@@ -144,13 +154,14 @@ def _baselines(state: RunState) -> list[Evaluation]:
     return [e for e in state.history if e.origin in BASELINES and e.score is not None]
 
 
-def _nothing_found(state: RunState) -> Verdict:
+def _nothing_proved(state: RunState, winner: Evaluation | None, why: str) -> Verdict:
     baselines = _baselines(state)
-    means = {e.number: e.score or 0.0 for e in baselines}
-    first, better = best(baselines), best(e for e in baselines if e.origin is not Origin.HALF)
-    assert first is not None
+    shown = winner or best(baselines)
+    better = best(e for e in baselines if e.origin is not Origin.HALF)
+    assert shown is not None
     assert better is not None
-    return proof.nothing_found(first.number, means, better.origin, first.images, _why_none(state))
+    means = {e.number: e.score or 0.0 for e in (*baselines, shown)}
+    return proof.nothing_proved(shown.number, means, better.origin, shown.images, why)
 
 
 def _why_none(state: RunState) -> str:

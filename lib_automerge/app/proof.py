@@ -114,10 +114,18 @@ def _role(baseline: Origin, better: Origin) -> str:
     return f"the better parent ({name})" if baseline is better else name
 
 
-def nothing_found(
+def nothing_proved(
     best: int, means: Mapping[int, float], better: Origin, images: int, why: str
 ) -> Verdict:
-    """The verdict when there is no candidate to prove, with the reason as a clause."""
+    """The verdict when nothing can be compared, with the reason as a clause.
+
+    Args:
+        best: evaluation number of what is handed over all the same.
+        means: mean scores in the search, by evaluation number.
+        better: the better parent there.
+        images: so many images are behind the score of the best.
+        why: the reason.
+    """
     return Verdict(
         winner=best,
         better_parent=better,

@@ -167,7 +167,10 @@ def contest(state: RunState) -> Contest:
         merge: Evaluation | None = state.evaluations[verdict.winner]
     else:
         means = {e.number: e.score for e in state.history if e.score is not None}
-        merge = next(iter(candidates(state)), None) if verdict is None else None
+        known = candidates(state)
+        if verdict is not None:
+            known = [e for e in known if e.number == verdict.winner]
+        merge = next(iter(known), None)
     baselines = tuple(e for e in map(state.baseline, BASELINES) if e and e.number in means)
     parents = [e for e in baselines if e.origin in PARENTS]
     if verdict is not None:

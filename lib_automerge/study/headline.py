@@ -52,6 +52,10 @@ def headline(found: Findings) -> Headline:
     elif verdict is None:
         kind, badge = "open", BADGES[found.state.status]
         sentence, explanation = _so_far(found)
+    elif not verdict.comparisons and candidates(found.state):
+        # merges were scored, and none could be proved: the verdict says why
+        kind, badge = "none", "Nothing proved"
+        sentence, explanation = verdict.sentence, f"In the search, {_leader(found)}."
     elif not verdict.comparisons:
         early = any(given_up(e) for e in found.state.history)
         kind, badge = "none", "No good merge" if early else "No usable merge"

@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from lib_automerge.app.service import Service
-from lib_automerge.domain.config import OutputConfig, RunConfig, VerdictConfig
+from lib_automerge.domain.config import (
+    OutputConfig,
+    RewardConfig,
+    RewardMember,
+    RunConfig,
+    VerdictConfig,
+)
 from lib_automerge.domain.events import Origin, Stage
 from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.run import Status
@@ -76,6 +82,32 @@ def test_a_winner_that_breaks_in_the_verdict_gives_way_to_the_next(
     assert state.verdict is not None
     assert state.verdict.winner != whole.verdict.winner
     assert any("the next one was proved instead" in text for text in state.warnings)
+
+
+@pytest.mark.parametrize("name", ["demo", "ensemble"])
+@pytest.mark.parametrize("both", [False, True])
+def test_where_no_unseen_image_can_be_compared_the_search_is_not_lost(
+    host: FakeHost, models: Mapping[str, str], folder: Path, both: bool, name: str
+) -> None:
+    def broken(weights: Mapping[str, float], job: ImageJob) -> str | None:
+        blocks = {w for n, w in weights.items() if n.startswith(("IN", "M", "OUT"))}
+        parent = blocks == {0.0} or (both and blocks == {1.0})
+        return "black" if parent and job.payload.held_out else None
+
+    host.broken = broken
+    members = (RewardMember(name="demo"),) if name == "ensemble" else ()
+    reward = RewardConfig(name=name, members=members)
+    config = msgspec.structs.replace(tiny_config(models), reward=reward)
+    state = Service(host).start(config, folder)
+    assert state.status is Status.FINISHED
+    assert state.verdict is not None
+    assert not state.verdict.gain
+    assert state.verdict.winner > 3
+    assert state.verdict.sentence.startswith("No significant gain: ")
+    assert "image" in state.verdict.sentence
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["weights"] == state.evaluations[state.verdict.winner].weights
+    assert "Nothing proved" in (folder / "report.html").read_text()
 
 
 def test_when_every_candidate_is_broken_nothing_is_saved(
