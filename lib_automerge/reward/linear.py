@@ -1,8 +1,8 @@
 """Linear layers, with the faster of the two matrix products that torch has for the CPU.
 
 For fp32 on the CPU torch calls MKL, which also runs on processors for which it was not tuned.
-oneDNN, which torch brings as well, writes its code for the processor that it finds; it took 0.68 to
-0.87 of MKL's time on an AMD EPYC and rounds as well. Torch itself uses it when it compiles a model.
+oneDNN, which torch brings as well, writes its code for the processor that it finds; it took 0.87
+of MKL's time on an AMD EPYC and rounds as well. Torch itself uses it when it compiles a model.
 """
 
 from __future__ import annotations

@@ -9,17 +9,19 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward import create, placement
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.image_reward import ImageReward
-from lib_automerge.reward.weights import read_tensors
+from lib_automerge.reward.weights import read_tensors, without_memory
 from tests.contracts.reward import sample_images
 from tests.reward.tiny_image_reward import (
     PROMPTS,
@@ -136,6 +138,31 @@ def test_tensors_that_scoring_ignores_may_be_absent(unused: str, tmp_path: Path)
     tensors = random_tensors()
     del tensors[f"blip.{unused}"]
     TinyImageReward(save(tensors, tmp_path / "a.pt"), device="cpu")
+
+
+class Computed(TorchDispatchMode):
+    """Names of the operators that torch computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
+
+
+def test_a_network_is_built_without_drawing_values_that_the_file_replaces() -> None:
+    with Computed() as computed, without_memory():
+        model = BlipReward(TINY)
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert "empty" in computed.names
+    assert not {name for name in computed.names if name.endswith("_")}
+    drawn = torch.nn.Linear(8, 8).weight
+    assert drawn.device.type == "cpu"
+    assert drawn.std() > 0
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
