@@ -225,6 +225,7 @@ def test_weights_of_another_precision_are_converted(dtype: torch.dtype, tmp_path
     assert scores == pytest.approx(GOLDEN[0], abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, about what it then refuses
 def test_a_damaged_pickle_is_refused_in_a_sentence(weights: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(weights) as archive:
         (entry,) = (item for item in archive.infolist() if item.filename.endswith("data.pkl"))
