@@ -135,7 +135,7 @@ class Scorer:
 
         Where the rewards have hardware of their own they judge a batch while the next one is made,
         unless `enough` must decide between the two. Whatever was made is judged and journalled,
-        also when something fails meanwhile.
+        also when another batch cannot be made meanwhile.
 
         Raises:
             StopRequested: between batches, when the user asked.
@@ -223,13 +223,20 @@ class Scorer:
         *,
         leave: int = 0,
     ) -> None:
-        """Journal what was made and judged, the oldest batch first, but for the last `leave`."""
+        """Journal what was made and judged, the oldest batch first, but for the last `leave`.
+
+        None that follows one that could not be judged.
+        """
         while len(made) > leave:
             batch = made.pop(0)
             start = time.perf_counter()
             self._record.tell(Activity.SCORING)
             try:
                 measured = dict(zip(batch.whole, batch.measured.result(), strict=True))
+            except BaseException:
+                # what comes later is compared with this batch, and must not be kept without it
+                made.clear()
+                raise
             finally:
                 self._pass_on(self._panel.warnings())
             seconds["score"] += time.perf_counter() - start

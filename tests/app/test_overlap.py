@@ -6,15 +6,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
 from lib_automerge.app.service import Service
-from lib_automerge.domain.config import RewardConfig, RunConfig
+from lib_automerge.domain.config import RewardConfig, RewardMember, RunConfig
 from lib_automerge.domain.events import Scored, Stage
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import RunState, Status
-from lib_automerge.errors import GenerationError
+from lib_automerge.errors import GenerationError, RewardError
 from lib_automerge.reward import panel
 from lib_automerge.reward.panel import Make, Panel
 from lib_automerge.study.store import RunFolder
@@ -26,7 +27,8 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that makes images on a graphics card and judges on the processor."""
 
     def assemble(config: RewardConfig, make: Make) -> Panel:
-        return Panel({m.name: make(m) for m in config.judges}, apart=True)
+        rewards = {m.name: make(m) for m in config.judges}
+        return Panel(rewards, looks=bool(config.ensemble), apart=True)
 
     monkeypatch.setattr(panel, "assemble", assemble)
 
@@ -142,3 +144,34 @@ def test_only_another_device_counts_as_apart(monkeypatch: pytest.MonkeyPatch) ->
     assert not panel.assemble(on_card, make).apart
     monkeypatch.setattr(panel, "_accelerator", lambda: (None, 0))
     assert not panel.assemble(RewardConfig(name="image_reward", place="cpu"), make).apart
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize("fails", [10, 11, 12, 13, 14])
+def test_a_second_try_leaves_no_trace_in_what_is_compared_with_earlier_images(
+    models: Mapping[str, str], tmp_path: Path, fails: int
+) -> None:
+    class Moody(BrightnessReward):
+        calls = 0
+
+        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+            self.calls += 1
+            if self.calls == fails:
+                raise RewardError("no answer. Try again.")
+            return super().score(images, prompts)
+
+    reward = RewardConfig(
+        name="ensemble",
+        members=(RewardMember(name="demo", options={"device": "cpu"}),),
+        guards=("duplicate",),
+    )
+    config = msgspec.structs.replace(tiny_config(models), reward=reward)
+    looks = []
+    for name, judge in (("whole", BrightnessReward()), ("moody", Moody())):
+        host = FakeHost()
+        host.judge = judge
+        state = play(host, config, tmp_path / name)
+        looks.append({k: {j: i.looks for j, i in v.items()} for k, v in state.scores.items()})
+    assert any("tried again" in text for text in state.warnings)
+    assert looks[0] == looks[1]
+    assert any(seen["duplicate"] == 1.0 for images in looks[0].values() for seen in images.values())
