@@ -27,7 +27,6 @@ _DEMO = _DATA / "demo"
 
 MODEL_A = _DEMO / "automerge-demo-a.safetensors"
 MODEL_B = _DEMO / "automerge-demo-b.safetensors"
-REWARD_WEIGHTS = _DEMO / "demo_reward.safetensors"
 TOKENIZER = _DATA / "clip_tokenizer"
 
 _TEXT_ENCODER_CONFIG = _DEMO / "text_encoder.json"

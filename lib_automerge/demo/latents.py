@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from lib_automerge.demo import drawing
 
-CHANNELS = 4
 FACTOR = 8
 _PICTURES = 2048
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -102,15 +101,6 @@ def load(path: Path) -> AutoencoderKL:
     model = networks.vae()
     model.load_state_dict(load_file(path))
     return model.requires_grad_(False).eval()
-
-
-def save_grid(images: Tensor, path: Path, columns: int) -> None:
-    """Write pictures (N, 3, H, W) in [-1, 1] as one PNG, N a multiple of `columns`."""
-    count, _, height, width = images.shape
-    rows = count // columns
-    tiles = ((images.detach().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    tiles = tiles.reshape(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
-    Image.fromarray(tiles.reshape(rows * height, columns * width, 3).numpy()).save(path)
 
 
 def _bank(generator: torch.Generator, count: int) -> Tensor:

@@ -319,11 +319,6 @@ def _diagonals(kind: str, x: float, y: float, *hint: Markup) -> Markup:
     return element("path", *hint, d=path, class_=kind)
 
 
-def _triangle(x: float, y: float, *hint: Markup) -> Markup:
-    path = f"M{compact(x - 4)},{compact(y - 3)}h8l-4,6z"
-    return element("path", *hint, d=path, class_="low")
-
-
 def _height(plot: _Plot, evaluation: Evaluation) -> float:
     return plot.y(evaluation.score or 0.0)
 
