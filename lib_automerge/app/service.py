@@ -149,11 +149,7 @@ class Service:
                 generator = self._host.generator(manifest.config.generator)
                 with closing(panel.assemble(manifest.config.reward, self._host.reward)) as judges:
                     if judges.fingerprint != manifest.reward:
-                        raise ConfigError(
-                            "the reward has changed since the run began: it was "
-                            f"{manifest.reward}, it is {judges.fingerprint}. Restore its weights, "
-                            "or start a new run."
-                        )
+                        raise ConfigError(_reward_changed(manifest.reward, judges.fingerprint))
                     notes = _changes(manifest, generator.fingerprint())
                     runner = Runner(run, models, generator, judges, controls, listener, notes)
                     return self._finish(runner, found)
@@ -258,6 +254,20 @@ def _damaged(folder: RunFolder, reason: str) -> Summary:
         best=None,
         better_parent=None,
         verdict=reason,
+    )
+
+
+def _reward_changed(was: str, now: str) -> str:
+    """Why scores of the same images would be others now."""
+    same, _, then = was.partition(panel.PROMPTS)
+    if then and now.startswith(f"{same}{panel.PROMPTS}"):
+        return (
+            "this version of Automerge cleans prompts in another way than the one that began the "
+            "run, so a reward would read other words. Go on with that version, or start a new run."
+        )
+    return (
+        f"the reward has changed since the run began: it was {was}, it is {now}. Restore its "
+        "weights, or start a new run."
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lib_automerge.domain.config import RewardConfig, RewardMember
-from lib_automerge.domain.prompt_cleaning import VERSION as PROMPTS
+from lib_automerge.domain.prompt_cleaning import VERSION
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import Reward
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PARKED = "cpu"
 ELSEWHERE = "external"
 """The reward that another process computes."""
+PROMPTS = " + prompts:"
+"""In a fingerprint, before the version of prompt cleaning."""
 SCARCE_BYTES = 12 * 2**30
 """Graphics cards with less memory cannot keep a reward beside a generator."""
 
@@ -86,7 +88,7 @@ class Panel:
             parts.append(f"looks:{looks.VERSION}")
         if self._human:
             parts.append(self._human)
-        return " + ".join([*parts, f"prompts:{PROMPTS}"])
+        return " + ".join(parts) + f"{PROMPTS}{VERSION}"
 
     def measure(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Measured]:
         """Have every reward score `images[i]` against `prompts[i]`.

@@ -264,6 +264,15 @@ def test_a_changed_reward_is_refused(finished: Path, tmp_path: Path) -> None:
         Service(host).resume(folder)
 
 
+def test_prompts_that_are_cleaned_otherwise_are_no_change_of_the_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(finished, tmp_path / "run")
+    monkeypatch.setattr("lib_automerge.reward.panel.VERSION", 99)
+    with pytest.raises(ConfigError, match="this version of Automerge cleans prompts in another"):
+        Service(FakeHost()).resume(folder)
+
+
 def test_two_processes_cannot_work_on_one_run(finished: Path, tmp_path: Path) -> None:
     folder = interrupted(finished, tmp_path / "run")
     holder = subprocess.Popen(
