@@ -225,7 +225,23 @@ def test_a_weight_above_zero_never_changes_the_words(words: list[str], data: st.
 
 @pytest.mark.parametrize(
     "unit",
-    ["(", "[", "((x:1.1)", "(:", "[a|", "[a:", "<a:", ":", " ", "\\", "AND ", ": ", ", ", "a(b:0)", "1"],
+    [
+        "(",
+        "[",
+        "((x:1.1)",
+        "(:",
+        "[a|",
+        "[a:",
+        "<a:",
+        ":",
+        " ",
+        "\\",
+        "AND ",
+        ": ",
+        ", ",
+        "a(b:0)",
+        "1",
+    ],
 )
 def test_long_prompts_take_time_in_proportion_to_their_length(unit: str) -> None:
     for opening, closing in [
