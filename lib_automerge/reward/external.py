@@ -5,7 +5,7 @@ The contract, version 1; `docs/rewards.md` has a server that keeps it.
     POST URL/score  {"version": 1, "prompts": ["a cat", ...], "images": ["<base64 of a PNG>", ...]}
              200    {"scores": [0.7, ...], "warnings": ["...", ...]}     warnings may be left out
              else   {"error": "one sentence"}                            or any text
-    GET  URL/info   {"name": "HPSv3", "version": "1.0"}                  or 404
+    GET  URL/info   {"name": "HPSv3", "version": "1.0"}        or 404, 405, 501
 
 Images are RGB. `scores` has one finite number per image, in order, higher is better.
 
@@ -40,6 +40,7 @@ PAUSE_S = 1.0
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _LONGEST_ANSWER = 1 << 22
 _LONGEST_WAIT_S = 86_400
+_NO_INFO = (404, 405, 501)
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -106,8 +107,10 @@ class ExternalReward:
     def _identity(self) -> str:
         """What the server says it is, or, if it says nothing, its address."""
         status, body = self._asked("/info", None)
-        if status != http.client.OK:
+        if status in _NO_INFO:
             return self._url
+        if status != http.client.OK:
+            raise self._wrong(f"/info answered {status}: {_complaint(body)}")
         info = self._read(body)
         name, version = info.get("name"), info.get("version")
         if not (isinstance(name, str) and name and isinstance(version, str) and version):

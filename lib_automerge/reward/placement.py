@@ -14,6 +14,14 @@ from lib_automerge.reward.base import reason
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    # torch's CPU allocator on Windows
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -147,8 +155,7 @@ def _halved(batch_size: int, failure: str) -> int:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Recognise CUDA's own error type, and the CPU's and Metal's by their words."""
-    text = str(error)
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text
+    """Recognise CUDA's own error type, and those of cuBLAS, the CPU and Metal by their words."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
     )

@@ -63,7 +63,7 @@ def status(
         alternatives = info.alternatives(option.name)
         if alternatives:
             named = given.get(option.name)
-            path = find(alternatives, folders) if named is None else Path(str(named))
+            path = find(alternatives, folders) if named is None else Path(str(named)).expanduser()
             found = str(path) if path is not None and path.is_file() else None
             files.append(FileStatus(alternatives[0], found))
     return RewardStatus(info.name, info.label, info.help, ready, told, tuple(files))

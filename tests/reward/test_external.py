@@ -113,8 +113,12 @@ def test_asks_as_agreed_in_batches(server: Server) -> None:
 
 def test_the_fingerprint_is_what_the_server_says_it_is(server: Server) -> None:
     assert ExternalReward(server.url).fingerprint == "external:1:HPSv3:1.0"
-    server.info = (404, b"not here")
-    assert ExternalReward(server.url).fingerprint == f"external:1:{server.url}"
+    for status in (404, 405, 501):
+        server.info = (status, b"not here")
+        assert ExternalReward(server.url).fingerprint == f"external:1:{server.url}"
+    server.info = (403, b"log in first")
+    with pytest.raises(RewardError, match="/info answered 403: 'log in first'"):
+        ExternalReward(server.url)
 
 
 @pytest.mark.parametrize(

@@ -415,20 +415,28 @@ class SmallMemory(TinyImageReward):
     """Runs out of memory above `fits` images; keeps the sizes of the batches it was given."""
 
     fits = 2
-    error: type[RuntimeError] = torch.cuda.OutOfMemoryError
+    error: RuntimeError = torch.cuda.OutOfMemoryError("no memory")
 
     def _score_batch(
         self, model: BlipReward, images: Sequence[Image.Image], prompts: Sequence[str]
     ) -> list[float]:
         self.batches = [*getattr(self, "batches", []), len(images)]
         if len(images) > self.fits:
-            raise self.error("DefaultCPUAllocator: can't allocate memory")
+            raise self.error
         return super()._score_batch(model, images, prompts)
 
 
-@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("no memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_halves_the_batch_when_memory_runs_out(
-    error: type[RuntimeError],
+    error: RuntimeError,
     weights: Path,
     reward: TinyImageReward,
     monkeypatch: pytest.MonkeyPatch,
