@@ -182,7 +182,11 @@ class Plan:
         limit = self._config.search.images
         if limit is not None and state.images_before_proof >= limit:
             return f"the budget of {limit} images is used up"
-        elapsed_s = sum(e.seconds.get("total", 0.0) for e in state.history)
+        spent = [e.seconds for e in state.history]
+        spent += [
+            done.seconds for (stage, _), done in state.stages.items() if stage is Stage.CALIBRATION
+        ]
+        elapsed_s = sum(seconds.get("total", 0.0) for seconds in spent)
         return self._stopping.reason(history, elapsed_s)
 
     def ended(self, state: RunState, reason: str) -> SearchEnded:

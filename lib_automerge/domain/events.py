@@ -220,7 +220,7 @@ class SearchEnded(Event, frozen=True, tag="search_ended"):
 
 
 class StageDone(Event, frozen=True, tag="stage_done"):
-    """A candidate's images of the finalists' or the verdict's stage are all scored."""
+    """A candidate's images of a stage other than the search are all scored."""
 
     evaluation: int
     stage: Stage

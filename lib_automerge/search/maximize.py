@@ -26,8 +26,9 @@ class SearchResult(msgspec.Struct, frozen=True):
 
     Attributes:
         best_x: the values with the highest expected score: what the model believes of every
-            evaluation counts, because the highest of noisy scores is partly luck. Without noise
-            they are those with the highest score.
+            evaluation counts, because the highest of noisy scores is partly luck. Where scores are
+            exact but so rugged that the model takes some of it for noise, the highest of `history`
+            may be another.
         best_y: the score that they had.
         history: every evaluation in order of its number; the values are its `weights`.
     """

@@ -174,11 +174,13 @@ class Model:
             known_means, known_sds = fitted.predict(fitted.posterior.points)
         expected = LogExpectedImprovement(fitted.offset + fitted.scale * best)
         flat = not fitted.posterior.values.any()
+        scores = np.array([e.score or 0.0 for e in inside])
         floor = float((known_means - _BETA * known_sds).max())
         return Knowledge(
             ranking=ranking,
             noise=sound.noise,
-            spread=float(np.std([e.score or 0.0 for e in inside])),
+            # the deviation of equal numbers need not be 0
+            spread=float(scores.std()) if np.ptp(scores) else 0.0,
             gain=0.0 if flat else float(np.exp(expected.value(means[:1], sds[:1])[0])),
             bound=0.0 if flat else max(0.0, float(means[1] + _BETA * sds[1]) - floor),
         )

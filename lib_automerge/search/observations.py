@@ -8,6 +8,7 @@ that are missing might have changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -23,6 +24,8 @@ FEWEST_PAYLOADS = 4
 """Below so many payloads their scatter says nothing."""
 
 _NOISE_RANGE = (0.25, 4.0)
+_MOST_ERROR = 1e4
+"""In units of the variance of the scores: of a score with a larger error nothing is left."""
 
 
 class Observed(msgspec.Struct, frozen=True, eq=False):
@@ -33,8 +36,9 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
         scores: (n,).
         noise: the variance of the chance in each score, relative to that of a typical complete
             evaluation, (n,): 0.5 for two evaluations of one point.
-        error: what is added to that because payloads are missing or the score is made up, a
-            variance in units of the scores squared, (n,).
+        error: what is added to that because payloads are missing, the score is made up, or its
+            standard error is far above those of others, a variance in units of the scores squared,
+            (n,).
         numbers: the evaluations of each point.
     """
 
@@ -52,6 +56,7 @@ class _Reading(msgspec.Struct, frozen=True):
     score: float
     noise: float
     error: float
+    made_up: bool = False
 
 
 def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
@@ -61,19 +66,20 @@ def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
     how easy they are, with the error of the others. Without any it counts as the worst score seen,
     with an error as large as the scores differ: a precise bad score beside a good one would be a
     cliff, and the model could trust nothing around it.
-    Evaluations of the same point become one, with the mean weighted by precision.
+    Evaluations of the same point become one, with the mean weighted by precision; what is made up
+    gives way to a score.
     """
     payloads = Payloads.of(known)
     worst = min(e.score for e in known if e.score is not None)
     most = max((e.images for e in known if e.score is not None), default=0)
-    trust = _trust(known)
     doubt = float(np.var([e.score for e in known if e.score is not None]))
+    trust = _trust(known, _MOST_ERROR * doubt)
     merged: dict[Key, list[_Reading]] = {}
     for evaluation in sorted(known, key=lambda e: e.number):
         reading = _reading(evaluation, payloads, (worst, doubt), most, trust)
         point = tuple(space.vector(evaluation.weights).tolist())
         merged.setdefault(point, []).append(reading)
-    groups = list(merged.values())
+    groups = [[r for r in group if not r.made_up] or group for group in merged.values()]
     precisions = np.array([sum(1.0 / r.noise for r in group) for group in groups])
     means = [
         group[0].score if len(group) == 1 else sum(r.score / r.noise for r in group) / total
@@ -84,7 +90,7 @@ def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
         scores=np.array(means),
         noise=1.0 / precisions,
         error=np.array([min(r.error for r in group) for group in groups]),
-        numbers=tuple(tuple(r.number for r in group) for group in groups),
+        numbers=tuple(tuple(r.number for r in group) for group in merged.values()),
     )
 
 
@@ -128,19 +134,27 @@ class Payloads(msgspec.Struct, frozen=True, kw_only=True):
         return score, self.variance * (1.0 / len(seen) - 1.0 / len(self.offsets))
 
 
-def _trust(known: Sequence[Evaluation]) -> dict[int, float]:
-    """Return the noise variance of evaluations relative to the typical one, by number, from their
-    standard errors; those of payloads are no noise.
+def _trust(known: Sequence[Evaluation], most: float) -> dict[int, tuple[float, float]]:
+    """Return what standard errors say, by number: the noise variance relative to the typical one,
+    and what it is larger than a relative one can say, a variance of at most `most`. Those of
+    payloads are no noise.
     """
     given = {
-        e.number: e.standard_error**2
+        e.number: e.standard_error
         for e in known
         if e.score is not None and e.standard_error and not e.per_payload
     }
-    typical = float(np.median(list(given.values()))) if given else 1.0
+    if not given:
+        return {}
+    # ratios before squares: no error is too small or too large for them
+    typical = float(np.median(list(given.values())))
+    largest = math.sqrt(_NOISE_RANGE[1])
     return {
-        number: float(np.clip(variance / typical, *_NOISE_RANGE))
-        for number, variance in given.items()
+        number: (
+            float(np.clip(min(error / typical, largest) ** 2, *_NOISE_RANGE)),
+            min(error, math.sqrt(most)) ** 2 if error > largest * typical else 0.0,
+        )
+        for number, error in given.items()
     }
 
 
@@ -149,16 +163,17 @@ def _reading(
     payloads: Payloads | None,
     made_up: tuple[float, float],
     most: int,
-    trust: Mapping[int, float],
+    trust: Mapping[int, tuple[float, float]],
 ) -> _Reading:
     number = evaluation.number
     if evaluation.score is not None:
         images = most / evaluation.images if evaluation.images else 1.0
-        return _Reading(number, evaluation.score, images * trust.get(number, 1.0), 0.0)
+        noise, error = trust.get(number, (1.0, 0.0))
+        return _Reading(number, evaluation.score, images * noise, error)
     partial = payloads.estimate(evaluation.per_payload) if payloads is not None else None
     if partial is None:
         worst, doubt = made_up
-        return _Reading(number, worst, 1.0, doubt)
+        return _Reading(number, worst, 1.0, doubt, made_up=True)
     score, error = partial
     images = most / evaluation.images if evaluation.images else 1.0
     return _Reading(number, score, images, error)

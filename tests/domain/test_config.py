@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib_automerge.app.configfile import read_config
-from lib_automerge.domain.config import decode_config
+from lib_automerge.domain.config import VerdictConfig, decode_config
 from lib_automerge.domain.payload import Payload, batches_of, jobs_of, named
 from lib_automerge.errors import AutomergeError, ConfigError, StorageError
 
@@ -119,3 +119,9 @@ def test_unreadable_files_are_named(
         (tmp_path / name).write_text(text)
     with pytest.raises(kind, match=words):
         read_config(tmp_path / name)
+
+
+def test_a_verdict_has_six_seeds_or_sixty_images() -> None:
+    seeds = {payloads: VerdictConfig().seeds_for(payloads) for payloads in (0, 1, 4, 7, 10, 11, 40)}
+    assert seeds == {0: 60, 1: 60, 4: 15, 7: 9, 10: 6, 11: 6, 40: 6}
+    assert VerdictConfig(seeds=3).seeds_for(1) == 3

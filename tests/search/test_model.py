@@ -156,6 +156,29 @@ def test_scores_may_be_those_of_numpy() -> None:
     assert Model(SPACE).learn(numpy_scores) == Model(SPACE).learn(bowl(12))
 
 
+def test_broken_candidates_say_nothing_of_how_good_the_others_are() -> None:
+    known = bowl(30, noise=0.05)
+    black = [
+        Evaluation(
+            number=n, origin=Origin.SEARCH, weights={"x": 0.3, "y": 0.1 * n}, rejected="black image"
+        )
+        for n in (31, 32, 33)
+    ]
+    without, with_them = Model(SPACE).learn(known), Model(SPACE).learn([*known, *black])
+    assert without is not None
+    assert with_them is not None
+    assert with_them.ranking == without.ranking
+    assert with_them.noise == without.noise
+
+
+def test_the_bound_reaches_from_what_the_best_has_for_sure_to_the_highest_hope() -> None:
+    knowledge = Model(SPACE).learn(bowl(40, noise=0.1))
+    assert knowledge is not None
+    # wherever both are, the hope there is two deviations above the mean, the surety two below
+    assert knowledge.bound >= 4.0 * min(belief.sd for belief in knowledge.ranking)
+    assert knowledge.bound < 12.0 * knowledge.leader.sd
+
+
 def test_a_long_search_is_bounded_to_the_best_and_the_latest() -> None:
     history = bowl(MOST + 40)
     fitted = Model(SPACE).fitted(history)

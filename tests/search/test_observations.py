@@ -8,6 +8,7 @@ import pytest
 from lib_automerge.domain.events import Origin
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.bayes import BayesProposer
+from lib_automerge.search.model import Model
 from lib_automerge.search.observations import Payloads, observed
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Space
@@ -107,6 +108,40 @@ def test_given_standard_errors_tell_scores_apart() -> None:
         for n, error in enumerate((0.1, 0.1, 0.1, 0.15, 9.0), start=1)
     ]
     assert observed(LINE, known).noise.tolist() == pytest.approx([1.0, 1.0, 1.0, 2.25, 4.0])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-6, 1.0, 1e200])
+def test_a_score_with_a_far_larger_error_than_others_is_no_find(size: float) -> None:
+    rng = np.random.default_rng(0)
+    known = [
+        Evaluation(
+            number=n,
+            origin=Origin.SEARCH,
+            weights={"x": x},
+            score=-((x - 0.3) ** 2) + (5.0 if n == 7 else 0.0),
+            standard_error=size * (1e5 if n == 7 else 1.0),
+        )
+        for n, x in enumerate(rng.random(20).round(3).tolist(), start=1)
+    ]
+    found = observed(LINE, known)
+    assert np.isfinite(found.error).all()
+    assert not found.error[np.arange(20) != 6].any()
+    if size >= 1.0:
+        knowledge = Model(LINE).learn(known)
+        assert knowledge is not None
+        assert knowledge.leader.number != 7
+
+
+def test_what_is_made_up_gives_way_to_a_score_of_the_same_point() -> None:
+    known = [whole(n, 0.1 * n, level=0.1 * n) for n in range(1, 6)]
+    broken = Evaluation(
+        number=6, origin=Origin.SEARCH, weights=known[4].weights, rejected="black image"
+    )
+    found = observed(LINE, [*known, broken])
+    assert found.scores[4] == known[4].score
+    assert found.error[4] == 0.0
+    assert found.noise[4] == 1.0
+    assert found.numbers[4] == (5, 6)
 
 
 @pytest.mark.slow

@@ -165,14 +165,15 @@ def test_noise_ends_a_search_that_cannot_tell_more_apart() -> None:
 class Told(Model):
     """A model that knows, after each number of evaluations, how much is left to gain."""
 
-    def __init__(self, bounds: dict[int, float]) -> None:
+    def __init__(self, bounds: dict[int, float], noise: float = 0.01) -> None:
         super().__init__(SPACE)
-        self._bounds = bounds
+        self._bounds, self._noise = bounds, noise
 
     def learn(self, history: Sequence[Evaluation]) -> Knowledge | None:
         bound = self._bounds[len(history)]
         belief = Belief(number=1, mean=0.0, sd=0.1)
-        return Knowledge(ranking=(belief,), noise=0.01, spread=1.0, gain=bound / 100, bound=bound)
+        gain = bound / 100
+        return Knowledge(ranking=(belief,), noise=self._noise, spread=1.0, gain=gain, bound=bound)
 
 
 @pytest.mark.parametrize("rule", [RegretBound, SmallImprovement])
@@ -183,8 +184,21 @@ def test_a_rule_of_the_model_needs_three_in_a_row(rule: type[RegretBound]) -> No
     assert ended == [45]
 
 
-def test_equal_scores_end_a_search_in_plain_words() -> None:
-    equal = [msgspec.structs.replace(e, score=0.5) for e in bowl(40)]
+def test_the_limits_are_those_of_the_docs() -> None:
+    def ends(rule: type[RegretBound], bound: float, noise: float) -> bool:
+        model = Told(dict.fromkeys((40, 41, 42), bound), noise)
+        return rule(model).reason(bowl(42), 0.0) is not None
+
+    # 5 % of the spread, or twice the noise, whichever is more
+    assert [ends(RegretBound, bound, 0.01) for bound in (0.049, 0.051)] == [True, False]
+    assert [ends(RegretBound, bound, 0.04) for bound in (0.079, 0.081)] == [True, False]
+    # 0.3 % of the spread, whatever the noise
+    assert [ends(SmallImprovement, bound, 0.5) for bound in (0.29, 0.31)] == [True, False]
+
+
+@pytest.mark.parametrize("score", [0.5, 0.1, 1 / 3, 1e9 / 3])
+def test_equal_scores_end_a_search_in_plain_words(score: float) -> None:
+    equal = [msgspec.structs.replace(e, score=score) for e in bowl(40)]
     assert RegretBound(Model(SPACE)).reason(equal, 0.0) == (
         "all 40 evaluations gave the same score: the weights change nothing"
     )
