@@ -160,7 +160,10 @@ def test_broken_candidates_say_nothing_of_how_good_the_others_are() -> None:
     known = bowl(30, noise=0.05)
     black = [
         Evaluation(
-            number=n, origin=Origin.SEARCH, weights={"x": 0.3, "y": 0.1 * n}, rejected="black image"
+            number=n,
+            origin=Origin.SEARCH,
+            weights={"x": 0.3, "y": 0.04 * n},
+            rejected="black image",
         )
         for n in (31, 32, 33)
     ]
