@@ -27,6 +27,7 @@ LOWEST, HIGHEST = -1.0, 2.0
 """The widest range that a merge weight can have."""
 
 _DECIMALS = 4
+_FINEST = 1e-10
 _TOLERANCE = 1e-9
 
 
@@ -144,7 +145,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         range without width is a constant.
 
         Raises:
-            ConfigError: no parameter with a width, or a range that is reversed or not finite.
+            ConfigError: no parameter with a width, or a range that is reversed, not finite, or finer
+                or wider than floating-point numbers can say.
         """
         if not bounds:
             raise ConfigError(
@@ -160,6 +162,13 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
                 f"nothing is left to search: {_count(constants, 'range')} without width. Give at "
                 "least one parameter a range."
             )
+        for name, (low, high) in free.items():
+            finest = _FINEST * max(abs(low), abs(high))
+            if not finest < high - low < math.inf:
+                raise ConfigError(
+                    f"the range of {name} cannot be searched: {low!r} to {high!r}. Floating-point "
+                    "numbers cannot tell enough values in it apart; search a multiple of it."
+                )
         narrowest = min(high - low for low, high in free.values())
         return cls(
             names=tuple(free),

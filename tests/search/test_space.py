@@ -147,6 +147,8 @@ def test_an_impossible_range_of_the_search_is_refused(low: float, high: float) -
     [
         ({}, "no parameter"),
         ({"x": (1.0, 0.5)}, "range of x is reversed"),
+        ({"x": (-1e308, 1e308)}, "range of x cannot be searched"),
+        ({"x": (1.0, 1.0 + 1e-15)}, "range of x cannot be searched"),
         ({"x": (1.0, 1.0)}, "1 range without width"),
         ({"x": (0.0, float("inf"))}, "Use finite numbers"),
     ],
