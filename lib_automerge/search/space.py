@@ -145,8 +145,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         range without width is a constant.
 
         Raises:
-            ConfigError: no parameter with a width, or a range that is reversed, not finite, or finer
-                or wider than floating-point numbers can say.
+            ConfigError: no parameter with a width, or a range that is reversed, not finite, or too
+                fine or too wide for floating-point numbers.
         """
         if not bounds:
             raise ConfigError(
