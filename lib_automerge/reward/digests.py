@@ -1,7 +1,10 @@
 """SHA-256 digests of weight files, kept on disk so that a file of gigabytes is not read each time.
 
-A digest belongs to a path, a size and a time of change. It is only ever a saving: whatever is wrong
-with the file of digests, they are computed anew.
+A digest belongs to a path, a size, two times and the number that the file system gives the file. It
+is only ever a saving: whatever is wrong with the file of digests, they are computed anew.
+
+What stays unseen: bytes that go bad on the disk, which no file system reports, and on Windows a
+file that was overwritten in place with as many bytes and given its old time back.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ LIMIT = 200
 _GRAIN_NS = 2_000_000_000
 
 # The number changes with the layout.
-_VERSION = 1
+_VERSION = 2
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -36,12 +39,17 @@ class Stamp(msgspec.Struct, frozen=True):
     Attributes:
         path: of the file, absolute and without links.
         size: in bytes.
-        mtime_ns: when it was changed last, in nanoseconds.
+        mtime_ns: when it was changed last, in nanoseconds; programs that copy may set it.
+        ctime_ns: when the file system was last told anything about it, which no program can set; on
+            Windows when it was made.
+        inode: the file system's number of it, in decimal digits; another file has another one.
     """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: str
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
@@ -51,7 +59,13 @@ class Stamp(msgspec.Struct, frozen=True):
             OSError: it does not exist, or cannot be looked at.
         """
         status = path.stat()
-        return cls(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        return cls(
+            str(path.resolve()),
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            str(status.st_ino),
+        )
 
     def settled(self) -> bool:
         """Whether any later change gives another time. Ask before reading the file."""
@@ -59,8 +73,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
 
 class _Digest(msgspec.Struct, frozen=True):
-    size: int
-    mtime_ns: int
+    stamp: Stamp
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -92,7 +105,7 @@ def recall(stamp: Stamp) -> str | None:
     digest, file = _memory.get(stamp), _file.get()
     if digest is None and file is not None:
         found = _read(file).get(stamp.path)
-        if found is not None and (found.size, found.mtime_ns) == (stamp.size, stamp.mtime_ns):
+        if found is not None and found.stamp == stamp:
             digest = _memory[stamp] = found.sha256
     return digest
 
@@ -117,7 +130,7 @@ def _write(file: Path, stamp: Stamp, digest: str) -> None:
     """Add a digest; of two processes that write at once, one has to compute its own again."""
     files = _read(file)
     files.pop(stamp.path, None)
-    files[stamp.path] = _Digest(stamp.size, stamp.mtime_ns, digest)
+    files[stamp.path] = _Digest(stamp, digest)
     newest = dict(list(files.items())[-LIMIT:])
     # ValueError: a path whose bytes are no text
     with suppress(OSError, ValueError):

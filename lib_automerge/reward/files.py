@@ -140,8 +140,8 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_weights(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file of weights.
 
-    Computed once, as long as the file keeps its size and time: for this process, and for later ones
-    in the file that `digests.kept_in` names.
+    Computed once, as long as the file keeps its `digests.Stamp`: for this process, and for later
+    ones in the file that `digests.kept_in` names.
 
     Raises:
         RewardError: The file cannot be read.

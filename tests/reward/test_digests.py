@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lib_automerge import reward
@@ -86,6 +87,23 @@ def test_a_changed_file_is_hashed_again(tmp_path: Path, content: bytes, at: int)
     assert digest(path, store) == sha256(content)
 
 
+def test_a_file_put_in_its_place_with_its_size_and_time_is_hashed_again(tmp_path: Path) -> None:
+    path, store = settled(tmp_path / "judge.pt"), tmp_path / "digests.json"
+    digest(path, store)
+    settled(tmp_path / "other.pt", b"weights of a thief").replace(path)
+    assert path.stat().st_mtime_ns == OLD_NS
+    assert digest(path, store) == sha256(b"weights of a thief")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time that programs cannot set")
+def test_a_file_overwritten_and_given_its_time_back_is_hashed_again(tmp_path: Path) -> None:
+    path, store = settled(tmp_path / "judge.pt"), tmp_path / "digests.json"
+    digest(path, store)
+    time.sleep(0.05)  # the grain of the file system's clock
+    settled(path, b"weights of a thief")
+    assert digest(path, store) == sha256(b"weights of a thief")
+
+
 def test_a_file_that_was_just_written_may_change_within_the_same_instant(tmp_path: Path) -> None:
     path, store = tmp_path / "judge.pt", tmp_path / "digests.json"
     now = time.time_ns()
@@ -121,14 +139,15 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_kept(
         b"\xff\xfe\x00",
         b"[]",
         b"[" * 100_000,
-        b'{"version": 2, "files": {}}',
-        b'{"version": 1, "files": {"%s": {"size": 18, "mtime_ns": %d, "sha256": "f00"}}}',
-        b'{"version": 1, "files": {"%s": {"size": 18, "mtime_ns": %d}}}',
+        b'{"version": 1, "files": {}}',
+        b'{"version": 2, "files": {"%s": {"stamp": %s, "sha256": "f00"}}}',
+        b'{"version": 2, "files": {"%s": {"stamp": %s}}}',
     ],
 )
 def test_a_damaged_store_is_begun_anew(tmp_path: Path, hashed: list[Path], damage: bytes) -> None:
     path, store = settled(tmp_path / "judge.pt"), tmp_path / "digests.json"
-    store.write_bytes(damage % (bytes(path), OLD_NS) if b"%" in damage else damage)
+    stamp = msgspec.json.encode(digests.Stamp.of(path))
+    store.write_bytes(damage % (bytes(path), stamp) if b"%" in damage else damage)
     assert digest(path, store) == digest(path, store) == sha256(CONTENT)
     assert hashed == [path]
 
