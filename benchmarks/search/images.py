@@ -177,9 +177,10 @@ def chance(model: Model, history: Sequence[Evaluation], seen: Evaluation) -> flo
     assert fitted is not None
     at = {number: at for at, numbers in enumerate(fitted.numbers) for number in numbers}
     pair = [at[seen.number], at[learned.leader.number]]
-    mean, covariance = fitted.posterior.joint(fitted.posterior.points[pair])
-    variance = covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1]
-    return float(norm.cdf((mean[0] - mean[1]) / np.sqrt(max(float(variance), 1e-12))))
+    posterior = fitted.posterior
+    basis = posterior.kernel.basis(posterior.points[pair])
+    ahead, variance = posterior.sums(basis, np.array([[1.0, -1.0]]))
+    return float(norm.cdf(ahead[0] / np.sqrt(max(float(variance[0]), 1e-12))))
 
 
 def share_of_images(runs: list[Spending], policy: str) -> float:
