@@ -67,7 +67,9 @@ class ScoreCache:
         self._connection: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(path)
+            # SQLite does not wait its turn where several set a new file up at once
+            with _locked(path):
+                self._connection = _connect(path)
         except sqlite3.Error as error:
             self._recover(error)
         except OSError as error:
@@ -126,7 +128,7 @@ class ScoreCache:
 
     def _renewed(self, damage: str) -> sqlite3.Connection:
         """Move the damaged file aside and begin a new one, unless another process has done so."""
-        with filelock.FileLock(f"{self._path}.lock", timeout=_WAIT_S):
+        with _locked(self._path):
             connection = _sound(self._path)
             if connection is not None:
                 return connection
@@ -145,6 +147,11 @@ class ScoreCache:
             f"the file of known scores cannot be used: {self._path} ({reason(error)}). Every image "
             "is judged anew; check the folder's permissions and free space."
         )
+
+
+def _locked(path: Path) -> filelock.BaseFileLock:
+    """A lock for who opens the file or replaces it."""
+    return filelock.FileLock(f"{path}.lock", timeout=_WAIT_S)
 
 
 def _means_damage(error: sqlite3.Error) -> bool:

@@ -6,7 +6,9 @@ import math
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +249,7 @@ def test_a_file_that_somebody_holds_costs_the_saving_only(
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from lib_automerge.reward.cache import ScoreCache
 cache = ScoreCache(Path(sys.argv[1]))
@@ -267,6 +270,23 @@ def test_processes_share_a_file(path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     keys = [(w * 1000 + n).to_bytes(32, "big") for w in range(3) for n in range(200)]
     assert len(ScoreCache(path).get(keys)) == 600
+
+
+def test_a_new_file_may_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    everyone = threading.Barrier(8)
+
+    def trouble(file: Path) -> str | None:
+        everyone.wait(60)
+        cache = ScoreCache(file)
+        cache.put({b"key": 1.0})
+        assert cache.get([b"key"]) == {b"key": 1.0}
+        cache.close()
+        return cache.trouble
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            file = tmp_path / f"{number}.sqlite"
+            assert list(threads.map(trouble, [file] * 8)) == [None] * 8
 
 
 def test_a_process_that_is_killed_while_it_writes_damages_nothing(path: Path) -> None:
