@@ -98,7 +98,7 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
     if state.search_ended is not None:
         return Remaining(seconds=proof, low=proof, high=proof + again)
     left = max(0, _allowed(config, state) - len(state.history))
-    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
+    spent = state.seconds_before_proof
     limit = None if config.search.hours is None else max(0.0, config.search.hours * 3600 - spent)
     known = len(recent) >= ENOUGH
     return Remaining(
@@ -125,8 +125,7 @@ def planned_evaluations(config: RunConfig, state: RunState) -> int:
     allowed = _allowed(config, state)
     if config.search.hours is None or not timed:
         return allowed
-    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
-    left = max(0.0, config.search.hours * 3600 - spent)
+    left = max(0.0, config.search.hours * 3600 - state.seconds_before_proof)
     return min(allowed, done + math.ceil(left / statistics.median(timed[-RECENT:])))
 
 

@@ -250,12 +250,14 @@ class Runner:
         if known is not None:
             self._record.add(known)
             return
+        began = time.perf_counter()
         try:
             scores = self._score(bench, evaluation)
         except (GenerationError, RewardError) as error:
             if evaluation.origin in PARENTS or self._failing() + 1 >= FAILURES:
                 raise
-            self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
+            lost, reason = {"total": time.perf_counter() - began}, f"{FAILED}: {error}"
+            self._record.add(Rejected(evaluation=evaluation.number, reason=reason, seconds=lost))
             return
         if scores.broken is not None:
             self._reject(evaluation, scores, scores.broken)

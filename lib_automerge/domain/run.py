@@ -259,6 +259,13 @@ class RunState:
         return (*(self.evaluations[number] for number in believed), *rest)
 
     @property
+    def seconds_before_proof(self) -> float:
+        """What the search has taken so far, with what measured the noise and what failed."""
+        parts = [e.seconds for e in self.history]
+        parts += [done.seconds for (stage, _), done in self.stages.items() if stage in BEFORE_PROOF]
+        return math.fsum(part.get("total", 0.0) for part in parts)
+
+    @property
     def images_before_proof(self) -> int:
         """How many images the search has made, with those that measure the noise."""
         return sum(
