@@ -34,7 +34,7 @@ from lib_automerge.search.design import SobolSequence, design_size, first_unused
 from lib_automerge.search.model import Fitted, Model
 from lib_automerge.search.proposers import Proposal, taken
 from lib_automerge.search.randomness import generator
-from lib_automerge.search.space import Key, Space
+from lib_automerge.search.space import Space
 from lib_automerge.search.subspace import Subspace, groups_of
 from lib_automerge.search.surrogate import Posterior
 
