@@ -687,6 +687,7 @@
         await change(button, "judge", {
             question: button.dataset.question,
             value: value === "" ? null : Number(value),
+            enough: Boolean(button.dataset.enough),
         });
         // a second answer to this question would be refused
         if (panel) panel.inert = true;

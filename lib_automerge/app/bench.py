@@ -123,7 +123,8 @@ class Bench:
         """
         scores = self.score(evaluation, stage, jobs, until_broken=until_broken)
         before = self.state.stages.get((stage, evaluation.number))
-        if scores.measured and not (until_broken and scores.broken):
+        measured = scores.measured or self.plan.judging.by_person_alone
+        if measured and not (until_broken and scores.broken):
             summary = self.judged(scores)
             if before is None or before.images < summary.images:
                 spent = {} if before is None else before.seconds

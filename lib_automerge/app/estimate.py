@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from lib_automerge.app import blind
 from lib_automerge.app.finals import ROUNDS
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BASELINES, Stage
@@ -58,12 +59,16 @@ def _after_search(config: RunConfig, evaluations: int | None, rounds: int) -> tu
     """The images of the finalists, and those of the verdict."""
     candidates = (evaluations or _allowed(config)) - len(BASELINES)
     human = config.reward.human
-    if candidates <= 0 or (human is not None and human.alone):
-        return 0, 0  # there is nothing to prove, or nothing to prove it with
+    proof = (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
+    if candidates <= 0:
+        return 0, 0
+    if human is not None and human.alone:
+        # finalists keep their order, and what is too little to choose from is not made
+        return 0, proof if blind.planned(images_in_stage(config, Stage.VERDICT)) else 0
     finalists = min(config.verdict.finalists, candidates)
     rounds = rounds if finalists > 1 else 1
     fresh = rounds * finalists * images_in_stage(config, Stage.FINALISTS)
-    return fresh, (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
+    return fresh, proof
 
 
 def planned_images(config: RunConfig, state: RunState) -> int:

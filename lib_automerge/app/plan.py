@@ -147,6 +147,8 @@ class Plan:
         self._held_out = [p for p in self._config.payloads if p.held_out]
         self.payload_weights = {p.name: p.weight for p in self._config.payloads}
         """Payload name -> weight in every mean."""
+        self.seed = search.seed
+        """Of all chance in the run."""
         self.judging = Judging(self._config.reward, self.payload_weights)
         """Turns what was measured into scores."""
 

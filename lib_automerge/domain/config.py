@@ -345,8 +345,8 @@ def _check_human(config: RunConfig) -> None:
         (
             "output.checkpoint",
             human.alone and config.output.checkpoint == "always",
-            "with you as the only judge nothing is proved; save the merge that you like in the "
-            "results",
+            "with you as the only judge there may be no verdict; use 'gain', or save the merge "
+            "that you like in the results",
         ),
     )
     for field, used, reason in without:

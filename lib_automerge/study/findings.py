@@ -20,6 +20,7 @@ from lib_automerge.domain.events import (
     Scored,
     Stage,
     StageDone,
+    Verdict,
 )
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.recipe import Recipe
@@ -40,6 +41,9 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
     `merge` is the verdict's winner or, before the verdict, the best candidate so far; None while
     there is none besides the baselines. `scores` and `means` go by evaluation number; `means` are
     weighted by payload. `better_parent` is None while no parent has a score.
+
+    After blind choices, `chosen` has the merge's lead over each baseline that it met, by number,
+    and `means` the shares of `domain.events.Verdict`.
     """
 
     stage: Stage
@@ -48,6 +52,7 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
     better_parent: Evaluation | None
     scores: Mapping[int, Mapping[int, Scored]]
     means: Mapping[int, float]
+    chosen: Mapping[int, float] = {}
 
     @property
     def entrants(self) -> tuple[Evaluation, ...]:
@@ -58,6 +63,8 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
         """Mean of the merge minus mean of a baseline."""
         if self.merge is None or baseline is None:
             return None
+        if self.chosen or not {self.merge.number, baseline.number} <= self.means.keys():
+            return self.chosen.get(baseline.number)
         return self.means[self.merge.number] - self.means[baseline.number]
 
 
@@ -187,7 +194,13 @@ def contest(state: RunState) -> Contest:
             for e in (*baselines, *((merge,) if merge else ()))
         },
         means=means,
+        chosen={} if verdict is None else _chosen(state, verdict),
     )
+
+
+def _chosen(state: RunState, verdict: Verdict) -> dict[int, float]:
+    met = [(state.baseline(c.baseline), c) for c in verdict.comparisons if c.choices is not None]
+    return {e.number: comparison.difference for e, comparison in met if e is not None}
 
 
 def candidates(state: RunState) -> list[Evaluation]:

@@ -71,6 +71,11 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
     evaluations.fill("5")
     evaluations.blur()
     checks.get_by_text("7 questions").wait_for(state="attached")
+    page.unfold("When finished")
+    seeds = page.page.locator("#automerge_verdict_seeds").locator("input, textarea")
+    seeds.fill("2")
+    seeds.blur()
+    checks.get_by_text("18 blind choices at most").wait_for(state="attached")
     page.page.wait_for_function("!document.getElementById('automerge_generate').disabled")
     page.page.locator("#automerge_generate").click()
 
@@ -108,6 +113,9 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
         panel(page).get_by_role("button", name="Equal").click()
     asked(page, 6)
     panel(page).get_by_role("button", name="B, right").click()
+    panel(page).get_by_text("0 choices made, at most 18 left").wait_for(timeout=LONG_MS)
+    page.page.once("dialog", lambda dialog: dialog.accept())
+    panel(page).get_by_role("button", name="Finish without a verdict").click()
     page.strip.get_by_text("Finished").wait_for(timeout=LONG_MS)
     panel(page).wait_for(state="detached")
     run = page.get("status")["selected"]
