@@ -57,20 +57,13 @@ def live(opened: Opened, found: Findings) -> Markup:
         warnings(found),
         _section("Scores", history(found), "history"),
         _section("Knowledge", learned(found), "learned"),
-        EMPTY if _blind(opened) else _section("Pictures", pairs(found, opened.id), "pictures"),
+        _section("Pictures", pairs(found, opened.id), "pictures"),
         _section("Weights", weights(found), "weights"),
         fold("evaluations", f"Last {RECENT} evaluations", recent(found)),
         fold("log", "Log", later("log", opened.id)),
         fold("resources", "Resources", later("resources", opened.id)),
     ]
     return element("div", *parts, class_="automerge-live-body")
-
-
-def _blind(opened: Opened) -> bool:
-    """Whether the user is to choose without knowing how the best looks beside the parents."""
-    human, state = opened.manifest.config.reward.human, opened.state
-    proving = opened.live and state.search_ended is not None and state.verdict is None
-    return proving and human is not None and human.alone
 
 
 def _section(title: str, content: Markup, kind: str) -> Markup:
