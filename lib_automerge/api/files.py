@@ -71,9 +71,14 @@ class Files:
             raise Refused(404, "no such choice is asked.")
         if trial.key != call.path["question"]:
             raise Refused(404, "this choice is not asked any longer.")
-        path = self._desk.image(call.run, trial.shown(side), Stage.VERDICT, trial.job)
+        try:
+            path = self._desk.image(call.run, trial.shown(side), Stage.VERDICT, trial.job)
+            picture = path.read_bytes()
+        except (StorageError, OSError):
+            # the error itself names the evaluation
+            raise Refused(404, "the file of this picture is gone.") from None
         # no file's date: the merge's pictures are older than the baselines'
-        return Response(path.read_bytes(), media_type=_kind(path), headers=KEPT)
+        return Response(picture, media_type=_kind(path), headers=KEPT)
 
     def report(self, call: Call) -> Response:
         """The report, drawn afresh: a file could have come from somebody else."""

@@ -101,6 +101,10 @@ def test_what_the_browser_gets_does_not_tell_whose_pictures_they_are(desk: Desk)
     for wrong in (f"{base}/{question['key']}/middle", f"{base}/pair-999/left"):
         assert client.get(wrong).status_code == 404
     assert client.get(f"{ROOT}/runs/20260101-none/pairs/{question['key']}/left").status_code == 404
+    desk.image(run, trial.shown("left"), Stage.VERDICT, trial.job).unlink()
+    gone = picture(client, question["left"])
+    assert gone.status_code == 404
+    assert gone.json()["error"] == "the file of this picture is gone."
 
 
 def test_choices_are_answered_taken_back_and_ended(desk: Desk) -> None:
