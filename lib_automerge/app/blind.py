@@ -75,7 +75,7 @@ def next_trial(plan: Plan, state: RunState) -> Trial | None:
                 winner_left=bool(side.integers(2)),
                 number=state.said,
                 made=len(state.preferred),
-                most=sum(later.left for later in bouts[place:]),
+                most=sum(len(one.jobs) for one in bouts) - len(state.preferred),
             )
     return None
 

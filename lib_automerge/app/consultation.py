@@ -69,7 +69,7 @@ class Consultation:
             answer = self._wait(trial, lambda: False)
             if answer is not None:
                 self._record.add(_as_choice(trial, answer))
-        if state.verdict is not None or state.waived:
+        if state.verdict is not None:
             return
         found = blind.verdict(self._plan, state)
         said = blind.too_few(self._plan, state)

@@ -15,8 +15,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     `evaluation` is the merge to be proved, `other` a baseline, `job` the number of both pictures
     in the stage of the verdict, `winner_left` where the merge's is shown. `number` counts all that
-    the user has said so far, `made` the choices of the verdict; `most` is how many are left at
-    most, this one included.
+    the user has said so far, `made` the choices of the verdict; `most` is how many can be left at
+    most, this one included. It falls by one with every choice: a leap where a baseline is beaten
+    would tell which pictures were the merge's.
 
     An answer is 1 for the left picture, 0 for the right one, 0.5 for neither.
     """

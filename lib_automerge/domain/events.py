@@ -262,7 +262,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     the one-sided test, `low` and `high` the 95 % interval.
 
     Where a person judged, `choices` are theirs, and a score is a share of those that preferred one
-    of the two; `p_value` is then the least favourable one that further choices could have brought.
+    of the two. The choices end when the outcome is certain, and `p_value` is the one that comes
+    nearest to changing it, whatever the rest would have been: the highest possible where the
+    baseline is beaten, the lowest where it is not.
     """
 
     baseline: Origin

@@ -216,7 +216,8 @@ def test_choices_are_blind_fair_and_spread(models: Mapping[str, str], folder: Pa
     assert verdict_of(state).gain
     # sixteen wins of at most 23 decide, for each of the three
     assert [trial.made for trial in asked] == list(range(48))
-    assert asked[0].most == 69
+    # a leap where a baseline is beaten would tell whose the pictures were
+    assert [trial.most for trial in asked] == list(range(69, 21, -1))
     assert [trial.number for trial in asked] == list(range(6, 54))
     assert len({trial.key for trial in asked}) == 48
     left = sum(trial.winner_left for trial in asked)
@@ -309,6 +310,10 @@ def test_who_has_had_enough_ends_the_run_without_a_verdict(
     assert state.status is Status.FINISHED
     assert state.verdict is None
     assert state.waived
+    plan = Plan(RunFolder.open(folder).manifest())
+    assert blind.next_trial(plan, state) is None
+    # the choices made so far are no verdict
+    assert blind.verdict(plan, state) is None
     assert not (folder / "verdict.json").exists()
     said = headline(findings(folder, RunFolder(folder).manifest(), RunFolder(folder).events()))
     assert said.sentence.startswith(f"You like evaluation {START} best")
@@ -320,7 +325,27 @@ def test_who_has_had_enough_ends_the_run_without_a_verdict(
     def nobody(trial: Trial) -> Answer:
         raise AssertionError("asked again")
 
-    assert resume(folder, answering(nobody)).status is Status.FINISHED
+    again = resume(folder, answering(nobody))
+    assert again.status is Status.FINISHED
+    assert again.verdict is None
+
+
+def test_nothing_is_made_again_for_a_verdict_that_was_waived(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    host = FakeHost()
+    host.broken = lambda weights, job: (
+        "black" if weights["IN00"] == 0.9 and "moon" in job.payload.prompt else None
+    )
+    person = answering(lambda _: Answer(None, enough=True))
+    before = Service(host, clock=lambda: 0.0).start(
+        config(models), folder, controls=Controls(ask=person)
+    )
+    told = [text for text in before.warnings if "makes a black image" in text]
+    assert len(told) == 1
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))
+    assert resume(folder, person).warnings == before.warnings
 
 
 def test_too_few_unseen_images_are_not_made_and_said(
