@@ -579,6 +579,8 @@
         }
         const button = event.target.closest("[data-action]");
         if (!button || !button.closest("#automerge_root") || !actions[button.dataset.action]) return;
+        // the second click of two would answer a question that nobody has seen
+        if (button.dataset.action === "judge" && event.detail > 1) return;
         if (button.dataset.action === "zoom" && (event.ctrlKey || event.metaKey || event.shiftKey)) return;
         event.preventDefault();
         if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
@@ -680,6 +682,9 @@
         a: "left", arrowleft: "left", b: "right", arrowright: "right", e: "equal", arrowdown: "equal",
     };
 
+    const JUDGE_KEY_MS = 300;
+    let judgedByKey = 0;
+
     async function judge(button) {
         const slider = button.dataset.slider && byId(button.dataset.slider);
         const value = slider ? Number(slider.value) / Number(slider.max) : button.dataset.value;
@@ -710,6 +715,9 @@
         if (!button) return false;
         event.preventDefault();
         event.stopImmediatePropagation();
+        // as with clicks: a key that is pressed twice answers once
+        if (Date.now() - judgedByKey < JUDGE_KEY_MS) return true;
+        judgedByKey = Date.now();
         button.click();
         return true;
     }

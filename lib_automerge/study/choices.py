@@ -22,6 +22,10 @@ def tally(choices: Choices) -> str:
 
 def share_text(comparison: Comparison) -> str:
     """The 95 % interval of the share that preferred the winner: "56 % to 94 %"."""
-    # a difference is the winner's share less the baseline's, which sum to one
-    low, high = ((1.0 + end) / 2.0 for end in (comparison.low, comparison.high))
-    return f"{percent(low)} to {percent(high)}"
+    return f"{as_share(comparison.low)} to {as_share(comparison.high)}"
+
+
+def as_share(difference: float) -> str:
+    """The winner's share, from the difference between it and the baseline's: "75 %" from 0.5."""
+    # the two sum to one
+    return percent((1.0 + difference) / 2.0)

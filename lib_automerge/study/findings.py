@@ -69,8 +69,9 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PayloadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One payload of a contest: mean scores by evaluation number, the merge's difference from the
-    better parent (None without both), and how many images each mean is of.
+    """One payload of a contest: mean scores by evaluation number (none where a person alone
+    judges), the merge's difference from the better parent (None without both), and how many images
+    each mean is of.
     """
 
     payload: Payload
@@ -108,6 +109,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
 
     @property
+    def scored(self) -> bool:
+        """Whether single images have scores; they have none where a person alone judges."""
+        return any(row.means for row in self.rows)
+
+    @property
     def name(self) -> str:
         """What to call the run."""
         return self.manifest.config.name or self.path.name
@@ -143,6 +149,7 @@ def summarize(
 ) -> Findings:
     """What a run that is folded already shows; `ended` and `memory_bytes` as in `Findings`."""
     compared = contest(state)
+    human = manifest.config.reward.human
     scores = sorted(e.score for e in state.history if e.score is not None)
     # the better half: ruined merges, far below all others, must not cost the others their decimals
     typical = scores[len(scores) // 2 :]
@@ -151,7 +158,12 @@ def summarize(
         manifest=manifest,
         state=state,
         contest=compared,
-        rows=payload_rows(compared, manifest.config.payloads),
+        rows=payload_rows(
+            compared,
+            manifest.config.payloads,
+            # before the end, pictures with names would spoil the judgement of those without
+            unscored=human is not None and human.alone and state.finished is not None,
+        ),
         decimals=decimals_for([*typical, *(compared.means[e.number] for e in compared.entrants)]),
         ended=ended,
         seconds=math.fsum(sum(part.values()) for part in times(state).values()),
@@ -221,20 +233,25 @@ def fate(evaluation: Evaluation) -> str:
     return evaluation.rejected.partition(":")[0] if given_up(evaluation) else "rejected"
 
 
-def payload_rows(contest: Contest, payloads: Iterable[Payload]) -> list[PayloadRow]:
-    """The payloads that the contest has scores of, in the order of the configuration."""
+def payload_rows(
+    contest: Contest, payloads: Iterable[Payload], *, unscored: bool = False
+) -> list[PayloadRow]:
+    """The payloads that the contest has scores of, in the order of the configuration.
+
+    `unscored` takes those in that have images without a score: a person looked at them.
+    """
     rows = []
     for payload in payloads:
         groups = {
-            number: [s.score for s in scored.values() if _counts(s, payload)]
+            number: [s.score for s in scored.values() if _counts(s, payload, unscored)]
             for number, scored in contest.scores.items()
         }
         means = {
             number: math.fsum(v for v in values if v is not None) / len(values)
             for number, values in groups.items()
-            if values
+            if values and None not in values
         }
-        if not means:
+        if not any(groups.values()):
             continue
         merge, parent = contest.merge, contest.better_parent
         difference = None
@@ -245,8 +262,9 @@ def payload_rows(contest: Contest, payloads: Iterable[Payload]) -> list[PayloadR
     return rows
 
 
-def _counts(scored: Scored, payload: Payload) -> bool:
-    return scored.payload == payload.name and scored.score is not None
+def _counts(scored: Scored, payload: Payload, unscored: bool) -> bool:
+    known = scored.score is not None or (unscored and scored.broken is None)
+    return scored.payload == payload.name and known
 
 
 def representative(rows: Sequence[PayloadRow], limit: int) -> list[PayloadRow]:

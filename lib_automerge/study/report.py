@@ -16,7 +16,7 @@ from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.study import sections, tables
 from lib_automerge.study.charts import Interval, interval_chart
-from lib_automerge.study.choices import decided, share_text
+from lib_automerge.study.choices import as_share, decided, share_text
 from lib_automerge.study.configuration import configuration
 from lib_automerge.study.findings import LABELS, Findings, findings, label_of
 from lib_automerge.study.formats import clock, duration, number, percent, plural, signed, size
@@ -174,13 +174,14 @@ def intervals(found: Findings) -> Markup:
             )
         )
     title = f"Gain of evaluation {verdict.winner} with 95 % intervals"
-    if verdict.comparisons[0].choices is not None:
+    chosen = verdict.comparisons[0].choices is not None
+    if chosen:
         title = f"Preference for evaluation {verdict.winner} with 95 % intervals"
     doubt = "" if all(i.sure for i in intervals) else "; hollow: not significant"
     return element(
         "figure",
         element("figcaption", title + doubt),
-        interval_chart("intervals", title, intervals, 440.0),
+        interval_chart("intervals", title, intervals, 440.0, as_share if chosen else None),
         class_="intervals",
     )
 

@@ -154,8 +154,12 @@ def test_all_views_of_a_proved_run_can_be_drawn(desk: Desk) -> None:
         if not isinstance(trial, Trial) or trial.made != made:
             continue
         if made == 0:
+            # pictures with names would teach whose the others are
             live = client.get(f"{ROOT}/runs/{run}/views/live").text
             assert "automerge-pictures" not in live
+            for shown in (live, client.get(f"{ROOT}/runs/{run}/views/results").text):
+                assert "<img" not in shown
+            assert "<img" not in client.get(f"{ROOT}/runs/{run}/report").text
             assert "Your blind choices" in client.get(f"{ROOT}/status").text
         body = {"question": trial.key, "value": float(trial.winner_left)}
         assert client.post(f"{ROOT}/runs/{run}/judge", json=body).status_code == 200
@@ -166,6 +170,14 @@ def test_all_views_of_a_proved_run_can_be_drawn(desk: Desk) -> None:
     shown = client.get(f"{ROOT}/runs/{run}/views/results").text
     assert "You preferred evaluation" in shown
     assert "7 of 7 choices" in shown
+    assert shown.count(f"runs/{run}/thumbs/5/verdict/") == 1
+    assert shown.count("/verdict/") == 2 * 4
+    assert "★ has the highest" not in shown
+    assert "Score by prompt" not in shown
+    report = client.get(f"{ROOT}/runs/{run}/report").text
+    assert report.count("<img") == 4
+    assert "marks its best score" not in report
+    assert "Score by payload" not in report
     for kind in ("report", "recipe", "csv", "journal", "weights"):
         assert client.get(f"{ROOT}/runs/{run}/{kind}").status_code == 200, kind
     verdict = client.get(f"{ROOT}/runs/{run}").json()["verdict"]

@@ -22,7 +22,7 @@ PICTURES = 24
 
 VIEW = "judge"
 
-KEYS = "Keys: A or ← for left, B or → for right, E or ↓ for equal."
+KEYS = "Keys: A or ← for left, B or → for right, E or ↓ for "
 
 
 def place(run: str) -> Markup:
@@ -112,17 +112,15 @@ def _choice(opened: Opened, question: Question) -> Markup:
     one, two = _shots(opened, left), _shots(opened, right)
     cards = [_card(opened, [("A", one[job]), ("B", two[job])]) for job in one if job in two]
     gallery = element("div", *cards, class_="automerge-sheet of-two", data_gallery=VIEW)
-    return join([element("div", *buttons), element("p", KEYS, class_="hint"), gallery])
+    return join([element("div", *buttons), _keys("equal"), gallery])
+
+
+def _keys(neither: str) -> Markup:
+    return element("p", f"{KEYS}{neither}.", class_="hint automerge-keys")
 
 
 def _trial(opened: Opened, trial: Trial) -> Markup:
     """A blind choice of the verdict."""
-    held_out = any(payload.held_out for payload in opened.manifest.config.payloads)
-    told = (
-        "These are the blind choices of the verdict: pictures of "
-        f"{'held-out prompts and seeds' if held_out else 'seeds'} that the search never saw. Both "
-        "are of one prompt and seed, sides are drawn by lot, and nobody tells whose they are."
-    )
     count = f"{plural(trial.made, 'choice')} made, at most {trial.most} left."
     enough = button(
         "Finish without a verdict",
@@ -135,22 +133,34 @@ def _trial(opened: Opened, trial: Trial) -> Markup:
         data_value="",
         data_enough="true",
     )
-    buttons = [*_choose(opened, trial, 1.0, "No difference"), _back(opened, trial), enough]
     scored = opened.state.scores[Stage.VERDICT, trial.evaluation][trial.job]
     payload = _payload(opened, scored.payload)
     pictures = [_blind(opened, trial, side, name) for side, name in zip(SIDES, "AB", strict=True)]
     return join(
         [
-            element("p", told, " ", element("b", count), class_="hint"),
-            element("div", *buttons),
-            element("p", KEYS, class_="hint"),
+            EMPTY if trial.made else element("p", _explained(opened), class_="hint"),
+            element("p", element("b", count), class_="hint"),
+            element(
+                "div", *_choose(opened, trial, 1.0, "No difference"), class_="automerge-choose"
+            ),
             element(
                 "figure",
                 element("div", *pictures, data_gallery=VIEW),
                 element("figcaption", payload.prompt if payload is not None else ""),
                 class_="automerge-pair",
             ),
+            _keys("no difference"),
+            element("div", _back(opened, trial), enough),
         ]
+    )
+
+
+def _explained(opened: Opened) -> str:
+    held_out = any(payload.held_out for payload in opened.manifest.config.payloads)
+    return (
+        "These are the blind choices of the verdict: pictures of "
+        f"{'held-out prompts and seeds' if held_out else 'seeds'} that the search never saw. Both "
+        "are of one prompt and seed, sides are drawn by lot, and nobody tells whose they are."
     )
 
 
