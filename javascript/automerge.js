@@ -682,9 +682,6 @@
         a: "left", arrowleft: "left", b: "right", arrowright: "right", e: "equal", arrowdown: "equal",
     };
 
-    const JUDGE_KEY_MS = 300;
-    let judgedByKey = 0;
-
     async function judge(button) {
         const slider = button.dataset.slider && byId(button.dataset.slider);
         const value = slider ? Number(slider.value) / Number(slider.max) : button.dataset.value;
@@ -715,9 +712,6 @@
         if (!button) return false;
         event.preventDefault();
         event.stopImmediatePropagation();
-        // as with clicks: a key that is pressed twice answers once
-        if (Date.now() - judgedByKey < JUDGE_KEY_MS) return true;
-        judgedByKey = Date.now();
         button.click();
         return true;
     }

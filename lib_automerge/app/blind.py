@@ -16,19 +16,13 @@ from lib_automerge.app.plan import Plan
 from lib_automerge.app.proof import NAMES, unseen
 from lib_automerge.domain.blind import Trial
 from lib_automerge.domain.events import BASELINES, Choices, Comparison, Origin, Stage, Verdict
+from lib_automerge.domain.human_judge import CHOICES
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.search import sign_test
 from lib_automerge.search.randomness import generator
 from lib_automerge.study.choices import tally
 from lib_automerge.study.formats import listed
-
-CHOICES = 23
-"""So many choices per baseline at most.
-
-Sixteen of them prove it, at a level of 4.7 %. A merge that is preferred in three of four choices
-passes with 80 %, in four of five with 93 %; other numbers near it use less of the 5 %.
-"""
 
 
 def planned(images: int) -> int:

@@ -190,6 +190,8 @@ def _choices(config: RunConfig) -> Check:
     most = blind.planned(images)
     if most:
         told = f"After the search, {most} blind choices at most tell whether the merge is better."
+        if images < most:
+            told += f" Pictures of the merge come again, as there are only {images} unseen ones."
         return Check(Level.OK, "Reward", told)
     told = (
         f"{plural(images, 'image')} of each model are too few for a verdict by choices: the merge "

@@ -143,7 +143,7 @@ def images_in_stage(config: RunConfig, stage: Stage) -> int:
     if stage is Stage.FINALISTS:
         return len(_searched(config)) * config.verdict.finalist_seeds
     held_out = [p for p in config.payloads if p.held_out]
-    seeds = config.verdict.seeds_for(len(held_out or _searched(config)))
+    seeds = config.verdict_seeds(len(held_out or _searched(config)))
     return sum([len(p.seeds) or seeds for p in held_out] or [seeds for _ in _searched(config)])
 
 

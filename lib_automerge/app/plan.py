@@ -354,7 +354,7 @@ class Plan:
     def proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
         """The verdict's images, and whether their prompts were unknown to the search."""
         payloads = self._held_out or self._searched
-        count = self._config.verdict.seeds_for(len(payloads))
+        count = self._config.verdict_seeds(len(payloads))
         jobs = self._fresh(payloads, "verdict", count)
         return jobs, bool(self._held_out)
 

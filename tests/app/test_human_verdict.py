@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from lib_automerge.app import blind
-from lib_automerge.app.estimate import images_after_search
+from lib_automerge.app.checks import Level
+from lib_automerge.app.estimate import images_after_search, images_in_stage
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.question import Answer, Over
@@ -30,12 +31,14 @@ from lib_automerge.domain.events import (
     TakenBack,
     Verdict,
 )
+from lib_automerge.domain.human_judge import CHOICES
 from lib_automerge.domain.run import Evaluation, RunState, Status
 from lib_automerge.search import sign_test
 from lib_automerge.study.findings import findings
 from lib_automerge.study.headline import headline
 from lib_automerge.study.report import render
 from lib_automerge.study.store import RunFolder
+from tests.api.bench import make_desk
 from tests.fake_host import FakeHost, tiny_config
 
 BEST = {f"IN{i:02d}": 0.9 for i in range(12)} | {f"OUT{i:02d}": 0.2 for i in range(12)}
@@ -116,7 +119,7 @@ def test_who_prefers_the_better_images_proves_a_real_gain(
     for c in verdict.comparisons:
         assert c.choices is not None
         made = c.choices.winner + c.choices.baseline
-        assert c.pairs == made <= blind.CHOICES
+        assert c.pairs == made <= CHOICES
         assert c.difference == pytest.approx((c.choices.winner - c.choices.baseline) / made)
         assert c.low < c.difference < c.high or c.difference == c.high == 1.0
         assert c.p_value < 0.05
@@ -203,6 +206,26 @@ def test_a_random_person_is_told_of_a_gain_in_less_than_five_percent(
         assert found is not None
         gains += found.gain
     assert gains / 150 < 0.05
+
+
+def test_by_itself_a_verdict_has_a_picture_of_its_own_for_every_choice(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    settings = config(models)
+    alone = msgspec.structs.replace(settings, verdict=VerdictConfig(finalists=1))
+    jobs: list[int] = []
+
+    def winning(trial: Trial) -> Answer:
+        jobs.append(trial.job)
+        # seven against it, the most that it can bear
+        return Answer(float(trial.winner_left == (trial.made % 23 >= 7)))
+
+    verdict = verdict_of(play(alone, folder, answering(winning)))
+    assert verdict.gain
+    assert len(jobs) == len(set(jobs)) == 69
+    assert verdict.images == images_in_stage(alone, Stage.VERDICT) == 69
+    learned = msgspec.structs.replace(alone, reward=RewardConfig(name="demo"))
+    assert images_in_stage(learned, Stage.VERDICT) == 60
 
 
 def test_choices_are_blind_fair_and_spread(models: Mapping[str, str], folder: Path) -> None:
@@ -361,6 +384,25 @@ def test_too_few_unseen_images_are_not_made_and_said(
     assert blind.planned(4) == 0
     assert blind.planned(5) == 15
     assert blind.planned(1000) == 69
+
+
+def test_the_checks_tell_how_many_choices_there_are(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    settings = config({r: m.path for r, m in zip("ab", desk.catalogue.models(), strict=True)})
+
+    def told(seeds: int | None) -> tuple[Level, str]:
+        asked = msgspec.structs.replace(settings, verdict=VerdictConfig(seeds=seeds))
+        found = [c for c in desk.preflight(asked).checks if "choices" in c.text]
+        assert len(found) == 1
+        return found[0].level, found[0].text
+
+    enough = "After the search, {} blind choices at most tell whether the merge is better."
+    again = " Pictures of the merge come again, as there are only {} unseen ones."
+    assert told(None) == (Level.OK, enough.format(69))
+    assert told(12) == (Level.OK, enough.format(36) + again.format(12))
+    level, sentence = told(4)
+    assert level is Level.WARNING
+    assert sentence.startswith("4 images of each model are too few for a verdict by choices")
 
 
 def test_the_forecast_has_the_unseen_images(models: Mapping[str, str], folder: Path) -> None:

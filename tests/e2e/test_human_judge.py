@@ -61,9 +61,14 @@ def start(page: Page, reward: dict[str, Any], evaluations: int) -> str:
 
 def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> None:  # noqa: F811
     page = Page(browser, server.url)
-    chosen = {"model_a": "Demo A", "model_b": "Demo B", "payload_set": SMALL}
-    for name, option in (chosen | {"reward": "You choose"}).items():
-        page.choose(name, option)
+    page.choose("model_a", "Demo A")
+    page.choose("model_b", "Demo B")
+    # the answer about the models brings a set that suits them
+    page.page.wait_for_function(
+        "document.querySelector('#automerge_payload_set input').value.startsWith('Starter')"
+    )
+    page.choose("payload_set", SMALL)
+    page.choose("reward", "You choose")
     checks = page.page.locator("#automerge_checks").first
     checks.get_by_text("You judge: the run waits for you").wait_for(state="attached")
     page.page.locator("#automerge_budget").get_by_label("Custom").check()

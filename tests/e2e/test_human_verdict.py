@@ -115,6 +115,13 @@ def test_a_person_proves_a_merge_by_blind_choices(server: Server, browser: Any) 
 
     panel(page).get_by_role("button", name="A, left").click()
     count(page, 1)
+    # the second of two clicks comes when the next pair is there already
+    panel(page).get_by_role("button", name="A, left").hover()
+    page.page.mouse.down(click_count=2)
+    page.page.mouse.up(click_count=2)
+    page.page.wait_for_timeout(1000)
+    count(page, 1)
+    assert page.get("status")["question"]["made"] == 1
     page.page.keyboard.press("ArrowRight")
     count(page, 2)
     panel(page).get_by_role("button", name="Take back").click()
