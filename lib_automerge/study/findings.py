@@ -109,6 +109,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
 
     @property
+    def by_person(self) -> bool:
+        """Whether the user alone judges."""
+        return _by_person(self.manifest)
+
+    @property
     def scored(self) -> bool:
         """Whether single images have scores; they have none where a person alone judges."""
         return any(row.means for row in self.rows)
@@ -149,7 +154,6 @@ def summarize(
 ) -> Findings:
     """What a run that is folded already shows; `ended` and `memory_bytes` as in `Findings`."""
     compared = contest(state)
-    human = manifest.config.reward.human
     scores = sorted(e.score for e in state.history if e.score is not None)
     # the better half: ruined merges, far below all others, must not cost the others their decimals
     typical = scores[len(scores) // 2 :]
@@ -162,13 +166,18 @@ def summarize(
             compared,
             manifest.config.payloads,
             # before the end, pictures with names would spoil the judgement of those without
-            unscored=human is not None and human.alone and state.finished is not None,
+            unscored=_by_person(manifest) and state.finished is not None,
         ),
         decimals=decimals_for([*typical, *(compared.means[e.number] for e in compared.entrants)]),
         ended=ended,
         seconds=math.fsum(sum(part.values()) for part in times(state).values()),
         memory_bytes=memory_bytes,
     )
+
+
+def _by_person(manifest: RunManifest) -> bool:
+    human = manifest.config.reward.human
+    return human is not None and human.alone
 
 
 def label_of(evaluation: Evaluation) -> str:

@@ -197,8 +197,7 @@ def _measured(found: Findings) -> tuple[str, str]:
 
 def _only_liked(found: Findings) -> bool:
     """Whether the user alone judges, and has seen a merge."""
-    human = found.manifest.config.reward.human
-    return human is not None and human.alone and found.contest.merge is not None
+    return found.by_person and found.contest.merge is not None
 
 
 def _liked(found: Findings) -> tuple[str, str]:

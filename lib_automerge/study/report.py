@@ -213,6 +213,8 @@ def scoreboard(found: Findings) -> Markup:
         caption = (
             "Share of your blind choices: each baseline's against the merge, the merge's of all"
         )
+    elif found.by_person:
+        caption = "How much you like them, by your answers: 0 is an average candidate"
     elif found.manifest.config.reward.ensemble is None:
         caption = f"Mean {named_rewards(found)} score on the images of the {where}"
     else:
@@ -236,7 +238,8 @@ def run_facts(found: Findings) -> list[tuple[str, str]]:
     count = f"{len(state.history):,} of {config.search.evaluations:,}"
     count += f", {rejected} rejected" if rejected else ""
     scored = sum(len(images) for images in state.scores.values())
-    entries = [("Evaluations", count), ("Images scored", f"{scored:,}")]
+    images = "Images made" if found.by_person else "Images scored"
+    entries = [("Evaluations", count), (images, f"{scored:,}")]
     if found.seconds:
         entries.append(("Time at work", duration(found.seconds)))
     if found.ended is not None:

@@ -178,6 +178,9 @@ def test_all_views_of_a_proved_run_can_be_drawn(desk: Desk) -> None:
     assert report.count("<img") == 4
     assert "marks its best score" not in report
     assert "Score by payload" not in report
+    listed = client.get(f"{ROOT}/views/runs").text
+    assert ">100 %</td>" in listed
+    assert "1.000" not in listed
     for kind in ("report", "recipe", "csv", "journal", "weights"):
         assert client.get(f"{ROOT}/runs/{run}/{kind}").status_code == 200, kind
     verdict = client.get(f"{ROOT}/runs/{run}").json()["verdict"]

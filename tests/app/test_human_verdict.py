@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -243,8 +244,10 @@ def test_choices_are_blind_fair_and_spread(models: Mapping[str, str], folder: Pa
     assert [trial.most for trial in asked] == list(range(69, 21, -1))
     assert [trial.number for trial in asked] == list(range(6, 54))
     assert len({trial.key for trial in asked}) == 48
-    left = sum(trial.winner_left for trial in asked)
-    assert 12 <= left <= 36
+    sides = [trial.winner_left for trial in asked]
+    assert 12 <= sum(sides) <= 36
+    # by lot, not in turn: a side tells nothing of the next
+    assert 12 <= sum(one is next_one for one, next_one in itertools.pairwise(sides)) <= 35
     assert len({(trial.other, trial.job) for trial in asked}) == 48
     # a picture does not come again while there are others
     assert len({trial.job for trial in asked[:46]}) >= 40
@@ -341,6 +344,11 @@ def test_who_has_had_enough_ends_the_run_without_a_verdict(
     said = headline(findings(folder, RunFolder(folder).manifest(), RunFolder(folder).events()))
     assert said.sentence.startswith(f"You like evaluation {START} best")
     assert "You ended the verdict after 3 blind choices, so nothing is proved." in said.explanation
+    page = render(RunFolder.open(folder))
+    assert "human_rate score" not in page
+    assert "How much you like them, by your answers: 0 is an average candidate" in page
+    assert "Images made" in page
+    assert "Images scored" not in page
     # a killed process may not have come to the end
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))
