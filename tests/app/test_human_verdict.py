@@ -173,6 +173,29 @@ def test_a_verdict_stops_at_the_first_baseline_that_is_not_beaten(
     render(RunFolder.open(folder))
 
 
+def test_who_beats_one_baseline_and_not_the_next_has_no_gain(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    def person(trial: Trial) -> Answer:
+        return Answer(float(trial.winner_left == (trial.other == 3)))
+
+    state = play(config(models, seeds=12), folder, answering(person))
+    verdict = verdict_of(state)
+    assert not verdict.gain
+    assert state.saved is None
+    half, parent = verdict.comparisons
+    assert (half.baseline, half.significant) == (Origin.HALF, True)
+    assert half.choices == Choices(winner=10, baseline=0, equal=0)
+    assert (parent.baseline is Origin.HALF, parent.significant) == (False, False)
+    assert parent.choices == Choices(winner=0, baseline=3, equal=0)
+    # as if the rest had gone against what is said
+    assert half.p_value == sign_test.p_value(10, 2) < 0.05
+    assert parent.p_value == sign_test.p_value(9, 3) > 0.05
+    assert verdict.means[verdict.winner] == pytest.approx(10 / 13)
+    assert verdict.sentence.startswith("No significant gain")
+    assert "not enough against model" in verdict.sentence
+
+
 def test_no_difference_at_all_is_no_gain(models: Mapping[str, str], folder: Path) -> None:
     state = play(config(models, seeds=23), folder, answering(lambda _: Answer(0.5)))
     verdict = verdict_of(state)
