@@ -458,6 +458,42 @@ def test_a_winner_with_broken_unseen_images_gives_way(
     assert any("makes a black image" in text for text in state.warnings)
 
 
+def test_a_pair_with_a_broken_picture_is_not_shown(models: Mapping[str, str], folder: Path) -> None:
+    host = FakeHost()
+    host.broken = lambda weights, job: (
+        "black"
+        if weights["IN00"] == 0.0 and "moon" in job.payload.prompt and job.seed % 2
+        else None
+    )
+    jobs: set[int] = set()
+
+    def winning(trial: Trial) -> Answer:
+        jobs.add(trial.job)
+        return Answer(float(trial.winner_left))
+
+    controls = Controls(ask=answering(winning))
+    state = Service(host, clock=lambda: 0.0).start(config(models), folder, controls=controls)
+    images = state.scores[Stage.VERDICT, 1]
+    broken = {job for job, image in images.items() if image.broken}
+    assert 0 < len(broken) < 8
+    assert jobs == images.keys() - broken
+    assert verdict_of(state).images == 12 - len(broken)
+
+
+def test_who_finished_the_search_is_waited_for(models: Mapping[str, str], folder: Path) -> None:
+    def person(asked: Asked, over: Over) -> Answer:
+        if not isinstance(asked, Trial):
+            return rating(asked)
+        assert not over()
+        return Answer(float(asked.winner_left))
+
+    controls = Controls(ask=person, finish=lambda: True)
+    service = Service(FakeHost(), clock=lambda: 0.0)
+    state = service.start(config(models), folder, controls=controls)
+    assert verdict_of(state).gain
+    assert len(state.history) == 4
+
+
 def test_an_older_run_of_a_person_still_reads(models: Mapping[str, str], folder: Path) -> None:
     """Before there were blind choices, such a run ended after the search."""
     play(config(models), folder, looking(folder))
