@@ -43,7 +43,8 @@ class Reward(Protocol):
         """Score `images[i]` against `prompts[i]`.
 
         Args:
-            images: Any sizes and modes; transparency is dropped. They are not modified.
+            images: Any sizes, and any modes that `lib_automerge.reward.rgb.as_rgb` takes. They are
+                not modified.
             prompts: As many as images. They are judged exactly as given: whoever wants prompt
                 syntax such as `(word:1.2)` removed does so before.
 
@@ -51,7 +52,8 @@ class Reward(Protocol):
             One score per image, in order; an empty list for no images.
 
         Raises:
-            RewardError: The lengths differ, a score is not finite, or the model failed.
+            RewardError: The lengths differ, an image cannot be read, a score is not finite, or the
+                model failed.
         """
 
     def place(self, device: str) -> None:

@@ -22,6 +22,7 @@ from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward, Told, check_lengths, reason
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -273,5 +274,5 @@ class CachedReward:
 
     def _key(self, image: Image, prompt: str) -> bytes:
         # as RGB, because the bytes of other modes do not say what the image looks like
-        parts = (pixel_digest(image.convert("RGB")), self.fingerprint, prompt)
+        parts = (pixel_digest(as_rgb(image)), self.fingerprint, prompt)
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward.base import Told, check_lengths, reason
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -238,7 +239,7 @@ def _checked_url(url: str) -> str:
 
 def _png(image: Image) -> str:
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, "PNG", compress_level=1)
+    as_rgb(image).save(stream, "PNG", compress_level=1)
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 

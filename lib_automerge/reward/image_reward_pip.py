@@ -28,6 +28,7 @@ from lib_automerge.reward.files import sha256_of_weights
 from lib_automerge.reward.image_reward import PROMPT_IDS
 from lib_automerge.reward.image_reward_package import imported, package_version
 from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, move
+from lib_automerge.reward.rgb import as_rgb
 from lib_automerge.reward.weights import read_tensors
 
 _POSITIONS = "blip.text_encoder.embeddings.position_ids"
@@ -82,7 +83,7 @@ class ImageRewardPip:
             # RGB first: the package scales palettes as if their numbers were colours
             pairs = zip(images[part], prompts[part], strict=True)
             with torch.inference_mode(), self._precision():
-                return [float(model.score(p, i.convert("RGB"))) for i, p in pairs]
+                return [float(model.score(p, as_rgb(i))) for i, p in pairs]
 
         scores, _ = in_batches(score_one, len(images), 1)
         require_finite(self.name, scores, prompts, self._dtype)

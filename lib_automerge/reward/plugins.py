@@ -33,6 +33,7 @@ from lib_automerge.errors import AutomergeError, ConfigError, RewardError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward, check_lengths, reason
 from lib_automerge.reward.files import FOLDER, sha256_of_file
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +107,7 @@ class PluginReward:
         check_lengths(images, prompts)
         if not images:
             return []
-        shown = [image.convert("RGB") for image in images]
+        shown = [as_rgb(image) for image in images]
         given = self._guarded(lambda: _listed(self._judge.score(shown, list(prompts))))
         try:
             scores = [float(score) for score in given]

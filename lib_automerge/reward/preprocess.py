@@ -1,8 +1,8 @@
 """From an image to the pixels that a model sees.
 
 Every function takes an image of any mode and size and returns (3, side, side) fp32 numbers,
-normalised as the model wants them. Other modes become RGB before the image is resized, so that
-palettes are not interpolated; transparency is dropped.
+normalised as the model wants them. Other modes become RGB (`as_rgb`) before the image is resized,
+so that palettes are not interpolated.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from lib_automerge.reward.rgb import as_rgb
 
 Framing = Callable[[Image.Image, int], Tensor]
 
@@ -43,7 +45,7 @@ def pad(image: Image.Image, side: int) -> Tensor:
     As open_clip's image_transform(side, resize_longest_max=True) does it, with which HPSv2 was
     trained: the shorter side is rounded, nothing is cut off. A side that would vanish is 1.
     """
-    rgb = image.convert("RGB")
+    rgb = as_rgb(image)
     scale = side / max(rgb.size)
     width, height = (max(1, round(length * scale)) for length in rgb.size)
     scaled = _resized(rgb, width, height)
@@ -54,12 +56,12 @@ def pad(image: Image.Image, side: int) -> Tensor:
 
 def squeeze(image: Image.Image, side: int) -> Tensor:
     """Scale both sides to `side`, whatever the proportions, normalised for SigLIP."""
-    square = _resized(image.convert("RGB"), side, side)
+    square = _resized(as_rgb(image), side, side)
     return _normalised(square, _SIGLIP_MEAN, _SIGLIP_SD)
 
 
 def _scaled_to_short_side(image: Image.Image, side: int) -> Image.Image:
-    rgb = image.convert("RGB")
+    rgb = as_rgb(image)
     if rgb.width <= rgb.height:
         return _resized(rgb, side, int(side * rgb.height / rgb.width))
     return _resized(rgb, int(side * rgb.width / rgb.height), side)
