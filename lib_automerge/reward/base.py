@@ -56,6 +56,13 @@ class Reward(Protocol):
                 model failed.
         """
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Have `warnings` say of prompts what `score` would, without scoring anything.
+
+        For whoever knows the scores already; takes little time. A reward that has nothing to say of
+        prompts ignores it.
+        """
+
     def place(self, device: str) -> None:
         """Move the model to a device; from then on scores are computed there.
 
@@ -97,6 +104,21 @@ class Told:
         """What is new since the last call."""
         new, self._new = self._new, []
         return new
+
+
+def cut_off(reward: str, pieces: int, dropped: int, prompt: str) -> str:
+    """Say that a reward reads only the beginning of a prompt.
+
+    Args:
+        reward: its name.
+        pieces: how many word pieces it reads.
+        dropped: how many at the end it does not.
+        prompt: all of it.
+    """
+    return (
+        f"{reward} reads only the first {pieces} word pieces of a prompt; the last {dropped} are "
+        f"ignored: {quoted(prompt)}"
+    )
 
 
 def quoted(prompt: str) -> str:

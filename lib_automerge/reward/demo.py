@@ -136,11 +136,14 @@ class DemoReward:
             )
         return found
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Nothing: it reads prompts of any length."""
+
     def place(self, device: str) -> None:
         """Nothing: it is so small that it stays on the CPU."""
 
     def warnings(self) -> list[str]:
-        """None: it reads prompts of any length."""
+        """None; see `read`."""
         return []
 
     def close(self) -> None:

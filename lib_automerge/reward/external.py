@@ -94,6 +94,9 @@ class ExternalReward:
             scores += self._scored(images[part], prompts[part])
         return scores
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Nothing: the server says with its scores what it has to say."""
+
     def place(self, device: str) -> None:
         """Nothing: the server decides where it computes."""
 

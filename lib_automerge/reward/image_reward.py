@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_automerge.errors import RewardError
-from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
+from lib_automerge.reward.base import Told, check_lengths, cut_off, require_finite
 from lib_automerge.reward.bert_tokenizer import Encoded, encode
 from lib_automerge.reward.blip import BlipReward, BlipSizes
 from lib_automerge.reward.files import sha256_of_weights
@@ -102,6 +102,11 @@ class ImageReward:
         require_finite(self.name, scores, prompts, self._dtype)
         return scores
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Note prompts that are cut; see `lib_automerge.reward.base.Reward.read`."""
+        for prompt in prompts:
+            self._encode(prompt)
+
     def place(self, device: str) -> None:
         """Move the model; see `lib_automerge.reward.base.Reward.place`."""
         if self._model is not None:
@@ -154,8 +159,5 @@ class ImageReward:
     def _encode(self, prompt: str) -> Encoded:
         encoded = encode(prompt, PROMPT_IDS)
         if encoded.dropped:
-            self._told.say(
-                f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                f"the last {encoded.dropped} are ignored: {quoted(prompt)}"
-            )
+            self._told.say(cut_off(self.name, PROMPT_IDS - 2, encoded.dropped, prompt))
         return encoded

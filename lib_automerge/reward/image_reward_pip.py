@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
+from lib_automerge.reward.base import Told, check_lengths, cut_off, require_finite
 from lib_automerge.reward.bert_tokenizer import encode
 from lib_automerge.reward.blip import BlipSizes
 from lib_automerge.reward.files import sha256_of_weights
@@ -71,13 +71,7 @@ class ImageRewardPip:
         model: Any = self._model
         if model is None:
             raise RewardError(f"reward is closed: {self.name!r}. Create it again to score.")
-        for prompt in prompts:
-            dropped = encode(prompt, PROMPT_IDS).dropped
-            if dropped:
-                self._told.say(
-                    f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                    f"the last {dropped} are ignored: {quoted(prompt)}"
-                )
+        self.read(prompts)
 
         def score_one(part: slice) -> list[float]:
             # RGB first: the package scales palettes as if their numbers were colours
@@ -88,6 +82,13 @@ class ImageRewardPip:
         scores, _ = in_batches(score_one, len(images), 1)
         require_finite(self.name, scores, prompts, self._dtype)
         return scores
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Note prompts that are cut; see `lib_automerge.reward.base.Reward.read`."""
+        for prompt in prompts:
+            dropped = encode(prompt, PROMPT_IDS).dropped
+            if dropped:
+                self._told.say(cut_off(self.name, PROMPT_IDS - 2, dropped, prompt))
 
     def place(self, device: str) -> None:
         """Move the model; see `lib_automerge.reward.base.Reward.place`."""

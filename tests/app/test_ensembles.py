@@ -340,6 +340,21 @@ def test_what_a_reward_has_to_say_becomes_a_warning_of_the_run(
     assert "two reads 33 words only" in state.warnings
 
 
+def test_what_rewards_say_again_after_a_restart_is_told_once(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    host = honest()
+    host.rewards["two"].told = ["two reads 33 words only"]
+    play(host, two(models), folder)
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    again = honest()
+    again.rewards["two"].told = ["two reads 33 words only", "two is slow"]
+    state = Service(again, clock=lambda: 0.0).resume(folder)
+    assert state.warnings.count("two reads 33 words only") == 1
+    assert state.warnings.count("two is slow") == 1
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_no_number_of_one_reward_is_a_sentence_with_its_name(
     models: Mapping[str, str], folder: Path, wrong: float

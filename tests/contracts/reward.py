@@ -107,6 +107,17 @@ class RewardContract:
         reward.score(sample_images(), prompts)
         assert reward.warnings() == []
 
+    def test_says_of_a_prompt_what_scoring_it_would_say(
+        self, reward: Reward, prompts: Prompts
+    ) -> None:
+        reward.score(sample_images()[:1], prompts[:1])
+        reward.warnings()
+        new = [f"{prompt} and so on" for prompt in prompts]
+        reward.read(new)
+        assert all(type(sentence) is str for sentence in reward.warnings())
+        reward.score(sample_images(), new)
+        assert reward.warnings() == []
+
     def test_can_be_placed_where_it_is(self, reward: Reward, prompts: Prompts) -> None:
         before = reward.score(sample_images(), prompts)
         reward.place("cpu")

@@ -45,6 +45,8 @@ class Recorder:
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         return [0.0 for _ in images]
 
+    def read(self, prompts: Sequence[str]) -> None: ...
+
     def place(self, device: str) -> None: ...
 
     def warnings(self) -> list[str]:
