@@ -83,7 +83,8 @@ class Conditioner:
             if _WEBUI_SYNTAX.search(text):
                 sentences.append(
                     f"The {kind} of payload {payload.name!r} uses WebUI syntax (attention, LoRA, "
-                    "AND, BREAK, a comment or a weight at its end), which is read literally here. Write plain text."
+                    "AND, BREAK, a comment or a weight at its end), which is read literally here. "
+                    "Write plain text."
                 )
         return sentences
 
