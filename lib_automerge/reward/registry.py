@@ -11,6 +11,7 @@ up, and the factory is given the path where it was found.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -185,6 +186,30 @@ def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> 
             if isinstance(path, Path):
                 check(file, path)
         return entry.factory(**values)
+
+
+def from_text(name: str, texts: Mapping[str, str]) -> dict[str, object]:
+    """Read values for the options of a reward as a person writes them: "4", "true", "~/file.pt".
+
+    Raises:
+        ConfigError: no reward has that name, or an option is unknown or not written as its kind is.
+    """
+    known = {option.name: option for option in _entry(name).info.options}
+    values: dict[str, object] = {}
+    for given, text in texts.items():
+        if given not in known:
+            raise ConfigError(_unknown_option(name, given, known))
+        kind = known[given].kind
+        value: object = text
+        with contextlib.suppress(ValueError):
+            if kind == "whole number":
+                value = int(text)
+            elif kind == "number":
+                value = float(text)
+        if kind == "true or false":
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        values[given] = _checked(name, known[given], value)
+    return values
 
 
 def readiness(name: str, options: Mapping[str, object], *, folders: Sequence[Path] = ()) -> str:
