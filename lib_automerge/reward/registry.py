@@ -74,13 +74,6 @@ class RewardInfo(msgspec.Struct, frozen=True):
         """The files of which the option takes any, the preferred one first."""
         return tuple(file for file in self.files if file.option == option)
 
-    @property
-    def source(self) -> str:
-        """Where its weights come from, with size and licence; empty if it brings them."""
-        first = {file.option: file for file in reversed(self.files)}
-        wanted = [first[option.name] for option in self.options if option.name in first]
-        return " and ".join(f"{file} from {file.address}" for file in wanted)
-
 
 class _Entry(msgspec.Struct, frozen=True):
     info: RewardInfo
