@@ -13,6 +13,7 @@ from lib_automerge import cli
 from lib_automerge.reward import plugins, published, registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
+from tests.empty_home import empty_home
 from tests.reward.hub_server import Hub
 from tests.reward.hub_server import serving as hub_serving
 from tests.reward.judge_server import serving
@@ -24,10 +25,7 @@ FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", 7000,
 @pytest.fixture(autouse=True)
 def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without weights; returns the folder of data."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_loaded", set())

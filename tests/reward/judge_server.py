@@ -6,12 +6,12 @@ import base64
 import contextlib
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 from PIL import Image
+
+from tests.reward.local_server import Quiet, listening
 
 Answer = tuple[int, bytes]
 
@@ -45,7 +45,7 @@ def serving() -> Iterator[Server]:
     """A server within the block."""
     state = Server()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             self.reply(state.info if self.path == "/info" else (404, b""))
 
@@ -63,20 +63,5 @@ def serving() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(answer[1])
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Who does not wait for an answer is what is tested."""
-
-    http = Quiet(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as state.url:
         yield state
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

@@ -31,6 +31,7 @@ from lib_automerge.reward.clip_rewards import HpsV2
 from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.image_reward import ImageReward
 from lib_automerge.reward.registry import Option, readiness
+from tests.empty_home import empty_home
 
 
 class Recorder:
@@ -282,10 +283,7 @@ def test_refuses_factories_whose_options_cannot_be_checked() -> None:
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without any file of a reward; returns a folder for some."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     return tmp_path / "rewards"
 
 
