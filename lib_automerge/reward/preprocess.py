@@ -22,6 +22,9 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 _SIGLIP_MEAN = _SIGLIP_SD = (0.5, 0.5, 0.5)
 
+_STRIP = 16
+"""An image whose longer side is more than this many times its shorter one is a strip."""
+
 
 def crop(image: Image.Image, side: int) -> Tensor:
     """Scale the shorter side to `side` and cut out the centre, normalised for CLIP and BLIP.
@@ -61,10 +64,19 @@ def squeeze(image: Image.Image, side: int) -> Tensor:
 
 
 def _scaled_to_short_side(image: Image.Image, side: int) -> Image.Image:
-    rgb = as_rgb(image)
+    rgb = _middle(as_rgb(image))
     if rgb.width <= rgb.height:
         return _resized(rgb, side, int(side * rgb.height / rgb.width))
     return _resized(rgb, int(side * rgb.width / rgb.height), side)
+
+
+def _middle(rgb: Image.Image) -> Image.Image:
+    """Of a strip only the middle: scaled as a whole, one of 1x8192 would take 2 GB."""
+    longest = _STRIP * min(rgb.size)
+    if max(rgb.size) <= longest:
+        return rgb
+    left, top = (max(0, (length - longest) // 2) for length in rgb.size)
+    return rgb.crop((left, top, rgb.width - left, rgb.height - top))
 
 
 def _resized(rgb: Image.Image, width: int, height: int) -> Image.Image:
