@@ -111,18 +111,28 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
 
     merge = _command(commands, "merge", _merge, "merge a recipe into a checkpoint")
-    merge.add_argument("recipe", type=Path)
+    merge.add_argument(
+        "recipe", type=Path, help="in any format that `convert` reads, or a merged checkpoint"
+    )
     merge.add_argument("-o", "--output", type=Path, required=True)
-    merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
+    merge.add_argument(
+        "--dtype", choices=("fp16", "bf16", "fp32"), help="default: the recipe's, or model A's own"
+    )
+    _sources(merge)
 
     inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
 
-    convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
-    convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
-    convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
-    convert.add_argument("weights", nargs="?", default="-", help="the weights; - reads stdin")
+    convert = _command(commands, "convert", _convert, "rewrite a recipe or block weights")
+    convert.add_argument("--to", dest="target", metavar="FORMAT", required=True)
+    convert.add_argument(
+        "recipe", nargs="?", default="-", help="a file, a checkpoint or the text; - reads stdin"
+    )
+    convert.add_argument("-o", "--output", type=Path, help="write a file (default: print)")
+    convert.add_argument("--name", default="", help="of a preset")
+    convert.add_argument("--json", action="store_true", help="the text with what was noted")
+    _sources(convert)
 
     ui = _command(commands, "ui", _ui, "serve the page: set up and watch runs in a browser")
     ui.add_argument(
@@ -167,6 +177,25 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "write report.html of a run again")
     report.add_argument("run_dir", type=Path)
     return parser
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="order", metavar="ORDER", help="order of its list, where it must be told"
+    )
+    parser.add_argument("--architecture", help="of the models, where the text does not say it")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="folders in which the models are found by SHA-256, A1111's old hash or name",
+    )
+    parser.add_argument(
+        "--lossy", action="store_true", help="give up what cannot be said, instead of an error"
+    )
 
 
 def _allow_plugins(parser: argparse.ArgumentParser) -> None:
@@ -283,10 +312,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from lib_automerge.domain.recipe import read_recipe
+    from lib_automerge import recipe_commands
     from lib_automerge.merge import merge_files
 
-    print(merge_files(read_recipe(options.recipe), options.output, dtype=options.dtype))
+    recipe = recipe_commands.whole(options)
+    print(merge_files(recipe, options.output, dtype=options.dtype))
     return DONE
 
 
@@ -306,10 +336,14 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from lib_automerge.domain import weights
+    from lib_automerge import recipe_commands
 
-    text = sys.stdin.read() if options.weights == "-" else options.weights
-    print(weights.convert(text, options.source, options.target))
+    converted = recipe_commands.convert(options)
+    if options.json:
+        _print_json(converted)
+    elif options.output is None:
+        # a .mecha recipe must not end with a line break
+        print(converted.text, end="")
     return DONE
 
 

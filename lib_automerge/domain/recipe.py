@@ -25,6 +25,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Models + method + weights (+ parameters): enough to merge again.
 
     `weights` maps block names to numbers; 0 returns model A. A block that is not named is A's.
+    `dtype` is that of the result ("fp16", "bf16", "fp32"); empty keeps model A's.
     """
 
     architecture: str
@@ -32,6 +33,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models: dict[str, ModelRef]
     weights: dict[str, float]
     parameters: dict[str, float] = {}
+    dtype: str = ""
     provenance: dict[str, object] = {}
     format: int = 1
     kind: str = "automerge-recipe"
@@ -87,7 +89,8 @@ def read_recipe(path: Path) -> Recipe:
 
 def recipe_json(recipe: Recipe) -> str:
     """The recipe as indented JSON with a fixed order of fields."""
-    fields = ("format", "kind", "architecture", "method", "models", "weights", "parameters")
+    fields = ["format", "kind", "architecture", "method", "models", "weights", "parameters"]
+    fields += ["dtype"] if recipe.dtype else []
     raw: Mapping[str, object] = msgspec.to_builtins(recipe)
     ordered = {name: raw[name] for name in (*fields, "provenance")}
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2).decode() + "\n"

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 import lib_automerge
 from lib_automerge.domain.recipe import ModelRef, Recipe, check, recipe_json
 from lib_automerge.errors import ConfigError, ModelError
@@ -23,7 +25,8 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
     """Write the recipe's merge as a safetensors file; the same recipe gives the same bytes.
 
     Model paths come from the recipe; a recorded SHA-256 must match. `dtype` ("fp16", "bf16",
-    "fp32") converts floating point tensors; None keeps model A's.
+    "fp32") converts floating point tensors; None takes the recipe's, or else keeps model A's. The
+    recipe in the file's metadata records it, and is enough to write the file again.
 
     Returns:
         The path that was written.
@@ -84,7 +87,8 @@ def write_merge(
     recipe: Recipe, models: Mapping[str, Checkpoint], output: Path, *, dtype: str | None = None
 ) -> None:
     """Write the merge of open models; see `merge_files`."""
-    merger = Merger(models, recipe.method, dtype=dtype)
+    recipe = msgspec.structs.replace(recipe, dtype=dtype or recipe.dtype)
+    merger = Merger(models, recipe.method, dtype=recipe.dtype or None)
     merger.check(recipe.weights)
     tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}  # noqa: SIM118
     with FileSink(output, tensors, _metadata(recipe, models), merger.copied()) as sink:
