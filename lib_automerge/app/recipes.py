@@ -156,21 +156,21 @@ def convert(
         whole, notes = recipe(
             source, architecture=architecture, models=models, lossy=lossy, told=told
         )
-        kind = architectures.get(whole.architecture)
-        notes += _check_lost(whole.weights, target, kind, lossy=lossy)
+        notes += _check_lost(catalogue.lost_of(whole, target), target, lossy=lossy)
         text = _as_yaml(whole) if target == YAML else catalogue.write(whole, target)
         return Converted(dialect, text, notes)
     if target in catalogue.TABLES:
         rows = source.reading.rows
         changed: tuple[str, ...] = ()
         for row in rows:
-            changed = changed or _check_lost(row.weights, target, None, lossy=lossy)
+            lost = catalogue.lost(row.weights, target, None)
+            changed = changed or _check_lost(lost, target, lossy=lossy)
         return Converted(dialect, catalogue.write_rows(rows, target), changed)
     lines, notes = [], ()
     for sketch in source.reading.found:
         kind_of = _optional(sketch, architecture, source.architecture)
         given = sketch.weights(kind_of) if isinstance(sketch, Sketch) else sketch.weights
-        notes += _check_lost(given, target, kind_of, lossy=lossy)
+        notes += _check_lost(catalogue.lost(given, target, kind_of), target, lossy=lossy)
         named = name or (sketch.name if isinstance(sketch, Sketch) else "")
         lines.append(catalogue.write_weights(given, target, kind_of, named))
     told_too = (n for s in source.reading.found if isinstance(s, Sketch) for n in s.notes)
@@ -216,10 +216,7 @@ def _given_up(sketch: Sketch, *, lossy: bool) -> tuple[str, ...]:
     return (f"{also}: left out",)
 
 
-def _check_lost(
-    given: dict[str, float], target: str, architecture: Architecture | None, *, lossy: bool
-) -> tuple[str, ...]:
-    lost = catalogue.lost(given, target, architecture)
+def _check_lost(lost: dict[str, float], target: str, *, lossy: bool) -> tuple[str, ...]:
     if not lost:
         return ()
     pairs = listed([f"{block} {value:g}" for block, value in lost.items()])

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from lib_automerge.errors import ConfigError, StorageError
 
 ROLES = ("a", "b", "c")
+"""Roles of methods that take a fixed number of models."""
+
+BASE = "base"
+"""The role of the model that changes are counted from, in methods of any number of models; the
+others are `m001`, `m002`, ... without a gap."""
+
+_MANY = re.compile(r"m(\d{3})")
+
+ParameterValue = float | str | bool | dict[str, float]
+"""One value for the whole merge, or a number for each block (or model) that is named."""
+
+Precision = Literal["fp32", "fp64"]
 
 
 class ModelRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,14 +39,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Models + method + weights (+ parameters): enough to merge again.
 
     `weights` maps block names to numbers; 0 returns model A. A block that is not named is A's.
-    `dtype` is that of the result ("fp16", "bf16", "fp32"); empty keeps model A's.
+    `precision` is that of the arithmetic: "fp32" is what a search scores and live merging does,
+    "fp64" is the merge lab's. Methods of the lab alone are always computed in fp64.
+    `dtype` is that of the result ("fp16", "bf16", "fp32"); empty keeps the first model's.
     """
 
     architecture: str
     method: str
     models: dict[str, ModelRef]
-    weights: dict[str, float]
-    parameters: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    parameters: Mapping[str, ParameterValue] = {}
+    precision: Precision = "fp32"
     dtype: str = ""
     provenance: dict[str, object] = {}
     format: int = 1
@@ -43,8 +60,8 @@ def check(recipe: Recipe) -> Recipe:
     """Return the recipe if it can be understood.
 
     Raises:
-        ConfigError: another kind or a newer format of file, no model A, an unknown role, or a
-            weight that is not a finite number.
+        ConfigError: another kind or a newer format of file, no model A (or base, or m001), roles
+            that do not go together, or a weight or parameter that is not a finite number.
     """
     if recipe.kind != "automerge-recipe":
         raise ConfigError(
@@ -54,18 +71,48 @@ def check(recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"recipe format {recipe.format} is newer than this version reads (1). Update Automerge."
         )
-    if "a" not in recipe.models:
-        raise ConfigError(
-            f"the recipe has no model 'a': models are {sorted(recipe.models)}. Name the model "
-            "that weight 0 returns as 'a'."
-        )
-    unknown = sorted(set(recipe.models) - set(ROLES))
-    if unknown:
-        raise ConfigError(f"unknown model role: {unknown[0]!r}. Roles are 'a', 'b' and 'c'.")
+    _check_roles(recipe.models)
     for block, weight in recipe.weights.items():
         if not math.isfinite(weight):
             raise ConfigError(f"the weight of {block} is {weight}. It must be a finite number.")
+    for name, value in recipe.parameters.items():
+        for number in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{name} is {number}. It must be a finite number.")
     return recipe
+
+
+def primary(models: Mapping[str, ModelRef]) -> str:
+    """The role of the model whose other keys and metadata a merge keeps: `a`, `base` or `m001`."""
+    return next(role for role in ("a", BASE, "m001") if role in models)
+
+
+def _check_roles(models: Mapping[str, ModelRef]) -> None:
+    fixed = sorted(set(models) & set(ROLES))
+    many = sorted(role for role in models if _MANY.fullmatch(role))
+    unknown = sorted(set(models) - set(ROLES) - {BASE} - set(many))
+    if unknown:
+        raise ConfigError(
+            f"unknown model role: {unknown[0]!r}. Roles are 'a', 'b' and 'c', or 'base' and "
+            "'m001', 'm002' and so on."
+        )
+    if many or BASE in models:
+        if fixed:
+            raise ConfigError(
+                f"models with roles of two kinds: {fixed[0]!r} and {(many or [BASE])[0]!r}. Use "
+                "'a', 'b' and 'c', or 'base' and 'm001', 'm002' and so on."
+            )
+        numbers = [f"m{number:03d}" for number in range(1, len(many) + 1)]
+        if not many or many != numbers:
+            raise ConfigError(
+                f"models of many are called m001, m002 and so on: {many} were given. Number them "
+                "without a gap."
+            )
+    elif "a" not in models:
+        raise ConfigError(
+            f"the recipe has no model 'a': models are {sorted(models)}. Name the model "
+            "that weight 0 returns as 'a'."
+        )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -89,8 +136,10 @@ def read_recipe(path: Path) -> Recipe:
 
 def recipe_json(recipe: Recipe) -> str:
     """The recipe as indented JSON with a fixed order of fields."""
-    fields = ["format", "kind", "architecture", "method", "models", "weights", "parameters"]
-    fields += ["dtype"] if recipe.dtype else []
+    fields = ("format", "kind", "architecture", "method", "models", "weights", "parameters")
     raw: Mapping[str, object] = msgspec.to_builtins(recipe)
-    ordered = {name: raw[name] for name in (*fields, "provenance")}
+    # recipes that say nothing new are written as before, so that files with them keep their bytes
+    more: tuple[str, ...] = () if recipe.precision == "fp32" else ("precision",)
+    more += ("dtype",) if recipe.dtype else ()
+    ordered = {name: raw[name] for name in (*fields, *more, "provenance")}
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2).decode() + "\n"

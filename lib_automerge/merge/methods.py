@@ -72,7 +72,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def check_parameters(name: str, parameters: Mapping[str, float]) -> None:
+def check_parameters(name: str, parameters: Mapping[str, object]) -> None:
     """Raise ConfigError for a parameter that the method does not have; none has any so far."""
     method = get(name)
     if parameters:

@@ -17,6 +17,7 @@ from lib_automerge.domain.dialects import (
     mecha_write,
     metadata,
     supermerger,
+    tables,
     webui,
 )
 from lib_automerge.domain.dialects.sketch import Named, Sketch
@@ -33,6 +34,7 @@ RECIPES: Mapping[str, str] = {
 }
 """Formats of whole recipes."""
 
+_SUPERMERGER = ("supermerger-metadata", "supermerger-text")
 PRESET = "preset"
 TABLES: Mapping[str, str] = {
     "csv": "a table of scores that names the blocks",
@@ -160,6 +162,20 @@ def lost(
     return weights.lost({**dict.fromkeys(blocks, 0.0), **given}, order)
 
 
+def lost_of(recipe: Recipe, target: str) -> dict[str, float]:
+    """Return those of a recipe's weights that who reads the format would set to something else.
+
+    Raises:
+        ConfigError: the format has no list for the architecture.
+    """
+    architecture = architectures.get(recipe.architecture)
+    found = lost(recipe.weights, target, architecture)
+    if target in _SUPERMERGER:
+        second = supermerger.beta(recipe, architecture)
+        found |= {f"{b} (beta)": w for b, w in lost(second, target, architecture).items()}
+    return found
+
+
 def _order_of(
     target: str, given: Mapping[str, float], architecture: Architecture | None
 ) -> str | None:
@@ -167,8 +183,8 @@ def _order_of(
     if target == PRESET:
         kind = "sd1" if architecture is None else architecture.name
         return lists.PRESET_ORDERS.get(kind)
-    if target in ("supermerger-metadata", "supermerger-text") and architecture is not None:
-        same = len({given.get(block, 0.0) for block in architecture.blocks}) == 1
+    if target in _SUPERMERGER and architecture is not None:
+        same = tables.everywhere(given, architecture) is not None
         return None if same else supermerger.order_for(architecture)
     return {"autombw": autombw.ORDER, "autombw-csv": score_log.ORDER}.get(
         target, None if target == weights.NAMED or target not in weights.orders() else target

@@ -1,15 +1,16 @@
 """sd-mecha's recipes as sketches, as far as one method of ours does what the graph does.
 
-sd-mecha composes small steps, here a method is a whole: only the graphs that sd-mecha's own
-functions build for these methods are read, any other is refused with the node that differs.
+sd-mecha composes small steps, here a method is a whole: the graphs that sd-mecha's own functions
+build for these methods are read, any other is refused with the node that differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lib_automerge.domain import architectures, weights
-from lib_automerge.domain.dialects.mecha_configs import CONFIGS, SINGLETON, TO_ALL
+import msgspec
+
+from lib_automerge.domain.dialects.mecha_configs import CONFIGS, architecture_of, spread_of
 from lib_automerge.domain.dialects.mecha_text import (
     Argument,
     Literal,
@@ -18,21 +19,33 @@ from lib_automerge.domain.dialects.mecha_text import (
     Node,
     Table,
     parse,
+    refused,
     words,
 )
-from lib_automerge.domain.dialects.sketch import (
-    Everywhere,
-    Hint,
-    Listed,
-    Named,
-    Sketch,
-    Spread,
-    model_name,
-)
+from lib_automerge.domain.dialects.sketch import Hint, Sketch, Spread, model_name
 from lib_automerge.errors import ConfigError
 
-READ = ("weighted_sum", "slerp", "add_difference")
-"""The methods of sd-mecha that can be the last step of a recipe."""
+_ROLES = "abc"
+_PAIRS = {
+    "weighted_sum": ("weighted_sum", 0.5),
+    "slerp": ("slerp", 0.5),
+    "add_cosine_a": ("cosine_a", 1.0),
+    "add_cosine_b": ("cosine_b", 1.0),
+}
+"""sd-mecha's methods of two models -> ours, and the weight that is theirs when none is given."""
+
+_OTHERWISE = {
+    "model_stock": "sd-mecha looks at rows and neighbouring models, not at tensors and all pairs",
+    "ties_sum_extended": "it is Model Stock by rows, or a median; write ties_sum",
+    "ties_sum_with_dropout": "it draws other random masks",
+    "dropout": "it draws other random masks",
+}
+"""Why methods that have the name of one of ours are none of them."""
+
+_TRIM_NOTE = (
+    "with k below 1, sd-mecha keeps about one change more in each tensor than TIES, which is "
+    "what is merged here"
+)
 
 
 def read(text: str) -> Sketch:
@@ -49,12 +62,13 @@ def read(text: str) -> Sketch:
             f"the recipe ends with {words(merged)}, which merges nothing. Give the whole recipe."
         )
     readers: Mapping[str, Callable[[Merge], Sketch]] = {
-        "weighted_sum": _pair,
-        "slerp": _pair,
+        **dict.fromkeys(_PAIRS, _pair),
         "add_difference": _difference,
+        "n_average": _average,
+        "geometric_median": _median,
     }
     if merged.method not in readers:
-        raise _refused(merged, f"only {', '.join(READ)} can be the last step")
+        raise refused(merged, f"the last step can be {', '.join(readers)}")
     sketch = readers[merged.method](merged)
     if isinstance(root, Merge) and root is not merged:
         _check_fallback(root, sketch)
@@ -69,141 +83,166 @@ def _without_fallback(root: Node) -> Node:
 
 
 def _check_fallback(root: Merge, sketch: Sketch) -> None:
-    """Keys that are not merged come from A here, always; so must they there."""
-    (_, *others) = _arguments(root, "a", "default")
-    if len(others) != 1 or _hint(_model(root, others[0])) != sketch.models["a"]:
-        raise _refused(root, "what is not merged can only come from the first model")
+    """Keys that are not merged come from the first model here, always; so must they there."""
+    default = _arguments(root, ("a", "default"))["default"]
+    first = next(role for role in ("a", "base", "m001") if role in sketch.models)
+    if _hint(_model(root, default)) != sketch.models[first]:
+        raise refused(root, "what is not merged can only come from the first model")
 
 
 def _pair(node: Merge) -> Sketch:
-    """`weighted_sum(a, b, alpha)` and `slerp(a, b, alpha)`."""
-    a, b, *rest = _arguments(node, "a", "b", "alpha")
-    return _sketch(node, node.method, {"a": a, "b": b}, rest[0] if rest else 0.5)
+    """Methods of `(a, b, alpha)`; a weighted sum of a weighted sum is a sum twice."""
+    method, default = _PAIRS[node.method]
+    given = _arguments(node, ("a", "b"), {"alpha": default})
+    inner = given["a"]
+    if node.method == "weighted_sum" and isinstance(inner, Merge) and inner.method == node.method:
+        first = _arguments(inner, ("a", "b"), {"alpha": default})
+        models = {"a": first["a"], "b": first["b"], "c": given["b"]}
+        return _sketch(node, "sum_twice", models, first["alpha"], {"beta": given["alpha"]})
+    return _sketch(node, method, {"a": inner, "b": given["b"]}, given["alpha"])
 
 
 def _difference(node: Merge) -> Sketch:
-    """`add_difference(a, subtract(b, c), alpha)`."""
-    a, delta, *rest = _arguments(node, "a", "b", "alpha")
+    """`add_difference(a, delta, alpha)`, where the delta says which method it is."""
+    given = _arguments(node, ("a", "b"), {"alpha": 1.0})
+    a, delta, alpha = given["a"], given["b"], given["alpha"]
+    if isinstance(delta, Merge) and delta.method == "ties_sum":
+        return _ties(node, a, delta, alpha)
     if not isinstance(delta, Merge) or delta.method != "subtract":
         found = words(delta) if isinstance(delta, Node) else repr(delta)
-        raise _refused(node, f"what it adds must be a subtract of two models, not {found}")
-    b, c = _arguments(delta, "a", "b")
-    return _sketch(node, "add_difference", {"a": a, "b": b, "c": c}, rest[0] if rest else 1.0)
+        method = delta.method if isinstance(delta, Merge) else ""
+        why = _OTHERWISE.get(method, "what is added must be a subtract of two models or a ties_sum")
+        raise refused(node, f"it adds {found}: {why}")
+    parts = _arguments(delta, ("a", "b"))
+    b, c = parts["a"], parts["b"]
+    if isinstance(alpha, Merge) and alpha.method == "train_difference_mask":
+        mask = _arguments(alpha, ("a", "b", "c"), {"alpha": 1.0})
+        if [mask[role] for role in _ROLES] != [a, b, c]:
+            raise refused(alpha, "its models must be those of the difference, in the same order")
+        return _sketch(node, "train_difference", {"a": a, "b": b, "c": c}, mask["alpha"])
+    if c == a:
+        return _sketch(node, "amplified_difference", {"a": a, "b": b}, alpha)
+    return _sketch(node, "add_difference", {"a": a, "b": b, "c": c}, alpha)
 
 
-def _sketch(node: Merge, method: str, arguments: Mapping[str, Argument], alpha: Argument) -> Sketch:
+def _ties(node: Merge, base: Argument, delta: Merge, alpha: Argument) -> Sketch:
+    """`ties_sum` of differences to the base; with `vote_sgn` signs are elected as in the paper."""
+    unknown = set(delta.named) - {"k", "vote_sgn"}
+    if unknown:
+        raise refused(delta, f"an argument that is not known: {min(unknown)}")
+    models: dict[str, Argument] = {"base": base}
+    for number, change in enumerate(delta.positional, 1):
+        if not isinstance(change, Merge) or change.method != "subtract":
+            raise refused(delta, "it must sum differences of models to the base")
+        parts = _arguments(change, ("a", "b"))
+        if parts["b"] != base:
+            raise refused(change, "the difference must be to the model that all is added to")
+        models[f"m{number:03d}"] = parts["a"]
+    paper = _plain(delta, delta.named.get("vote_sgn", False))
+    k = _plain(delta, delta.named.get("k", 1.0))
+    if not isinstance(paper, bool) or isinstance(k, bool):
+        raise refused(delta, "vote_sgn must be true or false, and k a number")
+    sketch = _sketch(node, "ties" if paper else "ties_soup", models, None, {"k": k, "scale": alpha})
+    return sketch if k == 1.0 else _noted(sketch, _TRIM_NOTE)
+
+
+def _average(node: Merge) -> Sketch:
+    if node.named:
+        raise refused(node, f"an argument that is not known: {min(node.named)}")
+    return _sketch(node, "average", _numbered(node), None)
+
+
+def _median(node: Merge) -> Sketch:
+    """`geometric_median(*models, eps, maxiter, ftol)`: of every tensor by itself."""
+    names = {"eps": ("floor", 1e-6), "maxiter": ("iterations", 100.0), "ftol": ("tolerance", 1e-20)}
+    unknown = set(node.named) - set(names)
+    if unknown:
+        raise refused(node, f"an argument that is not known: {min(unknown)}")
+    parameters = {
+        ours: _plain(node, node.named.get(theirs, default))
+        for theirs, (ours, default) in names.items()
+    }
+    parameters["iterations"] = int(parameters["iterations"])
+    return _sketch(node, "geometric_median", _numbered(node), None, parameters)
+
+
+def _numbered(node: Merge) -> dict[str, Argument]:
+    return {f"m{number:03d}": given for number, given in enumerate(node.positional, 1)}
+
+
+def _sketch(
+    node: Merge,
+    method: str,
+    arguments: Mapping[str, Argument],
+    alpha: Argument | None,
+    more: Mapping[str, Argument] | None = None,
+) -> Sketch:
     models = {role: _model(node, given) for role, given in arguments.items()}
-    spread, fitting = _spread(node, alpha)
-    configured = {_architecture(model) for model in models.values() if model.config}
-    named = configured | ({fitting} if fitting else set())
-    if len(named) > 1:
-        raise _refused(node, f"it mixes kinds of models: {', '.join(sorted(named))}")
+    kinds = {architecture_of(model) for model in models.values() if model.config}
+    spread: Spread | None = None
+    if alpha is not None:
+        spread, kind = spread_of(node, alpha)
+        kinds |= {kind} if kind else set()
+    parameters: dict[str, float | str | bool | Spread] = {}
+    for name, given in (more or {}).items():
+        if isinstance(given, Node):
+            parameters[name], kind = spread_of(node, given)
+            kinds |= {kind} if kind else set()
+        elif given is not None:
+            parameters[name] = given
+    if len(kinds) > 1:
+        raise refused(node, f"it mixes kinds of models: {', '.join(sorted(kinds))}")
     return Sketch(
         dialect="a recipe of sd-mecha",
         method=method,
         models={role: _hint(model) for role, model in models.items()},
         spread=spread,
-        architectures=tuple(named) or tuple(CONFIGS),
+        parameters=parameters,
+        architectures=tuple(kinds) or tuple(CONFIGS),
     )
 
 
-def _arguments(node: Merge, *names: str) -> tuple[Argument, ...]:
-    """The arguments in the order of the names, given by place or by name.
+def _arguments(
+    node: Merge, names: tuple[str, ...], defaults: Mapping[str, Argument] | None = None
+) -> dict[str, Argument]:
+    """The arguments by name, given by place or by name; those with a default may be missing."""
+    defaults = defaults or {}
+    places = (*names, *defaults)
+    given = {**dict(zip(places, node.positional, strict=False)), **node.named}
+    unknown = sorted(set(given) - set(places))
+    if unknown or len(node.positional) > len(places):
+        raise refused(node, f"an argument that is not known: {(unknown or ['one too many'])[0]}")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise refused(node, f"its argument {missing[0]} is missing")
+    return {**defaults, **given}
 
-    Those at the end may be missing; the last name is the only one that a caller may do without.
-    """
-    given = dict(zip(names, node.positional, strict=False))
-    unknown = [name for name in node.named if name not in names]
-    if unknown or len(node.positional) > len(names):
-        raise _refused(node, f"an argument that is not known: {(unknown or ['too many'])[0]}")
-    given |= node.named
-    found = tuple(given[name] for name in names if name in given)
-    if len(found) < min(len(names), 2) or any(n not in given for n in names[:2]):
-        raise _refused(node, f"it needs {' and '.join(names[:2])}")
-    return found
+
+def _plain(node: Merge, given: Argument) -> float | bool:
+    """One number, or true or false, directly or as sd-mecha wraps it."""
+    if isinstance(given, Merge) and given.method == "convert_singleton" and given.positional:
+        given = given.positional[0]
+    if isinstance(given, Literal):
+        given = given.table
+    if isinstance(given, Table):
+        given = given.values.get("key")
+    if not isinstance(given, (bool, float)):
+        raise refused(node, "a number, or true or false, was expected")
+    return given
 
 
 def _model(node: Merge, given: Argument) -> Model:
     if isinstance(given, Model):
         if given.space not in ("", "weight"):
-            raise _refused(
-                node, f"{words(given)} holds {given.space!r}, not the weights of a model"
-            )
+            raise refused(node, f"{words(given)} holds {given.space!r}, not a model's weights")
         return given
     found = words(given) if isinstance(given, Node) else repr(given)
-    raise _refused(node, f"it merges {found}, and a recipe here merges files. Save that step first")
+    raise refused(node, f"it merges {found}, and a recipe here merges files: save that step first")
 
 
 def _hint(model: Model) -> Hint:
     return Hint(name=model.name or model_name(model.path), sha256=model.digest, path=model.path)
 
 
-def _architecture(model: Model) -> str:
-    for name, config in CONFIGS.items():
-        if model.config == config.keys:
-            return name
-    known = ", ".join(config.keys for config in CONFIGS.values())
-    raise ConfigError(
-        f"{words(model)} is a {model.config!r}, which cannot be merged from .mecha recipes. "
-        f"Models may be: {known}."
-    )
-
-
-def _spread(node: Merge, alpha: Argument) -> tuple[Spread, str | None]:
-    """The weights, and the architecture that their blocks or keys are of."""
-    while isinstance(alpha, Merge):
-        converters = {TO_ALL, *(config.converter for config in CONFIGS.values())}
-        if alpha.method not in converters or len(alpha.positional) != 1 or alpha.named:
-            raise _refused(alpha, f"the weight of {words(node)} must be numbers")
-        held = alpha.positional[0]
-        if isinstance(held, Table) and alpha.method != TO_ALL:
-            by = {config.converter: config.blocks for config in CONFIGS.values()}
-            held = Literal(held.at, held, by[alpha.method])
-        alpha = held
-    if isinstance(alpha, float) and not isinstance(alpha, bool):
-        return Everywhere(alpha), None
-    if not isinstance(alpha, (Literal, Table)):
-        raise _refused(node, f"its weight is {alpha!r}, not numbers")
-    table, config = (alpha.table, alpha.config) if isinstance(alpha, Literal) else (alpha, "")
-    numbers = {key: value for key, value in table.values.items() if type(value) is float}
-    if len(numbers) < len(table.values) or not numbers:
-        raise _refused(node, f"{words(table)} holds more than numbers")
-    if config in ("", SINGLETON) and set(numbers) == {"key"}:
-        return Everywhere(numbers["key"]), None
-    for name, known in CONFIGS.items():
-        if config == known.blocks:
-            return _blocks(node, numbers, known.order), name
-        if config == known.keys:
-            return _keys(node, numbers, name), name
-    raise _refused(node, f"its weights are for {config or 'keys without a configuration'!r}")
-
-
-def _blocks(node: Merge, numbers: Mapping[str, float], order: str) -> Listed:
-    blocks = weights.blocks_of(order)
-    unknown = sorted(set(numbers) ^ set(blocks))
-    if unknown:
-        raise _refused(
-            node, f"its weights must be for all blocks; {unknown[0]} is one too many or few"
-        )
-    return Listed(tuple(numbers[block] for block in blocks), order)
-
-
-def _keys(node: Merge, numbers: Mapping[str, float], name: str) -> Named:
-    """Weights of blocks from weights of keys; a block whose keys have none keeps A."""
-    architecture = architectures.get(name)
-    found: dict[str, float] = {}
-    for key in architecture.reference_keys:
-        block = architecture.block_of(key)
-        if block is None:
-            continue
-        weight = numbers.get(key, 0.0)
-        if found.setdefault(block, weight) != weight:
-            raise _refused(node, f"the keys of {block} have different weights, first {key}")
-    return Named(found)
-
-
-def _refused(node: Node, why: str) -> ConfigError:
-    return ConfigError(
-        f"{words(node)} of the .mecha recipe has no counterpart here: {why}. Change the recipe, or "
-        "merge it with sd-mecha."
-    )
+def _noted(sketch: Sketch, note: str) -> Sketch:
+    return msgspec.structs.replace(sketch, notes=(*sketch.notes, note))

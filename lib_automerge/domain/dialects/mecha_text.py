@@ -71,6 +71,14 @@ def words(node: Node) -> str:
     return f"node &{node.at} ({'dict' if kind == 'table' else kind})"
 
 
+def refused(node: Node, why: str) -> ConfigError:
+    """The error for a node that no method of ours does."""
+    return ConfigError(
+        f"{words(node)} of the .mecha recipe has no counterpart here: {why}. Change the recipe, or "
+        "merge it with sd-mecha."
+    )
+
+
 def is_recipe(text: str) -> bool:
     """Tell whether a text begins as sd-mecha's recipes do."""
     return re.match(r"version \d", text.lstrip("\ufeff")) is not None

@@ -9,7 +9,7 @@ import msgspec
 
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.recipe import ModelRef, Recipe, check
+from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe, check
 from lib_automerge.errors import ConfigError
 
 SHA256_DIGITS = 64
@@ -135,7 +135,7 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
     method: str | None = None
     models: Mapping[str, Hint] = {}
     spread: Spread | None = None
-    parameters: Mapping[str, float] = {}
+    parameters: Mapping[str, float | str | bool | Spread] = {}
     architectures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unsaid: tuple[str, ...] = ()
@@ -211,10 +211,20 @@ def recipe_of(
             method=sketch.method,
             models={**models, **(found or {})},
             weights={} if sketch.spread is None else sketch.weights(architecture),
-            parameters=dict(sketch.parameters),
+            parameters={
+                name: _parameter(value, architecture) for name, value in sketch.parameters.items()
+            },
             provenance=dict(sketch.provenance),
         )
     )
+
+
+def _parameter(value: float | str | bool | Spread, architecture: Architecture) -> ParameterValue:
+    if isinstance(value, Everywhere):
+        return value.value
+    if isinstance(value, (Listed, Named)):
+        return value.by_block(architecture)
+    return value
 
 
 def _reference(given: Hint) -> ModelRef:

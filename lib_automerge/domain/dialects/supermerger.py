@@ -31,13 +31,18 @@ from lib_automerge.errors import ConfigError
 
 TYPE = "sd-webui-supermerger"
 
-_MODES = {
-    "Weight sum": ("weighted_sum", "ab"),
-    "Add difference": ("add_difference", "abc"),
+_NORMAL, _TRAINED = "normal", "trainDifference"
+_METHODS = {
+    ("Weight sum", _NORMAL): ("weighted_sum", "ab"),
+    ("Add difference", _NORMAL): ("add_difference", "abc"),
+    ("Add difference", _TRAINED): ("train_difference", "abc"),
+    ("Triple sum", _NORMAL): ("triple_sum", "abc"),
+    ("sum Twice", _NORMAL): ("sum_twice", "abc"),
 }
-"""Its mode -> our method, and the models that take part. A mode can have `:formula` behind it."""
+"""Its mode and calculation -> our method, and the models that take part."""
 
-_NORMAL = "normal"
+_SUMS_OF_THREE = {"triple_sum": 1 / 3, "sum_twice": 0.5}
+"""The methods with a second list of weights, `beta` -> our default for it."""
 _ORDERS = {26: "supermerger", 20: "supermerger-xl", 61: "supermerger-flux"}
 """Numbers, BASE included -> order."""
 _XL_ORDERS = ("supermerger-xl", "supermerger-xl-vae")
@@ -95,16 +100,19 @@ def write_string(recipe: Recipe, architecture: Architecture) -> str:
     Raises:
         ConfigError: SuperMerger has no such method or list.
     """
-    _mode(recipe)
+    if _mode(recipe)[1] != _NORMAL or recipe.method in _SUMS_OF_THREE:
+        raise ConfigError(
+            f"model strings are written for weighted_sum and add_difference, not for "
+            f"{recipe.method}. Use supermerger-metadata."
+        )
     names = {role: ref.name for role, ref in recipe.models.items()}
-    everywhere = tables.everywhere(recipe.weights, architecture)
+    order = order_in(recipe, architecture)
     add = recipe.method == "add_difference"
-    if everywhere is not None:
-        alpha = round(everywhere, 3)
+    if order is None:
+        alpha = round(next(iter(recipe.weights.values()), 0.0), 3)
         if add:
             return f"{names['a']} + ({names['b']} -  {names['c']}) x {alpha}"
         return f"{names['a']} x {round(1 - alpha, 3)} + {names['b']} x {alpha}"
-    order = order_for(architecture)
     numbers = weights.format(recipe.weights, order) + _vae(order)
     if add:
         return f"{names['a']} + ({names['b']} - {names['c']}) x alpha ({numbers})"
@@ -139,15 +147,17 @@ def read_metadata(
         ConfigError: a mode or calculation that no method of ours is, damaged fields, or the order
             of SDXL's list must be told.
     """
+    # a mode can have its formula behind it
     mode = tables.text(recipe, "mode").partition(":")[0].strip()
-    if mode not in _MODES:
-        raise _other(f"the mode {mode!r}")
     calculation = tables.text(recipe, "calcmode", _NORMAL)
-    if calculation != _NORMAL:
-        raise _other(f"the calculation {calculation!r}")
-    method, roles = _MODES[mode]
+    if (mode, calculation) not in _METHODS:
+        raise _other(f"the mode {mode!r} with the calculation {calculation!r}")
+    method, roles = _METHODS[mode, calculation]
     hints = {role: tables.model(tables.text(recipe, f"model_{role}"), models) for role in roles}
-    spread = _metadata_weights(recipe, order)
+    spread = _metadata_weights(recipe, "alpha", order)
+    second = {}
+    if method in _SUMS_OF_THREE:
+        second = {"beta": _metadata_weights(recipe, "beta", order)}
     unsaid = []
     elements = recipe.get("elemental_merge")
     if elements:
@@ -162,6 +172,7 @@ def read_metadata(
         method=method,
         models=hints,
         spread=spread,
+        parameters=second,
         architectures=weights.architectures_of(spread.order) if isinstance(spread, Listed) else (),
         unsaid=tuple(unsaid),
     )
@@ -173,41 +184,67 @@ def write_metadata(recipe: Recipe, architecture: Architecture) -> dict[str, str]
     Raises:
         ConfigError: SuperMerger has no such method or list, or a model's SHA-256 is not known.
     """
-    mode = _mode(recipe)
-    everywhere = tables.everywhere(recipe.weights, architecture)
-    order = None if everywhere is not None else order_for(architecture)
-    values = [everywhere] if order is None else weights.to_list(recipe.weights, order)
-    listed = [float(value or 0.0) for value in values]
-    numbers = listed[1:] + ([0.0] if order and _vae(order) else [])
+    mode, calculation = _mode(recipe)
+    order = order_in(recipe, architecture)
     digests = tables.digests(recipe, "SuperMerger's metadata")
-    content = {
-        "type": TYPE,
-        "weights_alpha": numbers if order else None,
-        "weights_beta": "" if order else None,
-        "weights_alpha_orig": weights.format(recipe.weights, order) if order else None,
-        "weights_beta_orig": "" if order else None,
+    lists = {"alpha": recipe.weights, "beta": beta(recipe, architecture)}
+    content: dict[str, object] = {"type": TYPE}
+    for which, given in lists.items():
+        values = weights.to_list(given, order or "supermerger")
+        numbers = values[1:] + ([0.0] if order and _vae(order) else [])
+        content[f"weights_{which}"] = (numbers if given else "") if order else None
+        listed = weights.format(given, order) if order and given else ""
+        content[f"weights_{which}_orig"] = listed if order else None
+        content[f"base_{which}"] = values[0]
+    content |= {
         "model_a": digests["a"],
         "model_b": digests["b"],
         "model_c": digests.get("c", digests["a"]),
-        "base_alpha": listed[0],
-        "base_beta": 0.0,
         "mode": mode,
         "mbw": order is not None,
         "elemental_merge": "",
-        "calcmode": _NORMAL,
+        "calcmode": calculation,
         "Off": [""],
     }
     known = {ref.sha256: {"name": ref.name, "legacy_hash": None} for ref in recipe.models.values()}
     return {"sd_merge_recipe": json.dumps(content), "sd_merge_models": json.dumps(known)}
 
 
-def _mode(recipe: Recipe) -> str:
-    for mode, (method, roles) in _MODES.items():
-        if method == recipe.method and set(roles) == set(recipe.models) and not recipe.parameters:
-            return mode
+def order_in(recipe: Recipe, architecture: Architecture) -> str | None:
+    """The order of the lists in which a recipe is written; None if it needs none.
+
+    Raises:
+        ConfigError: it needs lists, and SuperMerger has none for the architecture.
+    """
+    lists = [recipe.weights, beta(recipe, architecture)]
+    if all(tables.everywhere(given, architecture) is not None for given in lists):
+        return None
+    return order_for(architecture)
+
+
+def beta(recipe: Recipe, architecture: Architecture) -> dict[str, float]:
+    """The second list of weights; empty for methods with one.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    if recipe.method not in _SUMS_OF_THREE:
+        return {}
+    default = _SUMS_OF_THREE[recipe.method]
+    return tables.by_block(recipe.parameters.get("beta", default), architecture, default)
+
+
+def _mode(recipe: Recipe) -> tuple[str, str]:
+    """The mode and the calculation that are a recipe's method."""
+    known = {"beta"} if recipe.method in _SUMS_OF_THREE else set()
+    for (mode, calculation), (method, roles) in _METHODS.items():
+        same = method == recipe.method and set(roles) == set(recipe.models)
+        if same and set(recipe.parameters) <= known:
+            return mode, calculation
     raise ConfigError(
         f"SuperMerger's files cannot say the method {recipe.method} with the models "
-        f"{sorted(recipe.models)}. Use json, yaml or sd-mecha."
+        f"{sorted(recipe.models)} and the parameters {sorted(recipe.parameters)}. Use json, yaml "
+        "or sd-mecha."
     )
 
 
@@ -246,17 +283,17 @@ def _vae(order: str) -> str:
     return ",0" if order in _XL_ORDERS else ""
 
 
-def _metadata_weights(recipe: Mapping[str, object], order: str | None) -> Spread:
-    base = tables.number(recipe.get("base_alpha"))
+def _metadata_weights(recipe: Mapping[str, object], which: str, order: str | None) -> Spread:
+    base = tables.number(recipe.get(f"base_{which}"))
     if not recipe.get("mbw"):
         return Everywhere(base)
-    given = recipe.get("weights_alpha")
+    given = recipe.get(f"weights_{which}")
     if isinstance(given, str):  # its first versions wrote the text of the box, BASE included
         return _spread([tables.number(part) for part in given.split(",")], order)
     if not isinstance(given, Sequence):
         raise ConfigError(
-            f"SuperMerger's metadata hold no list of weights: weights_alpha is {given!r}. The file "
-            "is damaged; give the weights as text."
+            f"SuperMerger's metadata hold no list of weights: weights_{which} is {given!r}. The "
+            "file is damaged; give the weights as text."
         )
     return _spread([base, *(tables.number(part) for part in given)], order)
 
@@ -286,6 +323,6 @@ def _chosen(selected: object) -> bool:
 
 def _other(what: str) -> ConfigError:
     return ConfigError(
-        f"SuperMerger's text tells {what}, which no method here is. Only Weight sum and Add "
-        "difference with the normal calculation can be read."
+        f"SuperMerger's text tells {what}, which no method here is. What can be read are "
+        f"{', '.join(f'{mode} ({calculation})' for mode, calculation in _METHODS)}."
     )

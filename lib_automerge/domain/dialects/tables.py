@@ -9,7 +9,7 @@ import msgspec
 
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.dialects.sketch import SHA256_DIGITS, Hint, model_name
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.recipe import ParameterValue, Recipe
 from lib_automerge.errors import ConfigError
 
 
@@ -100,3 +100,19 @@ def everywhere(weights: Mapping[str, float], architecture: Architecture) -> floa
     """The weight that every block has; None if they differ."""
     values = {weights.get(block, 0.0) for block in architecture.blocks}
     return values.pop() if len(values) == 1 else None
+
+
+def by_block(value: ParameterValue, architecture: Architecture, unnamed: float) -> dict[str, float]:
+    """A parameter as a number for every block.
+
+    Args:
+        value: a number, or numbers by block.
+        architecture: whose blocks they are.
+        unnamed: the number of the blocks that are not named.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    if isinstance(value, Mapping):
+        return {block: float(value.get(block, unnamed)) for block in architecture.blocks}
+    return dict.fromkeys(architecture.blocks, number(value))
