@@ -31,7 +31,10 @@ class AmbiguousOrderError(ConfigError):
     """A list of weights that can be in several orders, with different meanings."""
 
 
-_PRESET = re.compile(r"(?P<name>[^\t:,={}]+)[\t:]\s*(?P<numbers>-?[\d.]+(?:\s*,\s*-?[\d.]+){10,})")
+_NUMBER = r"[-+.\de]+"
+_PRESET = re.compile(
+    rf"(?P<name>[^\t:,={{}}]+)[\t:]\s*(?P<numbers>{_NUMBER}(?:\s*,\s*{_NUMBER}){{10,}})"
+)
 
 
 def parse(

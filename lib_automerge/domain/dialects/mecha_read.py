@@ -22,7 +22,7 @@ from lib_automerge.domain.dialects.mecha_text import (
     refused,
     words,
 )
-from lib_automerge.domain.dialects.sketch import Hint, Sketch, Spread, model_name
+from lib_automerge.domain.dialects.sketch import Hint, Sketch, Spread, hint
 from lib_automerge.errors import ConfigError
 
 _ROLES = "abc"
@@ -241,7 +241,8 @@ def _model(node: Merge, given: Argument) -> Model:
 
 
 def _hint(model: Model) -> Hint:
-    return Hint(name=model.name or model_name(model.path), sha256=model.digest, path=model.path)
+    told = hint(model.path)
+    return Hint(name=model.name or told.name, sha256=model.digest, path=told.path)
 
 
 def _noted(sketch: Sketch, note: str) -> Sketch:

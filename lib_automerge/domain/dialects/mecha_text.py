@@ -132,9 +132,14 @@ class Writer:
             )
         quoted = path.replace("\\", "\\\\").replace('"', '\\"')
         reference = self.add(f'model "{quoted}" model_config="{config}" merge_space="weight"')
-        if digest:
-            shown = name if name.isprintable() else ""
-            self._comments[int(reference[1:])] = f"# SHA-256 {digest} {shown}".rstrip()
+        at = int(reference[1:])
+        shown = name if name.isprintable() else ""
+        comment = f"# SHA-256 {digest} {shown}".rstrip() if digest else ""
+        if self._comments.setdefault(at, comment) != comment:
+            raise ConfigError(
+                f"two models are called {path}, and sd-mecha tells models apart by their paths. "
+                "Add --models with their folder."
+            )
         return reference
 
     def table(self, values: Mapping[str, float]) -> str:
@@ -155,7 +160,8 @@ class Writer:
         """The recipe; without a line break at its end, which sd-mecha could not read."""
         lines = [VERSION]
         for at, line in enumerate(self._lines):
-            lines += [self._comments[at], line] if at in self._comments else [line]
+            comment = self._comments.get(at)
+            lines += [comment, line] if comment else [line]
         return "\n".join(lines)
 
 

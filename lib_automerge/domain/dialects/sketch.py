@@ -223,7 +223,8 @@ def _parameter(value: float | str | bool | Spread, architecture: Architecture) -
     if isinstance(value, Everywhere):
         return value.value
     if isinstance(value, (Listed, Named)):
-        return value.by_block(architecture)
+        # what a list says nothing about is kept as it is, whatever the parameter's default
+        return {**dict.fromkeys(architecture.blocks, 0.0), **value.by_block(architecture)}
     return value
 
 

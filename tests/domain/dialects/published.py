@@ -1,10 +1,11 @@
-"""Texts in foreign formats: published ones as they were, and ones that the tools' own code wrote."""
+"""Texts in foreign formats: published ones, and such as the tools' own code writes."""
 
 from __future__ import annotations
 
 import json
 
-AUTOMBW_15B = """modelA=08b-AstolfoMix-_13a_14a.safetensors
+AUTOMBW_15B = """\
+modelA=08b-AstolfoMix-_13a_14a.safetensors
 modelB=09b-AstolfoMix-_15a_16a.safetensors
 modelO=15b-AstolfoMix-08b09b
 position_id_fix=Keep Original
@@ -22,7 +23,8 @@ AUTOMBW_METADATA = json.loads("""{
             "modelO": "03b-verify",
             "position_id_fix": "Keep Original",
             "output_mode": "Max Precision",
-            "mbwrt_weights": "0.3,0.8,1,0.5,1,0,0.7,0.9,0.5,0.9,0.2,0.2,0.6,0,0.3,0.3,1,1,0.8,0.2,0.7,0,1,0.3,0.2,0.9,0.2",
+            "mbwrt_weights": "\
+0.3,0.8,1,0.5,1,0,0.7,0.9,0.5,0.9,0.2,0.2,0.6,0,0.3,0.3,1,1,0.8,0.2,0.7,0,1,0.3,0.2,0.9,0.2",
             "mbwrt_weights_seq": "[*sl_INPUT, *sl_MID, *sl_OUTPUT, sl_OUT, sl_TIME_EMBED]"
         },
         "format": "pt"

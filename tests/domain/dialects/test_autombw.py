@@ -49,7 +49,7 @@ def test_the_published_metadata_tell_their_order() -> None:
     inner["mbwrt_weights_seq"] = "[*sl_INPUT, *sl_MID, *sl_OUTPUT, sl_TIME_EMBED, sl_OUT]"
     assert sketch(json.dumps(inner)).weights(SD1)["OUT"] == 0.2
     inner["mbwrt_weights_seq"] = "[*sl_OUTPUT, *sl_INPUT]"
-    with pytest.raises(ConfigError, match="unknown order .*--from: recipe, slider"):
+    with pytest.raises(ConfigError, match=r"unknown order .*--from: recipe, slider"):
         sketch(json.dumps(inner))
 
 

@@ -65,11 +65,12 @@ def test_the_header_of_a_merge_by_blocks() -> None:
     assert sketch.method == "add_difference"
     assert isinstance(sketch.spread, Listed)
     assert sketch.spread.order == "mecha"
-    assert [hint.path for hint in sketch.models.values()] == [
-        "a.safetensors",
-        "b.safetensors",
-        "c.safetensors",
+    assert [(hint.name, hint.path) for hint in sketch.models.values()] == [
+        ("a", ""),
+        ("b", ""),
+        ("c", ""),
     ]
+    assert mecha_read.read(MODELS + 'merge "slerp" &0 &1').models["b"].path == "dir/b.safetensors"
 
 
 def test_the_geometric_median_keeps_its_numbers() -> None:
@@ -179,7 +180,7 @@ def test_blocks_go_out_as_blocks_where_sd_mecha_has_them() -> None:
     text = mecha_write.write(recipe("slerp", given=given, architecture="sdxl"), SDXL)
     assert "convert_sdxl_blocks_to_sgm" in text
     assert re.search(r"dict BASE=0\.5 .*IN03=0\.25 .*VAE=0\.0", text)
-    searched = {block: 0.5 for block in SDXL.parameters}
+    searched = dict.fromkeys(SDXL.parameters, 0.5)
     text = mecha_write.write(recipe("slerp", given=searched, architecture="sdxl"), SDXL)
     assert "convert_" not in text
     assert 'model_config="sdxl-sgm" merge_space="param"' in text
@@ -200,6 +201,13 @@ def test_blocks_go_out_as_blocks_where_sd_mecha_has_them() -> None:
 def test_what_sd_mecha_cannot_say_is_told(given: Recipe, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         mecha_write.write(given, architectures.get(given.architecture))
+
+
+def test_two_files_of_one_name_without_paths_are_told() -> None:
+    models = {"a": ModelRef("same", A), "b": ModelRef("same", published.B)}
+    given = Recipe(architecture="sd1", method="weighted_sum", models=models)
+    with pytest.raises(ConfigError, match=r"two models are called same.safetensors"):
+        mecha_write.write(given, SD1)
 
 
 @pytest.mark.parametrize("path", ["/x=1/a.safetensors", "/x\n/a.safetensors"])

@@ -51,7 +51,7 @@ def test_without_block_weights_alpha_is_for_the_whole_model() -> None:
     found = sketch(fields)
     assert found.architectures == ()
     assert set(found.weights(SDXL).items()) == {(block, 0.7) for block in SDXL.blocks}
-    with pytest.raises(ConfigError, match="Add --architecture, one of: .*sd1, sd2, sdxl"):
+    with pytest.raises(ConfigError, match=r"Add --architecture, one of: .*sd1, sd2, sdxl"):
         decided(found, None)
 
 
@@ -82,7 +82,7 @@ def test_modes_of_three_models(mode: str, calculation: str, method: str) -> None
 def test_sdxl_asks_whether_the_vae_follows_base() -> None:
     listed = [0.1] * 19 + [0]
     fields = published.supermerger(weights_alpha=listed)
-    with pytest.raises(ConfigError, match="'supermerger-xl' .*'supermerger-xl-vae' "):
+    with pytest.raises(ConfigError, match=r"'supermerger-xl' .*'supermerger-xl-vae' "):
         sketch(fields)
     assert sketch(fields, "supermerger-xl").weights(SDXL).get("VAE", 0.0) == 0.0
     assert sketch(fields, "supermerger-xl-vae").weights(SDXL)["VAE"] == 0.5
@@ -143,7 +143,9 @@ def test_model_strings_of_infotexts_have_spaces_for_commas() -> None:
     numbers = [0.5, *SUPERMERGER_25]
     text = f"A x (1-alpha) + B x alpha ({','.join(map(str, numbers))})"
     spaced = text.replace(",", " ")
-    infotext = f"a cat, best\nNegative prompt: x\nSteps: 20, Sampler: Euler, Model: {spaced}, VAE: y"
+    infotext = (
+        f"a cat, best\nNegative prompt: x\nSteps: 20, Sampler: Euler, Model: {spaced}, VAE: y"
+    )
     for given in (text, text[:-1], infotext):
         (found,) = catalogue.read(given).found
         assert isinstance(found, Sketch)

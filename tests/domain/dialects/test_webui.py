@@ -64,8 +64,6 @@ def test_what_it_did_besides_is_unsaid(changes: dict[str, object]) -> None:
 
 def test_weights_of_blocks_cannot_be_written() -> None:
     models = {"a": ModelRef("a", A), "b": ModelRef("b", B)}
-    recipe = Recipe(
-        architecture="sd1", method="weighted_sum", models=models, weights={"IN00": 0.5}
-    )
+    recipe = Recipe(architecture="sd1", method="weighted_sum", models=models, weights={"IN00": 0.5})
     with pytest.raises(ConfigError, match="one weight for the whole model"):
         webui.write(recipe, SD1)
