@@ -15,7 +15,7 @@ from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.detection import detect
 from lib_automerge.domain.dialects import catalogue, metadata
 from lib_automerge.domain.dialects.catalogue import Reading
-from lib_automerge.domain.dialects.sketch import Sketch, decided, recipe_of
+from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
 from lib_automerge.domain.recipe import Recipe, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
@@ -112,6 +112,8 @@ def recipe(
         ModelError: a model is not in the folders, or several files could be it.
     """
     first = source.reading.found[0]
+    if isinstance(first, Sketch):
+        method_of(first)
     hints = first.models if isinstance(first, Sketch) else metadata.hints(first)
     found = lookup.find(hints, models, told=told) if models else lookup.Found({}, ())
     if isinstance(first, Recipe):

@@ -326,7 +326,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"not a number: {text!r}. Write pairs like IN00:0.5.") from None
+        raise ConfigError(f"not a number: {text[:40]!r}. Write pairs like IN00:0.5.") from None
 
 
 def _check_number(block: str, value: object) -> None:

@@ -208,7 +208,9 @@ def _object(text: str, order: str | None, known: Architecture | None) -> Reading
     if "kind" in fields or ("method" in fields and "models" in fields):
         return Reading((metadata.ours(fields),))
     given = weights.parse(text, None, known)
-    return Reading((Sketch(dialect="weights with the names of their blocks", spread=Named(given)),))
+    return Reading(
+        (Sketch(dialect="a list of weights named by their blocks", spread=Named(given)),)
+    )
 
 
 def _holding(text: str) -> Architecture:

@@ -57,7 +57,7 @@ def _sketch(
     content = weights.read(text)
     if not isinstance(content, list):
         return Sketch(
-            dialect="weights with the names of their blocks", name=name, spread=Named(content)
+            dialect="a list of weights named by their blocks", name=name, spread=Named(content)
         )
     numbers = weights.numbers(content)
     chosen = order if order is not None else _order(numbers, architecture, orders)

@@ -199,16 +199,12 @@ def recipe_of(
     Raises:
         ConfigError: the text holds weights alone, or they do not fit the architecture.
     """
-    if sketch.method is None or not sketch.models:
-        raise ConfigError(
-            f"{sketch.dialect} holds weights, but no models. Convert it to a list or to 'named', "
-            "or give the recipe, the metadata or the checkpoint that it belongs to."
-        )
+    method = method_of(sketch)
     models = {role: _reference(given) for role, given in sketch.models.items()}
     return check(
         Recipe(
             architecture=architecture.name,
-            method=sketch.method,
+            method=method,
             models={**models, **(found or {})},
             weights={} if sketch.spread is None else sketch.weights(architecture),
             parameters={
@@ -217,6 +213,20 @@ def recipe_of(
             provenance=dict(sketch.provenance),
         )
     )
+
+
+def method_of(sketch: Sketch) -> str:
+    """The method of a sketch that can become a recipe.
+
+    Raises:
+        ConfigError: the text holds weights alone.
+    """
+    if sketch.method is None or not sketch.models:
+        raise ConfigError(
+            f"{sketch.dialect} holds weights, but no models. Convert it to a list or to 'named', "
+            "or give the recipe, the metadata or the checkpoint that it belongs to."
+        )
+    return sketch.method
 
 
 def _parameter(value: float | str | bool | Spread, architecture: Architecture) -> ParameterValue:
