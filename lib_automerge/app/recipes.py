@@ -16,7 +16,7 @@ from lib_automerge.domain.detection import detect
 from lib_automerge.domain.dialects import catalogue, metadata
 from lib_automerge.domain.dialects.catalogue import Reading
 from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
-from lib_automerge.domain.recipe import Recipe, recipe_json
+from lib_automerge.domain.recipe import Recipe, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
 from lib_automerge.merge.containers import container, read_safetensors_header
@@ -120,7 +120,9 @@ def recipe(
         whole = msgspec.structs.replace(first, models={**first.models, **found.models})
         return whole, found.notes
     if found.models and source.architecture is None:
-        source = msgspec.structs.replace(source, architecture=_kind(found.models["a"].path))
+        source = msgspec.structs.replace(
+            source, architecture=_kind(found.models[primary(found.models)].path)
+        )
     kind = decided(first, architecture, source.architecture)
     notes = (*first.notes, *_given_up(first, lossy=lossy), *found.notes)
     return recipe_of(first, kind, found.models), notes

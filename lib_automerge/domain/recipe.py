@@ -41,7 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `weights` maps block names to numbers; 0 returns model A. A block that is not named is A's.
     `precision` is that of the arithmetic: "fp32" is what a search scores and live merging does,
     "fp64" is the merge lab's. Methods of the lab alone are always computed in fp64.
-    `dtype` is that of the result ("fp16", "bf16", "fp32"); empty keeps the first model's.
+    `dtype` is that of the result ("fp16", ...; see `merge.merge_files`); empty keeps the first
+    model's.
     """
 
     architecture: str

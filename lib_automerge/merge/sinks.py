@@ -64,6 +64,75 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+for _name in ("float8_e4m3fn", "float8_e5m2"):
+    _NAMES[getattr(torch, _name)] = "F8_E4M3" if _name.endswith("fn") else "F8_E5M2"
+
+
+class FileLayout:
+    """Where everything lies in a safetensors file; depends on its content alone.
+
+    Attributes:
+        order: the keys as they lie in the file.
+        header: the bytes before the first tensor.
+        starts: key -> its first byte in the file.
+        size: of the whole file in bytes.
+
+    Args:
+        tensors: dtype and shape of every key.
+        metadata: string values, as the format demands.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]],
+        metadata: Mapping[str, str],
+    ) -> None:
+        self.order = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))
+        entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+        offsets: dict[str, int] = {}
+        offset = 0
+        for key in self.order:
+            dtype, shape = tensors[key]
+            size = dtype.itemsize * torch.Size(shape).numel()
+            entries[key] = {
+                "dtype": _NAMES[dtype],
+                "shape": list(shape),
+                "data_offsets": [offset, offset + size],
+            }
+            offsets[key] = offset
+            offset += size
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        self.header = struct.pack("<Q", len(text)) + text
+        self.starts = {key: len(self.header) + start for key, start in offsets.items()}
+        self.size = len(self.header) + offset
+
+
+def check_room(path: Path, size: int) -> None:
+    """Check that a new file of `size` bytes can be written.
+
+    Raises:
+        StorageError: the file exists, there is no such folder, or the disk is too small.
+    """
+    if path.exists():
+        raise StorageError(f"the file exists already: {path}. Choose another name or move it away.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise StorageError(f"there is no folder {folder}. Create it or choose another one.")
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise StorageError(
+            f"not enough space in {folder}: {size / 1e9:.2f} GB are needed, "
+            f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
+        )
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """The error that a file could not be written."""
+    return StorageError(
+        f"cannot write {path}: {error.strerror}. Nothing was overwritten; check the "
+        "folder's permissions and free space."
+    )
 
 
 class FileSink:
@@ -92,46 +161,21 @@ class FileSink:
     ) -> None:
         self.path = path
         self._copied = frozenset(copied)
-        self.order = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))
+        self._layout = FileLayout(tensors, metadata)
+        self.order = self._layout.order
+        self.size = self._layout.size
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._file: BinaryIO | None = None
-        entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-        offset = 0
-        for key in self.order:
-            dtype, shape = tensors[key]
-            size = dtype.itemsize * torch.Size(shape).numel()
-            entries[key] = {
-                "dtype": _NAMES[dtype],
-                "shape": list(shape),
-                "data_offsets": [offset, offset + size],
-            }
-            offset += size
-        header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-        header += b" " * (-len(header) % 8)
-        self._start = struct.pack("<Q", len(header)) + header
-        self.size = len(self._start) + offset
         self._next = 0
 
     def __enter__(self) -> FileSink:
-        if self.path.exists():
-            raise StorageError(
-                f"the file exists already: {self.path}. Choose another name or move it away."
-            )
-        folder = self.path.parent
-        if not folder.is_dir():
-            raise StorageError(f"there is no folder {folder}. Create it or choose another one.")
-        free = shutil.disk_usage(folder).free
-        if free < self.size:
-            raise StorageError(
-                f"not enough space in {folder}: {self.size / 1e9:.2f} GB are needed, "
-                f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
-            )
+        check_room(self.path, self.size)
         try:
             self._file = self._partial.open("wb", buffering=0)
-            self._file.write(self._start)
+            self._file.write(self._layout.header)
         except OSError as error:
             self._discard()
-            raise self._cannot_write(error) from error
+            raise cannot_write(self.path, error) from error
         return self
 
     def target(self, key: str, dtype: torch.dtype) -> Tensor | None:  # noqa: ARG002
@@ -156,7 +200,7 @@ class FileSink:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise cannot_write(self.path, error) from error
 
     def __exit__(
         self,
@@ -176,15 +220,9 @@ class FileSink:
             self._partial.replace(self.path)
         except OSError as failure:
             self._discard()
-            raise self._cannot_write(failure) from failure
+            raise cannot_write(self.path, failure) from failure
 
     def _discard(self) -> None:
         if self._file is not None:
             self._file.close()
         self._partial.unlink(missing_ok=True)
-
-    def _cannot_write(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"cannot write {self.path}: {error.strerror}. Nothing was overwritten; check the "
-            "folder's permissions and free space."
-        )

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lib_automerge.merge.files import open_checkpoint
+from lib_automerge.merge.readers import open_checkpoint
 from tests.api.bench import NASTY, ROOT, Gate, add_run, make_client, make_desk, running
 from tests.api.test_status import start_tiny, wait_until
 from tests.fake_host import FakeHost, tiny_config

@@ -54,6 +54,28 @@ def test_a_result_is_made_again_from_its_own_metadata(
     assert digest(again) == digest(merged)
 
 
+def test_a_merge_of_the_lab_is_made_again_from_its_own_metadata(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny(pair / "base.safetensors", "sd1", seed=7)
+    names = [path.stem for path in sorted(pair.iterdir())]
+    text = published.MECHA_TIES
+    for old, name in zip(("models/a", "models/b", "models/base"), names, strict=True):
+        text = text.replace(f'"{old}.safetensors"', f'"{name}.safetensors"')
+    merged, again = tmp_path / "merged.safetensors", tmp_path / "again.safetensors"
+    mecha = tmp_path / "ties.mecha"
+    mecha.write_text(text)
+    where = ["--models", str(pair)]
+    assert cli.main(["merge", str(mecha), "-o", str(merged), *where]) == 0
+    pair.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "base.safetensors").rename(tmp_path / "moved" / "other.safetensors")
+    where = ["--models", str(tmp_path / "moved")]
+    assert cli.main(["merge", str(merged), "-o", str(again), *where]) == 0
+    assert digest(again) == digest(merged)
+    assert cli.main(["convert", str(merged), "--to", "sd-mecha"]) == 0
+    assert "vote_sgn=true" in capsys.readouterr().out
+
+
 def test_json_tells_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = ",".join(["0.5"] * 26)
     assert cli.main(["convert", f"FLAT:{numbers}", "--to", "named", "--json"]) == 0

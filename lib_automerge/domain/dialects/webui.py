@@ -90,10 +90,16 @@ def write(recipe: Recipe, architecture: Architecture) -> dict[str, str]:
 
 
 def _ours(recipe: Mapping[str, object], models: Mapping[str, object]) -> Sketch:
+    method = tables.text(recipe, "interp_method")
+    if method not in {known for known, _ in _METHODS.values()}:
+        raise ConfigError(
+            f"this part of Automerge's metadata does not say enough of a merge by {method!r}. "
+            "Give the checkpoint, or its field 'automerge_recipe'."
+        )
     weights = tables.mapping(recipe.get("weights"), "the field 'weights'")
     return Sketch(
         dialect="the WebUI's part of Automerge's metadata",
-        method=tables.text(recipe, "interp_method"),
+        method=method,
         models={
             role: _model(recipe, role, models)
             for role, field in _ROLES.items()

@@ -49,6 +49,16 @@ def test_damage_is_told(changes: dict[str, object], told: str) -> None:
         sketch(**changes)
 
 
+def test_our_own_fields_for_other_tools_are_enough_for_two_models() -> None:
+    text = '{"type":"automerge","interp_method":"METHOD","weights":{"IN00":0.5},'
+    text += f'"primary_model_hash":"{A}","secondary_model_hash":"{B}"}}'
+    (found,) = catalogue.read(text.replace("METHOD", "weighted_sum")).found
+    assert isinstance(found, Sketch)
+    assert found.models["b"].sha256 == B
+    with pytest.raises(ConfigError, match="does not say enough of a merge by 'ties'"):
+        catalogue.read(text.replace("METHOD", "ties"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

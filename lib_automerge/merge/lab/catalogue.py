@@ -1,0 +1,15 @@
+"""All methods of the merge lab: importing this module registers them."""
+
+from __future__ import annotations
+
+from lib_automerge.merge.lab import differences, dropping, pairs, robust, soup, spectral, votes
+from lib_automerge.merge.lab.methods import METHODS, LabMethod, get, roles_for
+
+__all__ = ["METHODS", "LabMethod", "get", "names", "roles_for"]
+
+_FAMILIES = (pairs, differences, soup, votes, dropping, robust, spectral)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all methods, by family: simple ones first."""
+    return tuple(METHODS)

@@ -1,0 +1,378 @@
+"""Runs a method over all tensors of its models: in parallel, in bounded memory, into a file.
+
+What is written depends on the models and the parameters alone: not on threads, memory or chunks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from lib_automerge.errors import ModelError
+from lib_automerge.merge.lab import stack as stacks
+from lib_automerge.merge.lab.budget import DEFAULT, Budget, left_of
+from lib_automerge.merge.lab.methods import LabMethod
+from lib_automerge.merge.lab.number_types import FLOATS, Floats, Raw, narrow, overflows, size_of
+from lib_automerge.merge.lab.output import Output
+from lib_automerge.merge.lab.parameters import Settings
+from lib_automerge.merge.lab.sources import Source
+from lib_automerge.merge.lab.stack import Bad, CancelledError, Reading, Stack
+from lib_automerge.merge.lab.sums import BLOCK
+
+WRITTEN_AT_ONCE = 1 << 22
+"""Bytes that are gathered before they are written."""
+
+_PER_THREAD = 32 << 20
+_SMALL = 1 << 20
+
+Result = TypeVar("Result")
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One tensor of the result.
+
+    Attributes:
+        key: its canonical name.
+        block: its block; None for what is copied along and never merged.
+        number_type: in which it is stored.
+        members: which source stands for each model of the method, the base first.
+        copied: the source to copy it from, whatever the parameters are; None to merge.
+    """
+
+    key: str
+    block: str | None
+    number_type: str
+    members: tuple[int, ...] = ()
+    copied: int | None = None
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Everything that decides the bytes of the result, besides metadata.
+
+    Attributes:
+        method: how to merge.
+        settings: its parameters.
+        sources: the models, in the order of `roles`.
+        roles: role of each source.
+        tasks: all tensors of the result.
+        zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
+    """
+
+    method: LabMethod
+    settings: Settings
+    sources: tuple[Source, ...]
+    roles: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    zero_bad: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a merge is.
+
+    Attributes:
+        done: bytes that were read and written, each input counted once per pass over all tensors.
+        total: bytes to read and write.
+        seconds: since it began.
+        skipped: bytes of `done` that an earlier merge had done.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    skipped: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second."""
+        return (self.done - self.skipped) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to go, None if that cannot be told yet."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+
+Listener = Callable[[Progress], None]
+
+
+def run(
+    job: Job,
+    output: Output,
+    *,
+    memory: int = DEFAULT,
+    threads: int = 1,
+    chunk: int = stacks.CHUNK,
+    progress: Listener = lambda _progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[Bad, ...]:
+    """Merge into an open output.
+
+    Args:
+        job: what to merge.
+        output: where to; keys that it holds already are skipped.
+        memory: cap for the whole process, in bytes.
+        threads: how many tensors are merged at once.
+        chunk: elements combined at once.
+        progress: told of every step, by any thread, one at a time.
+        cancelled: asked all the time.
+
+    Returns:
+        What was taken as 0, if the job allows it.
+
+    Raises:
+        CancelledError: `cancelled` said so.
+        ConfigError: the memory is too small.
+        ModelError: a model cannot be read, has changed, holds NaN or infinite numbers, or the
+            result would.
+        StorageError: the output cannot be written.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        merge = _Merge(job, output, memory, threads, chunk, progress, cancelled)
+        try:
+            merge.run()
+        finally:
+            merge.stop()
+    for source in job.sources:
+        source.check_unchanged()
+    return merge.bad()
+
+
+class _Merge:
+    """One merge: its memory, its threads and how far it is."""
+
+    def __init__(
+        self,
+        job: Job,
+        output: Output,
+        memory: int,
+        threads: int,
+        chunk: int,
+        progress: Listener,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._job = job
+        self._method = job.method
+        self._output = output
+        self._threads = threads
+        before = self._method.before
+        self._sources = tuple(before(job.sources)) if before else job.sources
+        models = max((len(task.members) for task in job.tasks), default=1)
+        points = 8 * BLOCK * models
+        self._budget = Budget(left_of(memory, threads * (_PER_THREAD + points)))
+        self._stopped = threading.Event()
+        self._cancelled = cancelled
+        self._reading = Reading(
+            chunk=chunk,
+            zero_bad=job.zero_bad,
+            cancelled=self._is_cancelled,
+            found_bad=self._note_bad,
+        )
+        self._bad: dict[tuple[str, str], Bad] = {}
+        self._begun = time.monotonic()
+        self._listener = progress
+        self._lock = threading.Lock()
+        self._done = self._skipped = 0
+        self._total = 0
+
+    def run(self) -> None:
+        """Survey all tensors if the method asks for it, then merge them."""
+        tasks = sorted(self._job.tasks, key=self._place)
+        merged = [task for task in tasks if task.copied is None]
+        survey = self._method.whole
+        whole: Floats | None = None
+        self._total = sum(map(self._cost, tasks))
+        finished = [task for task in tasks if task.key in self._output.finished]
+        self._done = self._skipped = sum(map(self._cost, finished))
+        if survey is not None and self._job.settings.at(None).get("scope") == "model":
+            self._total += sum(map(self._read_cost, merged))
+            whole = self._survey(merged, 0)
+            origin = survey.origin(whole)
+            if origin:
+                self._total += sum(map(self._read_cost, merged))
+                whole = self._survey(merged, origin)
+        more = {} if whole is None else {"whole": whole}
+        left = [task for task in tasks if task.key not in self._output.finished]
+        for _ in self._each(lambda task: self._merge(task, more), left):
+            pass
+
+    def stop(self) -> None:
+        """Let threads that still work give up."""
+        self._stopped.set()
+
+    def bad(self) -> tuple[Bad, ...]:
+        """What was taken as 0."""
+        return tuple(self._bad[place] for place in sorted(self._bad))
+
+    def _survey(self, tasks: Sequence[Task], origin: int) -> Floats:
+        survey = self._method.whole
+        assert survey is not None
+        total: Floats | None = None
+
+        def look(task: Task) -> Floats:
+            with self._stack(task) as stack:
+                found = survey.survey(stack, origin)
+            self._advance(self._read_cost(task))
+            return found
+
+        for found in self._each(look, tasks):
+            total = found if total is None else total + found
+        return np.zeros((1, 1)) if total is None else total
+
+    def _merge(self, task: Task, more: dict[str, Any]) -> None:
+        source = task.copied
+        if source is None:
+            values = self._job.settings.at(task.block)
+            models = len(task.members) - self._method.based
+            role = self._method.identity(values, models)
+            source = None if role is None else task.members[self._job.roles.index(role)]
+        if source is not None:
+            self._copy(task, source)
+        else:
+            with self._stack(task) as stack:
+                self._write(task, self._method.merge(stack, **values, **more))
+        self._output.finish(task.key)
+        self._advance(0)
+
+    def _copy(self, task: Task, index: int) -> None:
+        """Copy a tensor of one model, bit for bit unless its number type changes."""
+        source = self._sources[index]
+        entry = source.entries[task.key]
+        if entry.number_type != task.number_type:
+            stack = Stack(task.key, [source], based=False, memory=_SMALL, reading=self._reading)
+            pieces = ((a, stack.value(0, a, b)) for a, b in stack.chunks())
+            self._write(task, pieces)
+            return
+        width = size_of(entry.number_type)
+        size = int(np.prod(entry.shape, dtype=np.int64))
+        buffer = np.empty(min(WRITTEN_AT_ONCE, size * width), np.uint8)
+        cost = self._cost(task)
+        for start in range(0, size, WRITTEN_AT_ONCE // width):
+            stop = min(start + WRITTEN_AT_ONCE // width, size)
+            if self._is_cancelled():
+                raise CancelledError("the merge was cancelled. Start it again to have it.")
+            raw = buffer[: (stop - start) * width]
+            source.read(task.key, start, stop, raw)
+            self._put(task, start * width, raw)
+            self._advance(cost * stop // size - cost * start // size)
+
+    def _write(self, task: Task, pieces: Iterable[tuple[int, Floats]]) -> None:
+        """Round pieces to the stored type and write them, many at a time."""
+        width = size_of(task.number_type)
+        size = int(np.prod(self._entry_shape(task), dtype=np.int64))
+        cost = self._cost(task)
+        gathered: list[Raw] = []
+        begin = end = 0
+        for start, values in pieces:
+            assert start * width == end
+            gathered.append(narrow(values, task.number_type).copy())
+            end += values.size * width
+            if end - begin >= WRITTEN_AT_ONCE:
+                self._put(task, begin, np.concatenate(gathered))
+                gathered, begin = [], end
+            self._advance(cost * (start + values.size) // size - cost * start // size)
+        if gathered:
+            self._put(task, begin, np.concatenate(gathered))
+        assert end == size * width
+
+    def _put(self, task: Task, offset: int, raw: Raw) -> None:
+        trained = task.block is not None and task.number_type in FLOATS
+        if trained and overflows(raw, task.number_type):
+            raise ModelError(
+                f"the merge holds NaN or infinite values: first in {task.key}. A model is damaged, "
+                f"or parameters far out overflow {task.number_type}; inspect the models, or store "
+                "the result as fp32."
+            )
+        self._output.write(task.key, offset, raw)
+
+    def _stack(self, task: Task) -> _Lent:
+        sources = [self._sources[index] for index in task.members]
+        return _Lent(self._method, self._budget, task.key, sources, self._reading)
+
+    def _each(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Yield what a function makes of every task, in order; a few are worked on at once."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            running: deque[Future[Result]] = deque()
+            try:
+                for task in tasks:
+                    if len(running) > 2 * self._threads:
+                        yield running.popleft().result()
+                    running.append(pool.submit(function, task))
+                while running:
+                    yield running.popleft().result()
+            except BaseException:
+                self.stop()
+                for future in running:
+                    future.cancel()
+                raise
+
+    def _is_cancelled(self) -> bool:
+        return self._stopped.is_set() or self._cancelled()
+
+    def _note_bad(self, bad: Bad) -> None:
+        self._bad[bad.model, bad.key] = bad
+
+    def _advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            seconds = time.monotonic() - self._begun
+            self._listener(Progress(self._done, self._total, seconds, self._skipped))
+
+    def _place(self, task: Task) -> tuple[int, int]:
+        """Where a tensor lies in the first of its files: they are read from front to end."""
+        index = task.members[0] if task.copied is None else task.copied
+        return index, self._sources[index].entries[task.key].start
+
+    def _entry_shape(self, task: Task) -> tuple[int, ...]:
+        index = task.members[0] if task.copied is None else task.copied
+        return self._sources[index].entries[task.key].shape
+
+    def _read_cost(self, task: Task) -> int:
+        members = task.members if task.copied is None else (task.copied,)
+        types = (self._sources[index].entries[task.key].number_type for index in members)
+        size = int(np.prod(self._entry_shape(task), dtype=np.int64))
+        return size * sum(map(size_of, types))
+
+    def _cost(self, task: Task) -> int:
+        size = int(np.prod(self._entry_shape(task), dtype=np.int64))
+        return self._read_cost(task) + size * size_of(task.number_type)
+
+
+class _Lent:
+    """A stack with memory of the budget, for as long as the context is open."""
+
+    def __init__(
+        self,
+        method: LabMethod,
+        budget: Budget,
+        key: str,
+        sources: Sequence[Source],
+        reading: Reading,
+    ) -> None:
+        entries = [source.entries[key] for source in sources]
+        size = int(np.prod(entries[0].shape, dtype=np.int64))
+        at_once = size if method.rereads else min(size, stacks.SPAN)
+        raw = at_once * sum(size_of(entry.number_type) for entry in entries)
+        self._lent = budget.lent(2 * raw + method.appetite * size + _SMALL)
+        self._make = partial(
+            Stack,
+            key,
+            sources,
+            based=method.based,
+            rereads=method.rereads,
+            reading=reading,
+        )
+
+    def __enter__(self) -> Stack:
+        return self._make(memory=self._lent.__enter__())
+
+    def __exit__(self, *error: Any) -> None:
+        self._lent.__exit__(*error)

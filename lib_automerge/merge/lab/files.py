@@ -1,0 +1,262 @@
+"""Recipes of the merge lab: models and parameters in, a checkpoint out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+import lib_automerge
+from lib_automerge.domain import architectures
+from lib_automerge.domain.detection import Detection, Header, check_mergeable
+from lib_automerge.domain.recipe import BASE, ModelRef, Recipe, recipe_json
+from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.merge import methods as searched
+from lib_automerge.merge.containers import container
+from lib_automerge.merge.lab import catalogue, matching
+from lib_automerge.merge.lab.budget import DEFAULT
+from lib_automerge.merge.lab.engine import Job, Listener, run
+from lib_automerge.merge.lab.matching import OnMismatch
+from lib_automerge.merge.lab.methods import LabMethod
+from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
+from lib_automerge.merge.lab.output import Output
+from lib_automerge.merge.lab.parameters import Given, Settings
+from lib_automerge.merge.lab.sources import Entry, FileSource
+from lib_automerge.merge.lab.stack import CHUNK, CancelledError
+from lib_automerge.merge.metadata import merged_metadata
+from lib_automerge.merge.recorded import open_recorded
+from lib_automerge.merge.sinks import FileLayout
+
+
+class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a merge of the lab is carried out; only the policies decide bytes.
+
+    Attributes:
+        memory: cap for the whole process, in bytes.
+        threads: tensors that are merged at once; None is one for each core, up to 4.
+        chunk: elements that are combined at once.
+        on_mismatch: what to do where tensors are missing or of another shape.
+        zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
+        resume: go on with what a cancelled merge has kept.
+        progress: told of every step.
+        cancelled: asked all the time; the merge ends with CancelledError.
+        tell: told of what the user should know, in sentences.
+    """
+
+    memory: int = DEFAULT
+    threads: int | None = None
+    chunk: int = CHUNK
+    on_mismatch: OnMismatch = "refuse"
+    zero_bad: bool = False
+    resume: bool = False
+    progress: Listener = lambda _progress: None
+    cancelled: Callable[[], bool] = lambda: False
+    tell: Callable[[str], None] = lambda _sentence: None
+
+
+def is_lab(recipe: Recipe) -> bool:
+    """Whether a recipe is for the lab: computed in fp64, or by a method that only the lab has."""
+    return recipe.precision == "fp64" or recipe.method not in searched.METHODS
+
+
+def write_lab(
+    recipe: Recipe,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
+) -> None:
+    """Write the merge of a checked recipe; see `merge_files`.
+
+    Raises:
+        ConfigError: the recipe's method, models, parameters or blocks are wrong.
+        ModelError: a model is missing, changed, damaged or does not fit.
+        StorageError: the output exists or cannot be written.
+        CancelledError: the options cancelled the merge; tells what was kept.
+    """
+    method = catalogue.get(recipe.method)
+    roles = _roles(recipe, method)
+    number_type = None if dtype is None else output_type(dtype)
+    with contextlib.ExitStack() as stack:
+        models = _Models(recipe, roles, stack, options.cancelled)
+        job, found = _job(recipe, method, models, number_type, options)
+        layout = _layout(job, merged_metadata(models.recipe, models.metadata))
+        digest = _digest(models.recipe, options, layout)
+        opened = Output(output, layout, digest, resume=options.resume)
+        with opened:
+            if opened.replaced:
+                options.tell("The unfinished file of an earlier merge was replaced.")
+            bad = run(
+                job,
+                opened,
+                memory=options.memory,
+                threads=options.threads or min(os.cpu_count() or 1, 4),
+                chunk=options.chunk,
+                progress=options.progress,
+                cancelled=options.cancelled,
+            )
+    for sentence in matching.notes(found, options.on_mismatch, models.sources[0].name):
+        options.tell(sentence)
+    for each in bad:
+        options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")
+
+
+class _Models:
+    """The models of a recipe, opened and known to be of one kind.
+
+    Attributes:
+        sources: in the order of roles.
+        recipe: with every model's SHA-256.
+        architecture: the name of theirs.
+        metadata: of the first model's file.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        roles: tuple[str, ...],
+        stack: contextlib.ExitStack,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        sources: list[FileSource] = []
+        refs = dict(recipe.models)
+        first: tuple[str, Header, Detection] | None = None
+        for role in roles:
+            if cancelled():
+                raise CancelledError("the merge was cancelled before it wrote anything.")
+            _check_container(recipe.models[role])
+            with open_recorded(recipe.models[role]) as model:
+                _check_number_types(model.path, model.header)
+                refs[role] = msgspec.structs.replace(refs[role], sha256=model.sha256())
+                source = FileSource(model.path, _entries(model.header, model.detection))
+                stack.callback(source.close)
+                sources.append(source)
+                if first is None:
+                    first = model.path.name, model.header, model.detection
+                else:
+                    _check_kinds(first, (model.path.name, model.header, model.detection))
+        assert first is not None
+        self.sources = tuple(sources)
+        self.recipe = msgspec.structs.replace(recipe, models=refs)
+        self.architecture = first[2].architecture
+        self.metadata: Mapping[str, str] = first[1].metadata
+        if self.architecture != recipe.architecture:
+            raise ModelError(
+                f"the recipe is for {recipe.architecture}, but {first[0]} is "
+                f"{self.architecture}. Point to the models that the recipe names."
+            )
+
+
+def _roles(recipe: Recipe, method: LabMethod) -> tuple[str, ...]:
+    models = [role for role in recipe.models if role != BASE]
+    based = BASE in recipe.models
+    if based != method.based:
+        told = "a base" if based else "no base"
+        raise ConfigError(f"{method.name} takes {method.takes}; {told} was given.")
+    roles = catalogue.roles_for(method, len(models))
+    if set(roles) != set(recipe.models):
+        raise ConfigError(
+            f"{method.name} takes {method.takes}; the recipe has {sorted(recipe.models)}."
+        )
+    return roles
+
+
+def _job(
+    recipe: Recipe,
+    method: LabMethod,
+    models: _Models,
+    number_type: str | None,
+    options: LabOptions,
+) -> tuple[Job, tuple[matching.Mismatch, ...]]:
+    architecture = architectures.get(models.architecture)
+    found = matching.mismatches(models.sources, architecture)
+    matching.check_policy(found, options.on_mismatch, based=method.based)
+    roles = _roles(recipe, method)
+    settings = Settings(
+        method.name,
+        method.parameters,
+        _given(recipe, method),
+        blocks=architecture.blocks,
+        roles=roles[method.based :],
+    )
+    for block in architecture.blocks:
+        method.check(settings.at(block))
+    tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
+    job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
+    return job, found
+
+
+def _given(recipe: Recipe, method: LabMethod) -> Mapping[str, Given]:
+    """The parameters, with the recipe's weights in the one that they stand for."""
+    if not recipe.weights:
+        return recipe.parameters
+    if method.weight is None:
+        raise ConfigError(f"{method.name} has no weights by block. Leave out the weights.")
+    if method.weight in recipe.parameters:
+        raise ConfigError(
+            f"weights and the parameter {method.weight!r} are the same. Give one of them."
+        )
+    return {**recipe.parameters, method.weight: recipe.weights}
+
+
+def _check_container(ref: ModelRef) -> None:
+    if ref.path and container(Path(ref.path)) != "safetensors":
+        raise ModelError(
+            f"{ref.path} is not a safetensors file, and only those can be read in parts, in any "
+            "amount of memory. Save it as safetensors first."
+        )
+
+
+def _check_number_types(path: Path, header: Header) -> None:
+    for key, info in header.tensors.items():
+        if info.dtype not in NUMBER_TYPES:
+            raise ModelError(
+                f"{path.name}: {key!r} is stored as {info.dtype}, which cannot be merged. Use the "
+                "fp16, bf16 or fp32 version of this model."
+            )
+
+
+def _entries(header: Header, detection: Detection) -> dict[str, Entry]:
+    infos = {key: header.tensors[name] for key, name in detection.keys.items()}
+    return {key: Entry(info.dtype, info.shape, info.start) for key, info in infos.items()}
+
+
+def _check_kinds(one: tuple[str, Header, Detection], two: tuple[str, Header, Detection]) -> None:
+    """Raise ModelError if two models are not of one kind; their keys are compared elsewhere."""
+    shared = {
+        key: name
+        for key, name in two[2].keys.items()
+        if key in one[2].keys
+        and one[1].tensors[one[2].keys[key]].shape == two[1].tensors[name].shape
+    }
+    common = {
+        one[0]: (one[1], _only(one[2], shared)),
+        two[0]: (two[1], _only(two[2], shared)),
+    }
+    check_mergeable(common)
+
+
+def _only(detection: Detection, keys: Mapping[str, str]) -> Detection:
+    kept = {key: detection.keys[key] for key in keys}
+    return msgspec.structs.replace(detection, keys=kept)
+
+
+def _layout(job: Job, metadata: Mapping[str, str]) -> FileLayout:
+    shapes = job.sources[0].entries
+    tensors = {
+        task.key: (NUMBER_TYPES[task.number_type], shapes[task.key].shape) for task in job.tasks
+    }
+    return FileLayout(tensors, metadata)
+
+
+def _digest(recipe: Recipe, options: LabOptions, layout: FileLayout) -> str:
+    """What decides the bytes of a merge: a kept part is of the same one or of no use."""
+    digest = hashlib.sha256(recipe_json(recipe).encode())
+    policies = f"{lib_automerge.__version__} {options.on_mismatch} {options.zero_bad}"
+    digest.update(policies.encode())
+    digest.update(layout.header)
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""Which tensors of several models go together, and what to do where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from lib_automerge.domain.architectures import Architecture
+from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.merge.lab.engine import Task
+from lib_automerge.merge.lab.number_types import FLOATS
+from lib_automerge.merge.lab.sources import Source
+
+OnMismatch = Literal["refuse", "keep-a", "fill-base"]
+"""Where tensors are missing or of another shape: raise, take the first model's, or let the base
+stand for the model that lacks one."""
+
+_LISTED = 5
+
+
+class Mismatch(msgspec.Struct, frozen=True):
+    """A trained tensor of one model that does not go with the first model's.
+
+    Attributes:
+        key: its canonical name.
+        model: the number of the model among all.
+        told: what differs, in words.
+    """
+
+    key: str
+    model: int
+    told: str
+
+
+def mismatches(sources: Sequence[Source], architecture: Architecture) -> tuple[Mismatch, ...]:
+    """Return every trained tensor that is not in all models with one shape, in order."""
+    first = sources[0]
+    trained = {key for key in first.entries if architecture.has_block(key)}
+    found = []
+    for number, source in enumerate(sources[1:], 1):
+        for key in sorted(trained | set(source.entries)):
+            if key not in trained and not architecture.has_block(key):
+                continue
+            one, two = first.entries.get(key), source.entries.get(key)
+            if one is None:
+                found.append(Mismatch(key, number, f"is in {source.name}, not in {first.name}"))
+            elif two is None:
+                found.append(Mismatch(key, number, f"is in {first.name}, not in {source.name}"))
+            elif one.shape != two.shape:
+                shapes = f"{list(one.shape)} in {first.name}, {list(two.shape)} in {source.name}"
+                found.append(Mismatch(key, number, f"is {shapes}"))
+    return tuple(found)
+
+
+def check_policy(found: Sequence[Mismatch], policy: OnMismatch, *, based: bool) -> None:
+    """Raise if mismatches are not wanted, or cannot be treated as asked.
+
+    Raises:
+        ModelError: there are some and the policy is to refuse; lists the first five.
+        ConfigError: they shall be filled from a base that the method does not have.
+    """
+    if policy == "fill-base" and not based:
+        raise ConfigError(
+            "--on-mismatch fill-base needs a method with a base. Use keep-a or another method."
+        )
+    if found and policy == "refuse":
+        listed = "; ".join(f"{each.key!r} {each.told}" for each in found[:_LISTED])
+        more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+        raise ModelError(
+            f"the models differ in {len(found)} tensors: {listed}{more}. Use models of one kind, "
+            "or choose --on-mismatch keep-a (the first model's) or fill-base."
+        )
+
+
+def plan(
+    sources: Sequence[Source],
+    architecture: Architecture,
+    found: Sequence[Mismatch],
+    policy: OnMismatch,
+    number_type: str | None,
+) -> tuple[Task, ...]:
+    """Return what to do for every tensor of the first model, which are those of the result.
+
+    Args:
+        sources: all models.
+        architecture: theirs.
+        found: where they differ.
+        policy: not "refuse", if anything was found.
+        number_type: of all floating point tensors of the result; None keeps the first model's.
+    """
+    lacking: dict[str, set[int]] = {}
+    for each in found:
+        lacking.setdefault(each.key, set()).add(each.model)
+    everything = tuple(range(len(sources)))
+    tasks = []
+    for key, entry in sources[0].entries.items():
+        block = architecture.block_of(key)
+        stored = entry.number_type
+        if number_type is not None and stored in FLOATS:
+            stored = number_type
+        kept = block is None or (key in lacking and policy == "keep-a")
+        members = tuple(0 if model in lacking.get(key, ()) else model for model in everything)
+        tasks.append(
+            Task(key, block, stored, members=() if kept else members, copied=0 if kept else None)
+        )
+    return tuple(tasks)
+
+
+def notes(found: Sequence[Mismatch], policy: OnMismatch, first: str) -> tuple[str, ...]:
+    """Return what was done about mismatches, in sentences."""
+    if not found:
+        return ()
+    done = "the base's stand for them" if policy == "fill-base" else f"{first}'s are kept"
+    keys: Mapping[str, None] = dict.fromkeys(each.key for each in found)
+    return (f"{len(keys)} tensors are not alike in all models: {done}.",)

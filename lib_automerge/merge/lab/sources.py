@@ -1,0 +1,127 @@
+"""Model files as sources of ranges: any part of any tensor, read into memory that exists.
+
+Files are read, not mapped: pages of a mapping would count as memory of the process, and a file that
+shrinks under a mapping kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from lib_automerge.errors import ModelError
+from lib_automerge.merge.lab.number_types import Raw, size_of
+
+
+class Entry(NamedTuple):
+    """One tensor of a file: safetensors number type, shape, and its first byte in the file."""
+
+    number_type: str
+    shape: tuple[int, ...]
+    start: int
+
+
+class Source(Protocol):
+    """A model as a method sees it.
+
+    Attributes:
+        name: how errors call it.
+        entries: its tensors by canonical key.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """See above."""
+        ...
+
+    def read(self, key: str, start: int, stop: int, out: Raw) -> None:
+        """Read the elements from `start` to `stop` of a flattened tensor into `out`.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise ModelError if what it reads from has changed since it was opened."""
+        ...
+
+
+class FileSource:
+    """A safetensors file; several threads may read from it at once.
+
+    Raises:
+        ModelError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
+        self.path = path
+        self.name = path.name
+        self.entries = entries
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._lock = threading.Lock()
+        self._stamp = _stamp(os.fstat(self._file.fileno()))
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Size, time of the last change in ns, and inode, when it was opened."""
+        return self._stamp
+
+    def read(self, key: str, start: int, stop: int, out: Raw) -> None:
+        """See `Source.read`."""
+        entry = self.entries[key]
+        width = size_of(entry.number_type)
+        left = memoryview(out)[: (stop - start) * width]  # type: ignore[arg-type]
+        try:
+            with self._lock:
+                self._file.seek(entry.start + start * width)
+                while left:
+                    count = self._file.readinto(left)
+                    if not count:
+                        raise self._changed()
+                    left = left[count:]
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def check_unchanged(self) -> None:
+        """See `Source.check_unchanged`."""
+        try:
+            now = _stamp(self.path.stat())
+        except OSError as error:
+            raise self._changed() from error
+        if now != self._stamp:
+            raise self._changed()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _changed(self) -> ModelError:
+        return ModelError(
+            f"{self.path} changed while it was read, so the merge would be of nothing that "
+            "exists. Wait until the file is complete and merge again."
+        )
+
+    def _unreadable(self, error: OSError) -> ModelError:
+        return ModelError(
+            f"{self.path} cannot be read: {error.strerror}. Check the file and its disk."
+        )
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
