@@ -76,7 +76,8 @@ def effect(recipe: Recipe) -> Recipe:
     """The recipe without what changes nothing: zeros, and where the files were."""
     kind = architectures.get(recipe.architecture)
     parameters = {
-        name: {block: value.get(block, 0.0) for block in kind.blocks}
+        # blocks that are not named have the default
+        name: {block: value.get(block, 0.5) for block in kind.blocks}
         if isinstance(value, dict)
         else dict.fromkeys(kind.blocks, value)
         for name, value in recipe.parameters.items()
@@ -165,23 +166,7 @@ def test_recipe_files_of_autombw(recipe: Recipe) -> None:
     )
 )
 def test_sd_mecha(recipe: Recipe) -> None:
-    assert effect(again(recipe, "sd-mecha")) == effect_of_twice(recipe)
-
-
-def effect_of_twice(recipe: Recipe) -> Recipe:
-    """`beta` of blocks that a mapping does not name is its default, which sd-mecha must be told."""
-    beta = recipe.parameters.get("beta")
-    if isinstance(beta, dict):
-        kind = architectures.get(recipe.architecture)
-        full = {block: beta.get(block, 0.5) for block in kind.blocks}
-        recipe = Recipe(
-            architecture=recipe.architecture,
-            method=recipe.method,
-            models=recipe.models,
-            weights=recipe.weights,
-            parameters={"beta": full},
-        )
-    return effect(recipe)
+    assert effect(again(recipe, "sd-mecha")) == effect(recipe)
 
 
 @FEW
@@ -199,6 +184,7 @@ def test_sd_mecha_with_many_models(count: int, method: str) -> None:
     recipe = Recipe(architecture="sd1", method=method, models=models, parameters=given_to)
     sketch = mecha_read.read(mecha_write.write(recipe, SD1))
     found = recipe_of(sketch, SD1)
+    assert found.method == method
     assert {r: (m.name, m.sha256) for r, m in found.models.items()} == {
         r: (m.name, m.sha256) for r, m in models.items()
     }
