@@ -101,10 +101,13 @@ def test_a_list_asks_for_its_order_only_if_it_matters() -> None:
 
 def test_presets_keep_their_names() -> None:
     numbers = ",".join(["0.5"] * 26)
-    source = recipes.read_text(f"GRAD_V\t{numbers}\nFLAT_25:{numbers}\n")
+    text = (
+        f"preset_name\tpreset_weights\nOUT07\t{numbers}\nFLAT_25:{numbers}\nR_STEP*2\t{numbers}\n"
+    )
+    source = recipes.read_text(text)
     lines = recipes.convert(source, "preset", architecture="sd1").text.splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["GRAD_V", "FLAT_25"]
-    assert len(recipes.convert(source, "supermerger").text.splitlines()) == 2
+    assert [line.split("\t")[0] for line in lines] == ["OUT07", "FLAT_25", "R_STEP*2"]
+    assert len(recipes.convert(source, "supermerger").text.splitlines()) == 3
 
 
 def models(folder: Path) -> dict[str, ModelRef]:
