@@ -31,7 +31,7 @@ def whole(options: argparse.Namespace) -> Recipe:
         told=_say,
     )
     for note in notes:
-        _say(f"Note: {note}")
+        _say(f"Note: {note}.")
     return recipe
 
 

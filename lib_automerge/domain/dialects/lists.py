@@ -65,7 +65,7 @@ def _sketch(
     spread.by_block(architecture)
     return Sketch(
         dialect=f"{'a preset' if name else 'a list'} of {len(numbers)} weights in the order "
-        f"{chosen!r} ({weights.orders()[chosen]})",
+        f"{chosen!r} ({weights.orders()[chosen].partition(': ')[2]})",
         name=name,
         spread=spread,
         architectures=weights.architectures_of(chosen),
