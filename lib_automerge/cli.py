@@ -114,8 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
 
     merge = _command(commands, "merge", _merge, "merge a recipe into a checkpoint")
-    merge.add_argument("recipe", type=Path)
+    merge.add_argument(
+        "recipe", type=Path, help="in any format that `convert` reads, or a merged checkpoint"
+    )
     merge.add_argument("-o", "--output", type=Path, required=True)
+    _sources(merge)
     _lab_options(merge)
 
     soup = _command(commands, "soup", _soup, "merge any number of models by a method of the lab")
@@ -143,10 +146,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
 
-    convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
-    convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
-    convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
-    convert.add_argument("weights", nargs="?", default="-", help="the weights; - reads stdin")
+    convert = _command(commands, "convert", _convert, "rewrite a recipe or block weights")
+    convert.add_argument("--to", dest="target", metavar="FORMAT", required=True)
+    convert.add_argument(
+        "recipe", nargs="?", default="-", help="a file, a checkpoint or the text; - reads stdin"
+    )
+    convert.add_argument("-o", "--output", type=Path, help="write a file (default: print)")
+    convert.add_argument("--name", default="", help="of a preset")
+    convert.add_argument("--json", action="store_true", help="the text with what was noted")
+    _sources(convert)
 
     ui = _command(commands, "ui", _ui, "serve the page: set up and watch runs in a browser")
     ui.add_argument(
@@ -204,7 +212,7 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("fp16", "bf16", "fp32", "fp64", "fp8_e4m3", "fp8_e5m2"),
-        help="of the result; default: the first model's own",
+        help="of the result; default: the recipe's, or the first model's own",
     )
     lab = parser.add_argument_group(
         "the merge lab", "for the command soup, and for recipes of the lab"
@@ -228,6 +236,25 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="go on with what a cancelled merge has kept",
+    )
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="order", metavar="ORDER", help="order of its list, where it must be told"
+    )
+    parser.add_argument("--architecture", help="of the models, where the text does not say it")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="folders in which the models are found by SHA-256, A1111's old hash or name",
+    )
+    parser.add_argument(
+        "--lossy", action="store_true", help="give up what cannot be said, instead of an error"
     )
 
 
@@ -345,10 +372,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from lib_automerge import lab_commands
-    from lib_automerge.domain.recipe import read_recipe
+    from lib_automerge import lab_commands, recipe_commands
 
-    lab_commands.merge(read_recipe(options.recipe), options)
+    lab_commands.merge(recipe_commands.whole(options), options)
     return DONE
 
 
@@ -386,10 +412,14 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from lib_automerge.domain import weights
+    from lib_automerge import recipe_commands
 
-    text = sys.stdin.read() if options.weights == "-" else options.weights
-    print(weights.convert(text, options.source, options.target))
+    converted = recipe_commands.convert(options)
+    if options.json:
+        _print_json(converted)
+    elif options.output is None:
+        # a .mecha recipe must not end with a line break
+        print(converted.text, end="")
     return DONE
 
 

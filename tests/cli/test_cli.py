@@ -142,7 +142,7 @@ def test_insights_are_told_in_words_and_as_data(
 
 
 def test_convert_speaks_named_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = ",".join(["0.5"] * 25)
+    numbers = ",".join(f"0.{n:02}" for n in range(26))
     assert cli.main(["convert", "--to", "named", numbers]) == 2
     assert "order" in capsys.readouterr().err
 

@@ -171,3 +171,19 @@ def test_the_same_file_twice_another_family_and_another_ending_are_refused(
         with pytest.raises(kind, match=words):
             merge_files(wrong, tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_the_metadata_name_models_by_content_that_the_recipe_did_not_know(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    nameless = {
+        role: msgspec.structs.replace(ref, sha256="") for role, ref in recipe.models.items()
+    }
+    output = tmp_path / "merged.safetensors"
+    merge_files(msgspec.structs.replace(recipe, models=nameless), output, dtype="bf16")
+    with safe_open(output, "pt") as file:
+        kept = json.loads(file.metadata()["automerge_recipe"])
+    assert [m["sha256"] for m in kept["models"].values()] == [
+        ref.sha256 for ref in recipe.models.values()
+    ]
+    assert kept["dtype"] == "bf16"
