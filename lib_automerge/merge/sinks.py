@@ -112,7 +112,8 @@ class FileSink:
         self.size = len(self._start) + offset
         self._next = 0
 
-    def __enter__(self) -> FileSink:
+    def check(self) -> None:
+        """Raise StorageError if the file could not be written; for before a long computation."""
         if self.path.exists():
             raise StorageError(
                 f"the file exists already: {self.path}. Choose another name or move it away."
@@ -126,6 +127,9 @@ class FileSink:
                 f"not enough space in {folder}: {self.size / 1e9:.2f} GB are needed, "
                 f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
             )
+
+    def __enter__(self) -> FileSink:
+        self.check()
         try:
             self._file = self._partial.open("wb", buffering=0)
             self._file.write(self._start)

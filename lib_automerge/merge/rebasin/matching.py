@@ -21,7 +21,7 @@ from lib_automerge.errors import ConfigError
 from lib_automerge.merge.rebasin.assignment import agreement, solve, worth
 from lib_automerge.merge.rebasin.orders import Layout, Order, Orders, unchanged
 from lib_automerge.merge.rebasin.symmetries import Symmetry
-from lib_automerge.merge.rebasin.tensors import Permuted, Tensors, rows
+from lib_automerge.merge.rebasin.tensors import Permuted, Tensors, row_ranges, rows
 
 LEAST_GAIN = 1e-7
 """Share of the largest possible inner product by which a new order must be better.
@@ -29,9 +29,6 @@ LEAST_GAIN = 1e-7
 Well above the rounding of the sums, so that the distance never grows, and far below what two
 channels in each other's place cost.
 """
-
-CHUNK = 1 << 20
-"""Numbers that are compared at once."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -142,11 +139,13 @@ def match(
         threads: for products of matrices; None takes as many as torch does.
 
     Raises:
-        ConfigError: `sweeps` is less than 1.
+        ConfigError: `sweeps` is less than 1, or the seed is negative.
         ModelError: a model has NaN or infinite values.
     """
     if sweeps < 1:
         raise ConfigError(f"the number of sweeps is {sweeps}. Give 1 or more.")
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}. Give 0 or more.")
     began = time.monotonic()
     workers = threads or torch.get_num_threads()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
@@ -173,11 +172,7 @@ def distance(a: Tensors, b: Tensors, keys: Sequence[str]) -> float:
     """Return the L2 distance of two models over these tensors, which both have."""
     total = 0.0
     for key in keys:
-        shape = a.shape(key)
-        count = shape[0] if shape else 1
-        step = max(1, CHUNK // max(1, math.prod(shape[1:])))
-        for start in range(0, count, step):
-            stop = min(start + step, count)
+        for start, stop in row_ranges(a.shape(key)):
             gap = rows(a, key, start, stop).double() - rows(b, key, start, stop).double()
             total += gap.square_().sum().item()
     return math.sqrt(total)
@@ -230,7 +225,7 @@ class _Matcher:
             name = self._turns(state.sweep)[state.position]
             after = self._improve(state, name)
             sweep, done = state.sweep, state.position + 1
-        moved = after.orders[name] is not state.orders[name]
+        moved = not all(map(np.array_equal, after.orders[name], state.orders[name]))
         return after, Progress(sweep, self._sweeps, done, total, name, moved, 0.0)
 
     def _place(self, state: State, name: str) -> State:

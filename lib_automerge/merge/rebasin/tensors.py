@@ -7,7 +7,7 @@ permuted checkpoint is never held: the rows that are asked for are gathered from
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -136,6 +136,18 @@ class Combined:
         for weight, model in others:
             total += model.take(key, rows).double() * weight
         return total
+
+
+CHUNK = 1 << 20
+"""Numbers that are read at once where a whole model is gone through."""
+
+
+def row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the rows of a tensor of this shape as ranges of about `CHUNK` numbers."""
+    count = shape[0] if shape else 1
+    step = max(1, CHUNK // max(1, math.prod(shape[1:])))
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
 
 
 def rows(source: Tensors, key: str, start: int, stop: int) -> Tensor:
