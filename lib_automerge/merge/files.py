@@ -35,7 +35,11 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
     """
     check(recipe)
     methods.check_parameters(recipe.method, recipe.parameters)
-    check_name(output)
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
     paths = [ref.path for ref in recipe.models.values()]
     with contextlib.ExitStack() as stack:
         models = {
@@ -55,15 +59,6 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
             )
         write_merge(recipe, models, output, dtype=dtype)
     return output
-
-
-def check_name(output: Path) -> None:
-    """Raise ConfigError unless a file to write is named as what it will be."""
-    if output.suffix != ".safetensors":
-        raise ConfigError(
-            f"the output is called {output.name}, but safetensors is what is written. Give it the "
-            "ending .safetensors."
-        )
 
 
 def open_recorded(ref: ModelRef) -> Checkpoint:

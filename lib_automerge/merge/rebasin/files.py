@@ -10,13 +10,12 @@ import msgspec
 
 import lib_automerge
 from lib_automerge.domain.detection import check_mergeable
-from lib_automerge.errors import ModelError
-from lib_automerge.merge.files import KEPT_METADATA, check_name
+from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.merge.rebasin.cache import cached_match
 from lib_automerge.merge.rebasin.matching import Matching, Progress, distance
 from lib_automerge.merge.rebasin.tensors import Stored, whole
-from lib_automerge.merge.sinks import FileSink
+from lib_automerge.merge.sinks import FileSink, check_room
 
 
 class Permutation(msgspec.Struct, frozen=True):
@@ -67,7 +66,11 @@ def permute_file(
             known, or changed meanwhile.
         StorageError: the output exists or cannot be written, or the cache cannot.
     """
-    check_name(output)
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but a safetensors file is written. Let its name "
+            "end in .safetensors."
+        )
     stamps = [_stamp(path) for path in (path_a, path_b)]
     with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
         check_mergeable({"A": (a.header, a.detection), "B": (b.header, b.detection)})
@@ -79,7 +82,7 @@ def permute_file(
         model_a, model_b = Stored(a), Stored(b)
         # what B has may be copied whatever it is: nothing is computed
         sink = FileSink(output, layout, _metadata(a, b, sweeps, seed), copied=layout)
-        sink.check()
+        check_room(output, sink.size)
         found = cached_match(
             model_a,
             model_b,
@@ -118,8 +121,16 @@ def _check_unchanged(path: Path, stamp: tuple[int, ...]) -> None:
 
 
 def _metadata(a: Checkpoint, b: Checkpoint, sweeps: int, seed: int) -> dict[str, str]:
-    """Format: AUTOMATIC1111's own merge metadata, and what Automerge would need to do it again."""
-    kept = {name: value for name, value in b.header.metadata.items() if name in KEPT_METADATA}
+    """Format: AUTOMATIC1111's own merge metadata, and what Automerge would need to do it again.
+
+    What B's file says of the model (title, author, licence, prediction type) is kept but for its
+    hash, since the model is the same.
+    """
+    kept = {
+        name: value
+        for name, value in b.header.metadata.items()
+        if name.startswith("modelspec.") and "hash" not in name
+    }
     models = {
         model.sha256(): {"name": model.name, "legacy_hash": None, "sd_merge_recipe": None}
         for model in (a, b)

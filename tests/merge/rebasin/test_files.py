@@ -21,14 +21,15 @@ from lib_automerge.run_commands import DONE, INTERRUPTED
 from tests.checkpoints import write_tiny
 
 
-def write_shuffled(source: Path, target: Path, *, seed: int = 0) -> Path:
+def write_shuffled(source: Path, target: Path, metadata: dict[str, str] | None = None) -> Path:
     """Write a checkpoint with its channels in random order, under the names of its file."""
     with open_checkpoint(source) as checkpoint:
         model = Stored(checkpoint)
         found = shared_symmetries(checkpoint.detection.architecture, model, model)
-        permuted = Permuted(model, Layout(found), shuffled(found, seed))
+        permuted = Permuted(model, Layout(found), shuffled(found, 0))
         names = checkpoint.detection.keys
-        save_file({stored: whole(permuted, key) for key, stored in names.items()}, target)
+        tensors = {stored: whole(permuted, key) for key, stored in names.items()}
+    save_file(tensors, target, metadata)
     return target
 
 
@@ -76,12 +77,15 @@ def test_names_of_the_file_and_what_has_no_symmetry_are_kept(tmp_path: Path) -> 
         extra={"betas": strange},
         dtype=torch.float32,
     )
-    shuffled_b = write_shuffled(b, tmp_path / "shuffled.safetensors")
+    told = {"modelspec.title": "B", "modelspec.hash_sha256": "0x1", "notes": "private"}
+    shuffled_b = write_shuffled(b, tmp_path / "shuffled.safetensors", metadata=told)
     output = tmp_path / "out.safetensors"
     permute_file(a, shuffled_b, output, cache=None)
     found, original = load_file(output), load_file(b)
     assert found.keys() == original.keys()
     assert torch.equal(found["betas"], strange)
+    with safe_open(output, "pt") as file:
+        assert {name for name in told if name in file.metadata()} == {"modelspec.title"}
     assert all(torch.equal(found[key], original[key]) for key in original)
 
 
@@ -111,7 +115,7 @@ def test_what_cannot_work_is_told_before_the_work(
         pytest.fail("it began to match")
 
     monkeypatch.setattr(files, "cached_match", fail)
-    with pytest.raises(ConfigError, match=r"ending \.safetensors"):
+    with pytest.raises(ConfigError, match=r"end in \.safetensors"):
         permute_file(*pair, tmp_path / "out.ckpt", cache=None)
     (tmp_path / "there.safetensors").write_text("")
     with pytest.raises(StorageError, match="exists already"):
