@@ -86,8 +86,8 @@ def measure(name: str, path_a: Path, path_b: Path, options: argparse.Namespace) 
                 a, b, symmetries, sweeps=options.sweeps, report=report, threads=options.threads
             )
         for sweep, (looked, moved, cpu_end, wall_end) in counts.items():
-            label = f"sweep {sweep}" if sweep else "first placing"
-            print(f"| {label} | {looked} | {moved} | {cpu_end - cpu:.0f} | {wall_end - wall:.0f} |")
+            seconds = f"{cpu_end - cpu:.0f} | {wall_end - wall:.0f}"
+            print(f"| sweep {sweep} | {looked} | {moved} | {seconds} |")
             cpu, wall = cpu_end, wall_end
         spent = time.process_time() - began[0], time.perf_counter() - began[1]
         print(f"| together | | {found.moved} | {spent[0]:.0f} | {spent[1]:.0f} |")

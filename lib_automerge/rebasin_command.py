@@ -69,7 +69,9 @@ class _View:
 
 
 def _text(step: Progress) -> str:
-    sweep = f"sweep {step.sweep} of at most {step.sweeps}" if step.sweep else "placing"
     place = step.name.removeprefix("model.diffusion_model.")
     moved = "moved" if step.moved else "stays"
-    return f"{sweep}: {step.done} of {step.total} | {duration(step.seconds)} | {place} {moved}"
+    return (
+        f"sweep {step.sweep} of at most {step.sweeps}: {step.done} of {step.total} | "
+        f"{duration(step.seconds)} | {place} {moved}"
+    )

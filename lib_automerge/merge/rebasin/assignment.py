@@ -9,7 +9,7 @@ arXiv 2209.04836, section 3.2).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
@@ -48,13 +48,7 @@ class Agreement(NamedTuple):
     scale: float
 
 
-def agreement(
-    a: Tensors,
-    b: Tensors,
-    symmetry: Symmetry,
-    pool: ThreadPoolExecutor,
-    without: Collection[str] = (),
-) -> Agreement:
+def agreement(a: Tensors, b: Tensors, symmetry: Symmetry, pool: ThreadPoolExecutor) -> Agreement:
     """Return the costs of a symmetry, from all tensors that it touches.
 
     One tensor of each model is in memory at a time, widened in pieces. Products are made in float32
@@ -68,7 +62,6 @@ def agreement(
         b: model B in the present order, but for this symmetry, whose channels lie as in its file.
         symmetry: what to order.
         pool: threads to use.
-        without: tensors that do not count.
 
     Raises:
         ModelError: a tensor has NaN or infinite values; names it.
@@ -77,7 +70,7 @@ def agreement(
     costs = []
     for part in symmetry.parts:
         cost = np.zeros((symmetry.size, symmetry.size))
-        for key in sorted({touch.key for touch in part} - set(without)):
+        for key in sorted({touch.key for touch in part}):
             tensor_a, tensor_b = whole(a, key), whole(b, key)
             sizes = np.zeros(2)
             for touch in (touch for touch in part if touch.key == key):

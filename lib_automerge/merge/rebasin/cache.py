@@ -33,7 +33,6 @@ class _About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file says besides the orders."""
 
     key: str
-    unplaced: tuple[str, ...]
     open: tuple[str, ...]
     sweep: int
     position: int
@@ -70,7 +69,8 @@ class Cache:
         names = frozenset(orders)
         whole = (
             about.key == key
-            and names.issuperset((*about.unplaced, *about.open))
+            and names.issuperset(about.open)
+            and about.sweep >= 1
             and 0 <= about.position <= len(names)
             and all(is_valid(symmetry, orders[symmetry.name]) for symmetry in symmetries)
         )
@@ -78,7 +78,6 @@ class Cache:
             return None
         return State(
             orders=orders,
-            unplaced=frozenset(about.unplaced),
             open=frozenset(about.open),
             sweep=about.sweep,
             position=about.position,
@@ -93,7 +92,6 @@ class Cache:
         """
         about = _About(
             key=key,
-            unplaced=tuple(sorted(state.unplaced)),
             open=tuple(sorted(state.open)),
             sweep=state.sweep,
             position=state.position,

@@ -1,8 +1,9 @@
 """Git Re-Basin's weight matching: finds the order of B's channels in which it is nearest to A.
 
 Ainsworth, Hayase, Srinivasa: "Git Re-Basin: Merging Models modulo Permutation Symmetries", arXiv
-2209.04836, algorithm 1: one symmetry after the other, in random order, gets the best order that
-it can have while the others stay, until none can be improved.
+2209.04836, algorithm 1: one symmetry after the other gets the best order that it can have while the
+others stay, until none can be improved. The paper goes through them in random order. So does this,
+but for the first time: then it begins where the network's channels are fixed and goes inwards.
 """
 
 from __future__ import annotations
@@ -36,17 +37,15 @@ class State(msgspec.Struct, frozen=True):
 
     Attributes:
         orders: of every symmetry.
-        unplaced: symmetries that were not looked at yet; the sweeps begin when there is none.
         open: symmetries that may be improved: not looked at since a neighbour changed.
-        sweep: number of the sweep in progress, from 1; 0 while some are unplaced.
-        position: symmetries of this sweep that are done.
+        sweep: number of the sweep in progress, from 1.
+        position: symmetries of this sweep that are done or skipped.
         gain: how much the inner product of A and pi(B) has grown.
     """
 
     orders: Mapping[str, tuple[Order, ...]]
-    unplaced: frozenset[str]
     open: frozenset[str]
-    sweep: int = 0
+    sweep: int = 1
     position: int = 0
     gain: float = 0.0
 
@@ -86,9 +85,9 @@ class Progress(msgspec.Struct, frozen=True):
     """Where a matching is.
 
     Attributes:
-        sweep: number of the sweep, from 1; 0 while symmetries are placed for the first time.
+        sweep: number of the sweep, from 1.
         sweeps: sweeps at most.
-        done: symmetries of this sweep that are done.
+        done: symmetries of this sweep that are done or skipped.
         total: symmetries in a sweep.
         name: the one that was done last.
         moved: whether its channels found better places.
@@ -131,7 +130,7 @@ def match(
         b: model B.
         symmetries: of B, in layers that A has too: `tensors.shared_symmetries`.
         sweeps: at most so many times through all symmetries, 1 or more.
-        seed: of the order of symmetries in each sweep.
+        seed: of the order of symmetries in each sweep but the first.
         begin: go on from here; None starts with B as it is.
         keep: takes the state after each symmetry that was looked at.
         report: hears of each symmetry that was looked at.
@@ -193,11 +192,9 @@ class _Matcher:
         self._a = a
         self._b = b
         self._known = {symmetry.name: symmetry for symmetry in symmetries}
-        self._names = sorted(self._known)
         self._layout = Layout(symmetries)
-        self._keys = {symmetry.name: symmetry.keys for symmetry in symmetries}
-        self._touching = _touching(self._keys)
-        self._sizes = {key: math.prod(a.shape(key)) for key in self._touching}
+        self._inwards = _inwards(a, symmetries)
+        self._neighbours = _neighbours(symmetries)
         self._sweeps = sweeps
         self._seed = seed
         self._pool = pool
@@ -206,65 +203,32 @@ class _Matcher:
         """B as it is."""
         return State(
             orders={name: unchanged(symmetry) for name, symmetry in self._known.items()},
-            unplaced=frozenset(self._names),
-            open=frozenset(self._names),
+            open=frozenset(self._known),
         )
 
     def is_over(self, state: State) -> bool:
         """Whether nothing can be improved, or the sweeps are used up."""
-        return not state.unplaced and (not state.open or state.sweep > self._sweeps)
+        return not state.open or state.sweep > self._sweeps
 
     def step(self, state: State) -> tuple[State, Progress]:
-        """Look at one symmetry."""
-        total = len(self._names)
-        if state.unplaced:
-            name = min(state.unplaced, key=lambda name: (-self._settled_share(state, name), name))
-            after = self._place(state, name)
-            sweep, done = 0, total - len(after.unplaced)
-        else:
-            name = self._turns(state.sweep)[state.position]
-            after = self._improve(state, name)
-            sweep, done = state.sweep, state.position + 1
-        moved = not all(map(np.array_equal, after.orders[name], state.orders[name]))
-        return after, Progress(sweep, self._sweeps, done, total, name, moved, 0.0)
-
-    def _place(self, state: State, name: str) -> State:
-        """Order a symmetry by the tensors whose other axis has its order already.
-
-        The others hold, until theirs is found, nothing but noise: where ten layers share a stream
-        of channels, more of it than signal. So channels are placed from the fixed ends of the
-        network inwards, before the sweeps look at everything.
-        """
-        orders, _ = self._best(state, name, without=self._unsettled(state, name))
-        state = msgspec.structs.replace(
-            state, orders={**state.orders, name: orders}, unplaced=state.unplaced - {name}
-        )
-        return state if state.unplaced else self._judged(state)
-
-    def _judged(self, placed: State) -> State:
-        """Keep what was placed if B is nearer to A with it; begin with B as it is otherwise."""
-        keys = sorted(self._touching)
-        before = distance(self._a, self._b, keys)
-        after = distance(self._a, Permuted(self._b, self._layout, placed.orders), keys)
-        gain = (before**2 - after**2) / 2
-        orders = placed.orders if gain > 0 else self.start().orders
-        return msgspec.structs.replace(placed, orders=orders, sweep=1, gain=max(gain, 0.0))
-
-    def _improve(self, state: State, name: str) -> State:
-        """Order a symmetry by all its tensors; go on to the next that is due."""
+        """Improve the symmetry that is due, and go on to the next one."""
+        turns = self._turns(state.sweep)
+        name = turns[state.position]
         orders, gain = self._best(state, name)
         still_open = state.open - {name}
         if gain:
-            touched = (self._touching[key] for key in self._keys[name])
-            still_open |= frozenset().union(*touched) - {name}
-        state = msgspec.structs.replace(
-            state,
+            still_open |= self._neighbours[name]
+        after = State(
             orders={**state.orders, name: orders},
             open=still_open,
-            gain=state.gain + gain,
+            sweep=state.sweep,
             position=state.position + 1,
+            gain=state.gain + gain,
         )
-        return self._at_next_due(state)
+        step = Progress(
+            state.sweep, self._sweeps, after.position, len(turns), name, bool(gain), 0.0
+        )
+        return self._at_next_due(after), step
 
     def _at_next_due(self, state: State) -> State:
         """Skip the symmetries that nothing has happened to, and begin the next sweep at the end."""
@@ -276,35 +240,55 @@ class _Matcher:
             state = msgspec.structs.replace(state, sweep=state.sweep + 1, position=0)
         return state
 
-    def _best(
-        self, state: State, name: str, without: frozenset[str] = frozenset()
-    ) -> tuple[tuple[Order, ...], float]:
+    def _best(self, state: State, name: str) -> tuple[tuple[Order, ...], float]:
         """Return the best orders of a symmetry and their gain; the present ones and 0 if none."""
         symmetry = self._known[name]
         others = {other: orders for other, orders in state.orders.items() if other != name}
         permuted = Permuted(self._b, self._layout, others)
-        found = agreement(self._a, permuted, symmetry, self._pool, without)
+        found = agreement(self._a, permuted, symmetry, self._pool)
         present = state.orders[name]
         best = solve(symmetry, found.costs)
         gain = worth(found.costs, best) - worth(found.costs, present)
         return (best, gain) if gain > LEAST_GAIN * found.scale else (present, 0.0)
 
-    def _unsettled(self, state: State, name: str) -> frozenset[str]:
-        """The tensors of a symmetry whose other axis waits for its order."""
-        return frozenset(
-            key for key in self._keys[name] if (self._touching[key] - {name}) & state.unplaced
-        )
-
-    def _settled_share(self, state: State, name: str) -> float:
-        """How much of a symmetry's weights is settled, from 0 to 1."""
-        unsettled = self._unsettled(state, name)
-        settled = sum(self._sizes[key] for key in self._keys[name] if key not in unsettled)
-        return settled / sum(self._sizes[key] for key in self._keys[name])
-
-    def _turns(self, sweep: int) -> list[str]:
-        """The symmetries in the random order of this sweep."""
+    def _turns(self, sweep: int) -> Sequence[str]:
+        """The symmetries in the order of this sweep."""
+        if sweep == 1:
+            return self._inwards
+        names = sorted(self._known)
         rng = np.random.default_rng([self._seed, sweep])
-        return [self._names[index] for index in rng.permutation(len(self._names))]
+        return [names[index] for index in rng.permutation(len(names))]
+
+
+def _inwards(a: Tensors, symmetries: Sequence[Symmetry]) -> tuple[str, ...]:
+    """The symmetries from the fixed ends of the network inwards.
+
+    A tensor tells nothing about its rows while its columns are in disorder: where ten layers share
+    a stream of channels, and all are, their noise hides the signal of the stream's two ends. So
+    the next one is always that with the largest share of weights whose other axis is in order.
+    """
+    keys = {symmetry.name: symmetry.keys for symmetry in symmetries}
+    touching = _touching(keys)
+    sizes = {key: math.prod(a.shape(key)) for key in touching}
+    left, order = set(keys), list[str]()
+
+    def settled(name: str) -> float:
+        known = sum(sizes[key] for key in keys[name] if touching[key] & left <= {name})
+        return known / sum(sizes[key] for key in keys[name])
+
+    while left:
+        order.append(max(sorted(left), key=settled))
+        left.remove(order[-1])
+    return tuple(order)
+
+
+def _neighbours(symmetries: Sequence[Symmetry]) -> dict[str, frozenset[str]]:
+    """Name -> the other symmetries that touch one of its tensors: what its order bears on."""
+    keys = {symmetry.name: symmetry.keys for symmetry in symmetries}
+    touching = _touching(keys)
+    return {
+        name: frozenset().union(*(touching[key] for key in keys[name])) - {name} for name in keys
+    }
 
 
 def _touching(keys: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:

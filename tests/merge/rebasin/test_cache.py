@@ -122,7 +122,7 @@ def test_damaged_files_are_not_believed(
 ) -> None:
     found = shared_symmetries("sd1", *pair)
     cache, key = Cache(tmp_path / "deep" / "cache"), "ab" * 32
-    state = State(shuffled(found, 0), frozenset(), frozenset({found[0].name}), 2, 3, 1.5)
+    state = State(shuffled(found, 0), frozenset({found[0].name}), 2, 3, 1.5)
     assert cache.load(key, found) is None
     cache.save(key, state, found)
     loaded = cache.load(key, found)
