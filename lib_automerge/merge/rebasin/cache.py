@@ -109,12 +109,13 @@ class Cache:
                 np.savez(file, **members)  # type: ignore[arg-type]
             partial.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise StorageError(
                 f"cannot keep the matching in {self.folder}: {error.strerror}. "
                 "Choose another folder for the cache, or free some space."
             ) from error
+        finally:
+            with suppress(OSError):  # also after Ctrl+C
+                partial.unlink(missing_ok=True)
 
 
 def matching_key(
