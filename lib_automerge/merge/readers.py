@@ -24,6 +24,8 @@ from lib_automerge.merge import pickles
 from lib_automerge.merge.containers import container, read_safetensors_header
 
 DTYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
@@ -199,6 +201,14 @@ class Checkpoint:
         spread = self.tensor(_SD2_V_KEY).float().std().item()
         told = "v" if spread > SD2_V_THRESHOLD else "epsilon"
         return msgspec.structs.replace(detection, prediction=told)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return an 8-bit tensor in float16, which holds its values exactly; any other as it is.
+
+    PyTorch has next to no operations for 8-bit numbers. A finite 8-bit float stays finite.
+    """
+    return tensor.half() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def _map(path: Path) -> torch.UntypedStorage:
