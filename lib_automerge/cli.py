@@ -115,9 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("-o", "--output", type=Path, required=True)
     merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
 
-    inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
+    inspect = _command(
+        commands, "inspect", _inspect, "describe checkpoints side by side, and compare two"
+    )
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
+    inspect.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="draw the blocks: sizes of one model, distances of two, or the weights of --recipe",
+    )
+    inspect.add_argument("--recipe", type=Path, help="whose weights --svg shows")
 
     convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
     convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
@@ -291,17 +300,20 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from lib_automerge import model_commands
     from lib_automerge.merge import inspection
 
+    if options.recipe is not None and options.svg is None:
+        raise ConfigError("--recipe says what --svg shows. Give --svg FILE as well.")
     described = [inspection.inspect(path) for path in options.files]
     comparison = inspection.compare(*options.files) if len(options.files) == 2 else None
+    if options.svg is not None:
+        drawing = model_commands.inspect_drawing(described, comparison, options.recipe)
+        model_commands.write_new(options.svg, drawing)
     if options.json:
         _print_json({"files": described, "comparison": comparison})
-        return DONE
-    for description in described:
-        print(inspection.format_inspection(description))
-    if comparison is not None:
-        print(inspection.format_comparison(comparison))
+    else:
+        print(model_commands.inspect_text(described, comparison))
     return DONE
 
 

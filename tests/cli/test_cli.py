@@ -121,6 +121,59 @@ def test_inspect_describes_and_compares(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["comparison"] is not None
 
 
+def test_inspect_tells_files_of_several_families_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("sd1", "sdxl", "flux1", "hunyuandit", "z_image")
+    files = [str(write_tiny(tmp_path / f"{name}.safetensors", name)) for name in names]
+    assert cli.main(["inspect", *files]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+    assert rows["IN00"][1:] != rows["IN00"][:-1]
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("  layers")] == [
+        ["25", "19", "57", "40"],
+        ["30"],
+    ]
+    assert "30" in rows["layers"]
+    assert max(map(len, (line for line in text.splitlines() if "/" not in line))) <= 100
+
+
+def test_inspect_draws_sizes_distances_and_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = write_tiny(tmp_path / "a.safetensors", "sd1", seed=0)
+    b = write_tiny(tmp_path / "b.safetensors", "sd1", seed=1)
+    other = write_tiny(tmp_path / "x.safetensors", "sdxl")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(
+        json.dumps(
+            {
+                "architecture": "sd1",
+                "method": "weighted_sum",
+                "models": {"a": {"name": "a"}, "b": {"name": "b"}},
+                "weights": {"IN04": 0.625},
+            }
+        )
+    )
+    drawn = [tmp_path / f"{n}.svg" for n in range(3)]
+    assert cli.main(["inspect", str(a), "--svg", str(drawn[0])]) == 0
+    assert cli.main(["inspect", str(a), str(b), "--svg", str(drawn[1])]) == 0
+    arguments = ["inspect", str(a), "--recipe", str(recipe), "--svg"]
+    assert cli.main([*arguments, str(drawn[2])]) == 0
+    sizes, distances, weights = (path.read_text() for path in drawn)
+    assert "share of the parameters" in sizes
+    assert "distance, relative to A" in distances
+    assert "IN04: 4,120 parameters, weight 0.62" in weights
+    capsys.readouterr()
+    assert cli.main([*arguments, str(drawn[2])]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["inspect", str(a), str(other), "--svg", str(tmp_path / "n.svg")]) == 2
+    assert "no common diagram" in capsys.readouterr().err
+    assert cli.main(["inspect", str(a), "--recipe", str(recipe)]) == 2
+    assert "--svg" in capsys.readouterr().err
+    assert not (tmp_path / "n.svg").exists()
+
+
 def test_insights_are_told_in_words_and_as_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
