@@ -128,6 +128,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--recipe", type=Path, help="whose weights --svg shows")
 
+    distance = _command(
+        commands, "distance", _distance, "measure how far the models of a pool are apart"
+    )
+    distance.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    distance.add_argument("--base", type=Path, help="the model that the others were trained from")
+    distance.add_argument("--json", action="store_true")
+    distance.add_argument(
+        "--svg", type=Path, metavar="DIR", help="draw tree.svg, map.svg and pairs.svg there"
+    )
+    distance.add_argument(
+        "--sample", type=int, metavar="K", help="draw K of the files at random first"
+    )
+    distance.add_argument("--seed", type=int, default=0, help="of --sample; default: 0")
+
     convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
     convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
     convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
@@ -314,6 +328,26 @@ def _inspect(options: argparse.Namespace) -> int:
         _print_json({"files": described, "comparison": comparison})
     else:
         print(model_commands.inspect_text(described, comparison))
+    return DONE
+
+
+def _distance(options: argparse.Namespace) -> int:
+    from lib_automerge import model_commands
+    from lib_automerge.merge import pool, pool_text
+
+    files = [path for path in options.files if path != options.base]
+    if options.sample is not None:
+        files = pool.sampled(files, options.sample, options.seed)
+    drawings = model_commands.drawings_of_pool(options.svg) if options.svg else {}
+    found = pool.pool_distances(files, base=options.base, progress=model_commands.read_so_far())
+    for path, draw in drawings.items():
+        model_commands.write_new(path, draw(found))
+    if options.json:
+        _print_json(pool_text.pool_data(found))
+        return DONE
+    if options.sample is not None:
+        print(f"{len(files)} of {len(options.files)} files, drawn with seed {options.seed}:")
+    print(pool_text.format_pool(found))
     return DONE
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lib_automerge.domain import architectures
@@ -12,7 +14,8 @@ from lib_automerge.domain.recipe import Recipe, read_recipe
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.merge import inspection
 from lib_automerge.merge.findings import Comparison, Inspection
-from lib_automerge.study import shades
+from lib_automerge.merge.pool import Matrix, Pool
+from lib_automerge.study import pool_charts, shades
 from lib_automerge.study.block_diagram import Diagram, block_diagram
 from lib_automerge.study.formats import percent, two_digits
 from lib_automerge.study.markup import Markup
@@ -105,6 +108,72 @@ def _of_sizes(architecture: Architecture, found: Inspection) -> Diagram:
         ends=("0", percent(largest)),
         text=percent,
     )
+
+
+def drawings_of_pool(folder: Path) -> dict[Path, Callable[[Pool], Markup]]:
+    """Return the files to draw in a folder, which is created, with what draws them.
+
+    Raises:
+        StorageError: one of them exists already, or the folder cannot be made.
+    """
+    drawings: dict[Path, Callable[[Pool], Markup]] = {
+        folder / "tree.svg": _tree,
+        folder / "map.svg": _map,
+        folder / "pairs.svg": _pairs,
+    }
+    there = next((path for path in drawings if path.exists()), None)
+    if there is not None:  # told now, not after the files were read for minutes
+        raise StorageError(f"the file exists already: {there}. Choose another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make the folder {folder}: {error.strerror}. Choose another one."
+        ) from error
+    return drawings
+
+
+def _titled(found: Pool) -> tuple[str, str, list[str], Matrix]:
+    """A drawing's id and title, and the names and distances of the denoisers."""
+    name, main = next(iter(found.components.items()))
+    label = architectures.get(found.architecture).label
+    names = _distinct(found.files)
+    return "pool", f"{len(names)} models of {label}: {name}", names, main.l2
+
+
+def _distinct(files: Sequence[Path]) -> list[str]:
+    """The files' names without endings; with their folders where names are the same."""
+    names = [path.stem for path in files]
+    return [
+        name if names.count(name) == 1 else f"{path.parent.name}/{name}"
+        for name, path in zip(names, files, strict=True)
+    ]
+
+
+def _tree(found: Pool) -> Markup:
+    return pool_charts.tree_chart(*_titled(found))
+
+
+def _map(found: Pool) -> Markup:
+    return pool_charts.map_chart(*_titled(found), base=found.based)
+
+
+def _pairs(found: Pool) -> Markup:
+    return pool_charts.matrix_chart(*_titled(found))
+
+
+def read_so_far() -> Callable[[int, int], None] | None:
+    """Return a line on stderr that tells how much was read; None if no one watches it."""
+    if not sys.stderr.isatty():
+        return None
+    begun = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        speed = done / max(time.monotonic() - begun, 1e-6)
+        text = f"\r{done / total:5.0%} of {total / 1e9:.1f} GB, {speed / 1e6:.0f} MB/s"
+        sys.stderr.write(text + ("\n" if done == total else ""))
+
+    return tell
 
 
 def write_new(path: Path, content: str) -> Path:

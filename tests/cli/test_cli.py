@@ -174,6 +174,34 @@ def test_inspect_draws_sizes_distances_and_weights(
     assert not (tmp_path / "n.svg").exists()
 
 
+def test_distance_tells_and_draws_a_pool(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(write_tiny(tmp_path / f"m{n}.safetensors", "sd1", seed=n)) for n in range(5)]
+    folder = tmp_path / "drawn" / "pool"
+    assert cli.main(["distance", *files, "--base", files[0], "--svg", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "UNet: L2 distance" in text
+    assert "(base)" in text
+    for name in ("tree", "map", "pairs"):
+        drawn = (folder / f"{name}.svg").read_text()
+        assert drawn.startswith("<svg")
+        assert "5 models of Stable Diffusion 1: UNet" in drawn
+        assert "m4" in drawn
+    assert cli.main(["distance", *files, "--svg", str(folder)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["distance", *files, "--sample", "3", "--seed", "1", "--json"]) == 0
+    drawn_files = json.loads(capsys.readouterr().out)["files"]
+    assert len(drawn_files) == 3
+    assert set(drawn_files) < set(files)
+    assert cli.main(["distance", *files, "--sample", "3", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("3 of 5 files, drawn with seed 1:")
+    assert all(path in told for path in drawn_files)
+    assert cli.main(["distance", files[0]]) == 2
+    assert "Give two files" in capsys.readouterr().err
+
+
 def test_insights_are_told_in_words_and_as_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
