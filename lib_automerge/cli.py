@@ -128,6 +128,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--recipe", type=Path, help="whose weights --svg shows")
 
+    edit = _command(
+        commands, "edit", _edit, "write a copy of a checkpoint with other components or precision"
+    )
+    edit.add_argument("file", type=Path)
+    edit.add_argument("-o", "--output", type=Path, required=True)
+    edit.add_argument(
+        "--text-encoder", type=Path, metavar="FILE", help="take this checkpoint's text encoder"
+    )
+    edit.add_argument(
+        "--vae", type=Path, metavar="FILE", help="put in the VAE of a checkpoint or of a VAE file"
+    )
+    edit.add_argument(
+        "--fix-positions", action="store_true", help="reset CLIP's position indices to 0..76"
+    )
+    edit.add_argument(
+        "--drop-ema", action="store_true", help="leave out the averaged copy of training"
+    )
+    precisions = ("fp16", "bf16", "fp32")
+    edit.add_argument("--dtype", choices=precisions, help="store everything so")
+    edit.add_argument("--dtype-denoiser", choices=precisions, help="the UNet or transformer")
+    edit.add_argument("--dtype-text-encoder", choices=precisions)
+    edit.add_argument("--dtype-vae", choices=precisions)
+
     distance = _command(
         commands, "distance", _distance, "measure how far the models of a pool are apart"
     )
@@ -328,6 +351,25 @@ def _inspect(options: argparse.Namespace) -> int:
         _print_json({"files": described, "comparison": comparison})
     else:
         print(model_commands.inspect_text(described, comparison))
+    return DONE
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from lib_automerge.merge.edits import Edits, edit_file
+    from lib_automerge.merge.surgery import COMPONENTS
+
+    asked = {part: getattr(options, f"dtype_{part}") or options.dtype for part in COMPONENTS}
+    edits = Edits(
+        drop_ema=options.drop_ema,
+        text_encoder=options.text_encoder,
+        vae=options.vae,
+        fix_positions=options.fix_positions,
+        dtypes={part: name for part, name in asked.items() if name},
+    )
+    done = edit_file(options.file, options.output, edits)
+    for sentence in done.told:
+        print(sentence)
+    print(done.path)
     return DONE
 
 

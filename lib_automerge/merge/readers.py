@@ -61,19 +61,26 @@ def read_header(path: Path) -> Header:
     return _header_of(pickles.load(path, zipped=kind == "zip", data=False))
 
 
+def read_file(path: Path) -> tuple[Header, Mapping[str, Tensor] | None]:
+    """Return what a model file holds: its header, and its tensors if they are pickled.
+
+    Raises:
+        ModelError: see `read_header`.
+    """
+    kind = container(path)
+    if kind == "safetensors":
+        return read_safetensors_header(path), None
+    tensors = pickles.load(path, zipped=kind == "zip", data=True)
+    return _header_of(tensors), tensors
+
+
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a model file for reading; close it, or use it as a context manager.
 
     Raises:
         ModelError: see `read_header`; or the file is not a checkpoint that can be merged.
     """
-    kind = container(path)
-    if kind == "safetensors":
-        header = read_safetensors_header(path)
-        tensors = None
-    else:
-        tensors = pickles.load(path, zipped=kind == "zip", data=True)
-        header = _header_of(tensors)
+    header, tensors = read_file(path)
     try:
         detection = detect(header)
     except ModelError as error:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from lib_automerge import cli
 from lib_automerge.app.service import Service
@@ -200,6 +202,32 @@ def test_distance_tells_and_draws_a_pool(
     assert all(path in told for path in drawn_files)
     assert cli.main(["distance", files[0]]) == 2
     assert "Give two files" in capsys.readouterr().err
+
+
+def test_edit_writes_another_file_and_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_tiny(tmp_path / "a.safetensors", "sd1", dtype=torch.float32)
+    donor = write_tiny(tmp_path / "b.safetensors", "sd1", seed=1, dtype=torch.float32)
+    output = tmp_path / "out.safetensors"
+    arguments = ["edit", str(source), "-o", str(output), "--vae", str(donor), "--fix-positions"]
+    assert cli.main([*arguments, "--dtype", "fp16", "--dtype-vae", "bf16"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "put in the VAE of b.safetensors"
+    assert told[2:] == [
+        "stored the denoiser as fp16",
+        "stored the text encoder as fp16",
+        "stored the vae as bf16",
+        str(output),
+    ]
+    with safe_open(output, "pt") as file:
+        dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    assert {t for k, t in dtypes.items() if k.startswith("first_stage_model.")} == {"BF16"}
+    assert dtypes["model.diffusion_model.out.2.bias"] == "F16"
+    assert cli.main([*arguments]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["edit", str(source), "-o", str(tmp_path / "x.safetensors")]) == 2
+    assert "nothing to change" in capsys.readouterr().err
 
 
 def test_insights_are_told_in_words_and_as_data(

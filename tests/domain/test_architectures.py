@@ -231,3 +231,17 @@ def test_the_data_of_all_families_stay_small() -> None:
 def test_unknown_key_of_a_transformer_is_an_error(name: str, key: str) -> None:
     with pytest.raises(ModelError, match=re.escape(repr(key))):
         architectures.get(name).block_of(key)
+
+
+@all_architectures
+def test_the_documentation_names_every_block(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    architecture = architectures.get(name)
+    (row,) = [line for line in text.splitlines() if f"(`{name}`)" in line]
+    assert f"| {LAYERS[name]} |" in row
+    assert architecture.label in row
+    for group, blocks in architecture.groups.items():
+        for block in blocks:
+            numbered = block.removeprefix(group).isdigit() and len(blocks) > 1
+            first, last = blocks[0], [b for b in blocks if b[-2:].isdigit()][-1:]
+            assert (f"{first}-{last[0][-2:]}" if numbered else block) in row, block
