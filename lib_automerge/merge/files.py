@@ -41,11 +41,7 @@ def merge_files(
         CancelledError: the lab's options cancelled the merge; tells what was kept.
     """
     recipe = check(_stored_as(recipe, dtype))
-    if output.suffix != ".safetensors":
-        raise ConfigError(
-            f"the output is called {output.name}, but safetensors is what is written. Give it the "
-            "ending .safetensors."
-        )
+    check_output(output)
     if is_lab(recipe):
         write_lab(recipe, output, dtype=recipe.dtype or None, options=lab or LabOptions())
         return output
@@ -79,6 +75,15 @@ def merge_files(
         }
         write_merge(msgspec.structs.replace(recipe, models=named), models, output)
     return output
+
+
+def check_output(output: Path) -> None:
+    """Raise ConfigError unless a checkpoint to write has the ending of what is written."""
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
 
 
 def write_merge(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lib_automerge.errors import ModelError, StorageError
+from lib_automerge.merge.readers import widened
 
 
 class Sink(Protocol):
@@ -57,6 +58,8 @@ _NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -135,25 +138,6 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
     )
 
 
-def check_room(path: Path, size: int) -> None:
-    """Check that a new file of `size` bytes can be written.
-
-    Raises:
-        StorageError: the file exists, there is no such folder, or the disk is too small.
-    """
-    if path.exists():
-        raise StorageError(f"the file exists already: {path}. Choose another name or move it away.")
-    folder = path.parent
-    if not folder.is_dir():
-        raise StorageError(f"there is no folder {folder}. Create it or choose another one.")
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise StorageError(
-            f"not enough space in {folder}: {size / 1e9:.2f} GB are needed, "
-            f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
-        )
-
-
 class FileSink:
     """Writes a safetensors file whose bytes depend on its content alone.
 
@@ -207,7 +191,7 @@ class FileSink:
             raise ValueError(f"{key} came where {self.order[self._next]} was due")
         self._next += 1
         if tensor.is_floating_point() and tensor.numel() and key not in self._copied:
-            low, high = torch.aminmax(tensor)
+            low, high = torch.aminmax(widened(tensor))
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise ModelError(
                     f"the merge holds NaN or infinite values: first in {key}. A model is damaged "
