@@ -215,12 +215,11 @@ class ModelAcquisition(AcquisitionFunction):
         """
         low, high = target_space.bounds.T
         width = high - low
-        believed = self._posterior.believing((self._pending - low) / width)
-        # what pending evaluations promise is no gain of another one: else all would crowd there
-        best, around = best_known(believed)
+        best, around = best_known(self._posterior)
         acquisition: Acquisition = (
             UpperConfidenceBound() if self._explore else LogExpectedImprovement(best)
         )
+        believed = self._posterior.believing((self._pending - low) / width)
         found = most_promising(
             believed, acquisition, around, self._rng, self._within, self._shunned
         )
