@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from lib_automerge.domain import architectures
@@ -137,6 +138,9 @@ def pool_distances(
         architecture = _common_family(models)
         readers = [stack.enter_context(_Reader(model)) for model in models]
         keys, left_out = _common_keys(models, architecture)
+        # One thread: products of small pieces wait longer for threads than they compute, and how
+        # threads cut a product decides its last bits.
+        stack.enter_context(threadpool_limits(1))
         sums = _sums(models, readers, architecture, keys, progress)
     return Pool(
         files=tuple(paths),

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.numpy import load_file as numpy_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lib_automerge.domain import architectures
@@ -28,24 +29,15 @@ def save(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def moved(state: dict[str, Tensor], step: float, direction: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state, each weight moved along a direction, in float32."""
-    return {
-        key: tensor.float() + step * direction[key].float()
-        if tensor.is_floating_point()
-        else tensor
-        for key, tensor in state.items()
-    }
-
-
-def flat(path: Path, blocks: set[str]) -> np.ndarray:
-    """All weights of some blocks in a fixed order, in float64: read by another library."""
-    from safetensors.numpy import load_file
-
+def vectors(path: Path) -> dict[str, np.ndarray]:
+    """Block -> all its weights in a fixed order, in float64: read by another library."""
     block_of = architectures.get("sd1").block_of
-    state = load_file(path)
-    chosen = [state[key] for key in sorted(state) if block_of(key) in blocks]
-    return np.concatenate([tensor.astype(np.float64).ravel() for tensor in chosen])
+    parts: dict[str, list[np.ndarray]] = {}
+    for key, tensor in sorted(numpy_file(path).items()):
+        block = block_of(key)
+        if block is not None:
+            parts.setdefault(block, []).append(tensor.astype(np.float64).ravel())
+    return {block: np.concatenate(found) for block, found in parts.items()}
 
 
 @pytest.fixture
@@ -57,7 +49,7 @@ def files(tmp_path: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("piece", [1, 37, 1 << 15])
+@pytest.mark.parametrize("piece", [1, 999, 1 << 15])
 @pytest.mark.parametrize("based", [False, True])
 def test_distances_equal_those_of_whole_vectors(
     files: list[Path], piece: int, based: bool, monkeypatch: pytest.MonkeyPatch
@@ -70,14 +62,15 @@ def test_distances_equal_those_of_whole_vectors(
     parts = {**found.blocks, **found.components}
     assert {"IN04", "UNet", "BASE", "VAE", "all"} <= parts.keys() or piece == 1
     sd1 = architectures.get("sd1")
-    members = {name: {name} for name in found.blocks} | {"UNet": set(sd1.parameters)}
+    members = {name: [name] for name in found.blocks} | {"UNet": [*sd1.parameters]}
+    states = [vectors(path) for path in files]
     for name, blocks in members.items():
-        vectors = np.stack([flat(path, blocks) for path in files])
+        whole = np.stack([np.concatenate([state[b] for b in blocks]) for state in states])
         part = parts[name]
-        assert part.parameters == vectors.shape[1]
-        expected = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+        assert part.parameters == whole.shape[1]
+        expected = np.linalg.norm(whole[:, None] - whole[None], axis=-1)
         np.testing.assert_allclose(part.l2, expected, rtol=1e-12, atol=0)
-        pointing = vectors - vectors[0] if based else vectors
+        pointing = whole - whole[0] if based else whole
         for i, j in combinations(range(int(based), len(files)), 2):
             cosine = pointing[i] @ pointing[j]
             cosine /= np.linalg.norm(pointing[i]) * np.linalg.norm(pointing[j])
@@ -86,8 +79,6 @@ def test_distances_equal_those_of_whole_vectors(
 
 
 def smaller(path: Path) -> Path:
-    from safetensors.torch import load_file
-
     state = load_file(path)
     small = {k: v for k, v in state.items() if not k.startswith(("cond_", "first_"))}
     return save(path.with_name(f"small_{path.name}"), {k: thin(v) for k, v in small.items()})
@@ -100,16 +91,13 @@ def thin(tensor: Tensor) -> Tensor:
 
 def test_close_relatives_keep_their_digits_on_a_line(tmp_path: Path) -> None:
     """A, B and C on a line, a thousandth of the models' own length apart."""
-    base = {k: t.double() if t.is_floating_point() else t for k, t in tiny_state("sd1").items()}
+    base = {k: t.double() for k, t in tiny_state("sd1").items() if k.startswith(UNET)}
     direction = tiny_state("sd1", seed=9)
     steps = (0.0, 1e-3, 4e-3)
     paths = [
         save(
             tmp_path / f"{step}.safetensors",
-            {
-                k: t + step * direction[k].double() if t.is_floating_point() else t
-                for k, t in base.items()
-            },
+            {k: t + step * direction[k].double() for k, t in base.items()},
         )
         for step in steps
     ]
@@ -157,13 +145,13 @@ def test_pickled_files_and_transformers(tmp_path: Path) -> None:
     saved = [write_tiny(tmp_path / f"{n}.safetensors", "sd1", seed=n) for n in range(2)]
     pickled = pool_distances([tmp_path / "0.ckpt", tmp_path / "1.ckpt"])
     assert (pickled.components["all"].l2 == pool_distances(saved).components["all"].l2).all()
-    flux = [
-        write_tiny(tmp_path / f"f{n}.safetensors", "flux1", seed=n, dtype=torch.float8_e4m3fn)
+    small = [
+        write_tiny(tmp_path / f"f{n}.safetensors", "z_image", seed=n, dtype=torch.float8_e4m3fn)
         for n in range(2)
     ]
-    found = pool_distances(flux)
+    found = pool_distances(small)
     assert next(iter(found.components)) == "transformer"
-    assert set(found.blocks) == set(architectures.get("flux1").blocks)
+    assert set(found.blocks) == set(architectures.get("z_image").blocks)
 
 
 def test_bad_pools_are_refused(files: list[Path], tmp_path: Path) -> None:
@@ -199,7 +187,7 @@ def test_samples_are_reproducible_and_do_not_depend_on_the_order(tmp_path: Path)
 
 
 def test_memory_does_not_grow_with_the_models(tmp_path: Path) -> None:
-    """Sixteen files of 24 MB each: what is held at once stays below a single one."""
+    """Eight files of 16 MB each: holding them would take 100 MB more than two do."""
     script = (
         "import resource, sys; from pathlib import Path; from lib_automerge.merge import pool;"
         "files = [Path(name) for name in sys.argv[1:]];"
@@ -209,15 +197,15 @@ def test_memory_does_not_grow_with_the_models(tmp_path: Path) -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     state = tiny_state("sd1", dtype=torch.float32)
-    state[f"{UNET}time_embed.0.weight"] = torch.zeros(6_000_000, 1)
-    paths = [tmp_path / f"{n}.safetensors" for n in range(16)]
+    state[f"{UNET}time_embed.0.weight"] = torch.zeros(4_000_000, 1)
+    paths = [tmp_path / f"{n}.safetensors" for n in range(8)]
     for n, path in enumerate(paths):
         state[f"{UNET}time_embed.0.bias"][0] = n
         save(path, state)
     grown = subprocess.run(
         [sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, check=True
     ).stdout
-    assert int(grown) < 20_000  # kB
+    assert int(grown) < 16_000  # kB
 
 
 def test_text_and_data(files: list[Path]) -> None:
