@@ -166,7 +166,7 @@ class _Merge:
         before = self._method.before
         self._sources = tuple(before(job.sources)) if before else job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
-        points = 8 * BLOCK * models
+        points = 16 * BLOCK * models
         self._budget = Budget(left_of(memory, threads * (_PER_THREAD + points)))
         self._stopped = threading.Event()
         self._cancelled = cancelled

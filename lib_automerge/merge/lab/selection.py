@@ -8,15 +8,22 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from lib_automerge.merge.lab.number_types import Floats
+from lib_automerge.merge.lab.number_types import Floats, Singles
 from lib_automerge.merge.lab.stack import Stack
 
 Magnitudes = Callable[[int, int], Floats]
 """Non-negative float64 values of a range of elements; scratch memory of the caller."""
 
-EachModels = Callable[[int, int], Iterator[Floats]]
-"""Yields the magnitudes of a range of elements model by model, each valid until the next."""
+Exact = Callable[[NDArray[np.bool_]], Floats]
+EachModels = Callable[[int, int], Iterator[tuple[Floats | Singles, Exact]]]
+"""Yields the magnitudes of a range of elements model by model, each valid until the next.
+
+Rough ones in float32 or exact ones in float64, and a function that gives the exact ones of chosen
+elements. Rounding keeps the order: what is rough and larger is larger.
+"""
 
 _RUNS = 32
 _RUN = 1024
@@ -47,8 +54,9 @@ def threshold(stack: Stack, magnitudes: Magnitudes, count: int) -> Threshold:
     See `thresholds`.
     """
 
-    def alone(start: int, stop: int) -> Iterator[Floats]:
-        yield magnitudes(start, stop)
+    def alone(start: int, stop: int) -> Iterator[tuple[Floats, Exact]]:
+        values = magnitudes(start, stop)
+        yield values, values.__getitem__
 
     return thresholds(stack, alone, count, models=1)[0]
 
@@ -72,8 +80,8 @@ def thresholds(
     limit = max(min(stack.memory // (16 * models), stack.size), 2 * _SAMPLE)
     found = [_Bracketed(*bracket, limit) for bracket in brackets]
     for start, stop in stack.chunks():
-        for one, values in zip(found, each(start, stop), strict=True):
-            one.take(values)
+        for one, (values, exact) in zip(found, each(start, stop), strict=True):
+            one.take(values, exact)
     return [
         one.threshold(count) or _by_digits(stack, _only(each, model), count)
         for model, one in enumerate(found)
@@ -85,7 +93,7 @@ class _Bracketed:
 
     Args:
         low: the lower end.
-        high: the upper end; where they are equal nothing is kept, and equal ones are counted.
+        high: the upper end; where both are 0, which no rounding makes, those inside are counted.
         limit: how many are kept at most.
     """
 
@@ -96,22 +104,22 @@ class _Bracketed:
         self._above = self._inside = 0
         self._kept: list[Floats] = []
 
-    def take(self, values: Floats) -> None:
-        """Take the next magnitudes."""
+    def take(self, values: Floats | Singles, exact: Exact) -> None:
+        """Take the next magnitudes; see `EachModels`."""
         over = values > self._high
         within = values >= self._low
         within ^= over
         self._above += int(np.count_nonzero(over))
         self._inside += int(np.count_nonzero(within))
-        if self._low < self._high and self._inside <= self._limit:
-            self._kept.append(values[within])
+        if self._high > 0.0 and self._inside <= self._limit:
+            self._kept.append(exact(within))
 
     def threshold(self, count: int) -> Threshold | None:
         """Return the threshold of the `count` largest, None if it is not inside or not kept."""
         if not self._above < count <= self._above + self._inside:
             return None
-        if self._low == self._high:
-            return Threshold(self._low, count - self._above)
+        if self._high == 0.0:
+            return Threshold(0.0, count - self._above)
         if self._inside > self._limit:
             return None
         candidates = np.concatenate(self._kept)
@@ -123,7 +131,8 @@ class _Bracketed:
 
 def _only(each: EachModels, model: int) -> Magnitudes:
     def magnitudes(start: int, stop: int) -> Floats:
-        return next(islice(each(start, stop), model, None))
+        values, exact = next(islice(each(start, stop), model, None))
+        return exact(np.ones(len(values), np.bool_))
 
     return magnitudes
 
@@ -139,8 +148,9 @@ def _brackets(size: int, each: EachModels, count: int, models: int) -> list[tupl
     step = size // _RUNS
     samples: list[list[Floats]] = [[] for _ in range(models)]
     for start in range(0, size, step):
-        for sample, values in zip(samples, each(start, min(start + _RUN, size)), strict=True):
-            sample.append(values.copy())
+        run = each(start, min(start + _RUN, size))
+        for sample, (values, _) in zip(samples, run, strict=True):
+            sample.append(values.astype(np.float64))
     return [_bracket(np.sort(np.concatenate(sample)), 1.0 - count / size) for sample in samples]
 
 
@@ -177,20 +187,23 @@ def _by_digits(stack: Stack, magnitudes: Magnitudes, count: int) -> Threshold:
 
 
 class Largest:
-    """Marks the largest magnitudes while a tensor is walked through in order.
+    """Keeps the largest magnitudes while a tensor is walked through in order.
 
     Args:
-        found: the threshold; of equal magnitudes those with lower offsets are marked.
+        found: the threshold; of equal magnitudes those with lower offsets are kept.
     """
 
     def __init__(self, found: Threshold) -> None:
         self._value = found.value
         self._ties = found.ties
 
-    def mark(self, values: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Return which of the next magnitudes belong to the largest."""
-        kept = values >= self._value
-        equal = np.flatnonzero(values == self._value)
-        kept[equal[self._ties :]] = False
-        self._ties = max(self._ties - len(equal), 0)
-        return kept
+    def keep(self, values: Floats) -> None:
+        """Set to 0 what does not belong to the largest, in the next values of either sign."""
+        equal: NDArray[np.int64] = np.empty(0, np.int64)
+        if self._ties:
+            equal = np.flatnonzero(np.abs(values) == self._value)[: self._ties]
+            self._ties -= len(equal)
+        saved = values[equal]
+        signed = torch.from_numpy(values)
+        torch.hardshrink(signed, self._value, out=signed)
+        values[equal] = saved
