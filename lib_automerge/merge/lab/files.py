@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -187,6 +187,7 @@ def _job(
     )
     for block in architecture.blocks:
         method.check(settings.at(block))
+    _check_unnamed(recipe, method, settings, architecture.blocks)
     tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
     job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
     return job, found
@@ -194,15 +195,32 @@ def _job(
 
 def _given(recipe: Recipe, method: LabMethod) -> Mapping[str, Given]:
     """The parameters, with the recipe's weights in the one that they stand for."""
-    if not recipe.weights:
-        return recipe.parameters
-    if method.weight is None:
+    if recipe.weights and method.weight is None:
         raise ConfigError(f"{method.name} has no weights by block. Leave out the weights.")
-    if method.weight in recipe.parameters:
+    if recipe.weights and method.weight in recipe.parameters:
         raise ConfigError(
             f"weights and the parameter {method.weight!r} are the same. Give one of them."
         )
+    if method.weight is None or method.weight in recipe.parameters:
+        return recipe.parameters
     return {**recipe.parameters, method.weight: recipe.weights}
+
+
+def _check_unnamed(
+    recipe: Recipe, method: LabMethod, settings: Settings, blocks: Sequence[str]
+) -> None:
+    """Raise ConfigError if a block that the weights do not name would not be the first model's."""
+    if method.weight is None or method.weight in recipe.parameters:
+        return
+    for block in blocks:
+        values = settings.at(block)
+        role = method.identity(values, len(method.roles))
+        if block not in recipe.weights and role != method.roles[0]:
+            raise ConfigError(
+                f"the weights do not name {block}, which is then {method.roles[0].upper()}'s, but "
+                f"{method.name} with these parameters changes it. Name every block, or give the "
+                f"parameter {method.weight!r} instead of weights."
+            )
 
 
 def _check_container(ref: ModelRef) -> None:

@@ -49,7 +49,8 @@ class LabMethod:
             the stack are those of `roles`, or all after the base, in order.
         identity: `identity(parameters, models)` names the role that is the result bit for bit.
         parameters: read from the signature of `merge`.
-        weight: the parameter that a recipe's `weights` sets by block; None if there is none.
+        weight: the parameter that a recipe's `weights` sets by block, unless `parameters` do; None
+            if there is none. Blocks that the weights do not name are the first model's.
         rereads: whether a tensor is read more than once.
         appetite: bytes of memory per element of a tensor that make `merge` fastest; less is enough.
         whole: set if the method can look at all tensors together.

@@ -71,6 +71,52 @@ def test_a_recipe_of_the_lab_is_merged_block_by_block(folder: Path) -> None:
             assert np.array_equal(value.numpy(), exact.astype(np.float16)), key
 
 
+ABC = {**AB, "c": "m2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "roles"),
+    [("weighted_sum", AB), ("slerp", AB), ("add_difference", ABC), ("train_difference", ABC)],
+)
+def test_a_recipe_without_weights_is_the_first_model(
+    method: str, roles: dict[str, str], folder: Path
+) -> None:
+    found = load_file(merge_files(recipe(folder, method, roles), folder / "out.safetensors"))
+    first = load_file(folder / "m0.safetensors")
+    assert all(torch.equal(found[key], first[key]) for key in first)
+
+
+@pytest.mark.parametrize("method", ["sum_twice", "triple_sum"])
+def test_sums_of_three_leave_blocks_that_are_not_named(method: str, folder: Path) -> None:
+    weights, beta = {"IN01": 0.5, "M00": 0.0}, {"M00": 0.5}
+    given = recipe(folder, method, ABC, {"beta": beta}, weights=weights)
+    found = load_file(merge_files(given, folder / "out.safetensors"))
+    first = load_file(folder / "m0.safetensors")
+    changed = {SD1.block_of(key) for key in first if not torch.equal(found[key], first[key])}
+    assert changed == {"IN01", "M00"}
+
+
+@pytest.mark.parametrize(
+    ("method", "roles", "parameters"),
+    [
+        ("sum_twice", ABC, {"beta": 0.5}),
+        ("triple_sum", ABC, {}),
+        ("cosine_a", AB, {}),
+        ("cosine_b", AB, {}),
+    ],
+)
+def test_blocks_that_are_not_named_and_would_change_are_refused(
+    method: str, roles: dict[str, str], parameters: dict[str, Any], folder: Path
+) -> None:
+    weights = dict.fromkeys(SD1.blocks, 0.5)
+    del weights["M00"]
+    given = recipe(folder, method, roles, parameters, weights=weights)
+    with pytest.raises(ConfigError, match=f"do not name M00.*but {method} with these"):
+        merge_files(given, folder / "out.safetensors")
+    every = recipe(folder, method, roles, parameters, weights={**weights, "M00": 0.5})
+    assert merge_files(every, folder / "out.safetensors").exists()
+
+
 def test_parameters_by_block(folder: Path) -> None:
     by_block: dict[str, ParameterValue] = {"k": {"IN01": 0.0}, "scale": {"M00": 0.0}}
     merge_files(recipe(folder, "ties", MANY, by_block), folder / "out.safetensors")
