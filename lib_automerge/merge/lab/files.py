@@ -25,7 +25,7 @@ from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
-from lib_automerge.merge.lab.sources import Entry, FileSource
+from lib_automerge.merge.lab.sources import Entry, FileSource, stamp_of
 from lib_automerge.merge.lab.stack import CHUNK
 from lib_automerge.merge.metadata import merged_metadata
 from lib_automerge.merge.recorded import open_recorded
@@ -86,8 +86,11 @@ def write_lab(
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
         job, found = _job(recipe, method, models, number_type, options)
-        layout = _layout(job, merged_metadata(models.recipe, models.metadata))
-        digest = _digest(models.recipe, options, layout)
+        # 3 and 3.0 are one value, and must give the same bytes
+        parameters = {name: job.settings.given[name] for name in recipe.parameters}
+        complete = msgspec.structs.replace(models.recipe, parameters=parameters)
+        layout = _layout(job, merged_metadata(complete, models.metadata))
+        digest = _digest(complete, options, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
             if opened.replaced:
@@ -131,10 +134,12 @@ class _Models:
             if cancelled():
                 raise CancelledError("the merge was cancelled before it wrote anything.")
             _check_container(recipe.models[role])
+            # what is recorded, what is checked and what is merged must be the same bytes
+            since = stamp_of(Path(refs[role].path)) if refs[role].path else None
             with open_recorded(recipe.models[role]) as model:
                 _check_number_types(model.path, model.header)
                 refs[role] = msgspec.structs.replace(refs[role], sha256=model.sha256())
-                source = FileSource(model.path, _entries(model.header, model.detection))
+                source = FileSource(model.path, _entries(model.header, model.detection), since)
                 stack.callback(source.close)
                 sources.append(source)
                 if first is None:

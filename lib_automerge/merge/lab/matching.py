@@ -88,7 +88,7 @@ def plan(
         architecture: theirs.
         found: where they differ.
         policy: not "refuse", if anything was found.
-        number_type: of all floating point tensors of the result; None keeps the first model's.
+        number_type: of all floating point tensors that are merged; None keeps the first model's.
     """
     lacking: dict[str, set[int]] = {}
     for each in found:
@@ -98,7 +98,8 @@ def plan(
     for key, entry in sources[0].entries.items():
         block = architecture.block_of(key)
         stored = entry.number_type
-        if number_type is not None and stored in FLOATS:
+        # schedules and the like are not weights: 8 bits would ruin them
+        if number_type is not None and stored in FLOATS and block is not None:
             stored = number_type
         kept = block is None or (key in lacking and policy == "keep-a")
         members = tuple(0 if model in lacking.get(key, ()) else model for model in everything)

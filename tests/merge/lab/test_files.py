@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe, read_r
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import merge_files
 from lib_automerge.merge.lab.files import LabOptions
+from lib_automerge.merge.readers import Checkpoint
 from tests.checkpoints import write_tiny
 
 SD1 = architectures.get("sd1")
@@ -156,6 +158,37 @@ def test_another_file_than_the_recorded_one_is_refused(folder: Path) -> None:
         )
 
 
+def test_a_file_that_changes_while_it_is_hashed_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = Checkpoint.sha256
+
+    def and_changed(self: Checkpoint) -> str:
+        digest = hashed(self)
+        if self.path.name == "m1.safetensors":
+            with self.path.open("r+b") as file:
+                file.seek(-4, os.SEEK_END)
+                file.write(b"\0\0\0\1")
+        return digest
+
+    monkeypatch.setattr(Checkpoint, "sha256", and_changed)
+    with pytest.raises(ModelError, match=r"m1\.safetensors changed while it was read"):
+        merge_files(recipe(folder, "slerp", AB, {"weight": 0.5}), folder / "out.safetensors")
+    assert not (folder / "out.safetensors").exists()
+
+
+def test_whole_and_broken_numbers_are_one_value(folder: Path) -> None:
+    given: list[dict[str, Any]] = [
+        {"seed": 3, "p": {"M00": 1}, "scale": 1},
+        {"seed": 3.0, "p": {"M00": 1.0}, "scale": 1.0},
+    ]
+    one, two = (
+        merge_files(recipe(folder, "tsd", MANY, parameters), folder / f"{n}.safetensors")
+        for n, parameters in enumerate(given)
+    )
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_a_recipe_of_a_search_has_no_use_for_the_lab(folder: Path) -> None:
     given = recipe(folder, "weighted_sum", AB, precision="fp32", weights={"M00": 0.5})
     with pytest.raises(ConfigError, match="do not reach weighted_sum in fp32"):
@@ -175,15 +208,17 @@ def test_fp64_differs_from_fp32_by_a_rounding_at_most(folder: Path) -> None:
 
 
 def test_keys_that_are_never_merged_come_from_the_first(folder: Path) -> None:
-    extra = {"alphas_cumprod": torch.full((3,), 7.0), "model_ema.decay": torch.tensor(0.5)}
+    extra = {"alphas_cumprod": torch.full((3,), 7.7), "model_ema.decay": torch.tensor(0.5)}
     write_tiny(folder / "m0.safetensors", "sd1", seed=0, extra=extra)
     write_tiny(folder / "m1.safetensors", "sd1", seed=1, extra={"other": torch.ones(2)})
     found = load_file(
         merge_files(
-            recipe(folder, "average", {"m001": "m0", "m002": "m1"}), folder / "out.safetensors"
+            recipe(folder, "average", {"m001": "m0", "m002": "m1"}),
+            folder / "out.safetensors",
+            dtype="fp8_e5m2",
         )
     )
-    assert found["alphas_cumprod"].tolist() == [7.0] * 3
+    assert torch.equal(found["alphas_cumprod"], extra["alphas_cumprod"])
     assert "other" not in found
 
 
