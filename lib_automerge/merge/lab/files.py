@@ -104,7 +104,7 @@ def write_lab(
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
-    for sentence in matching.notes(found, options.on_mismatch, models.sources[0].name):
+    for sentence in matching.notes(models.sources, found, options.on_mismatch):
         options.tell(sentence)
     for each in bad:
         options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")

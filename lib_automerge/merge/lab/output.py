@@ -48,7 +48,8 @@ class Output:
     Raises:
         StorageError: the file exists, cannot be written, or the disk is too small.
         ConfigError: nothing is there to resume, or it is of another merge.
-        CancelledError: instead of the one that was raised inside: tells what was kept and where.
+        CancelledError: instead of the one, or the KeyboardInterrupt, that was raised inside: tells
+            what was kept and where.
     """
 
     def __init__(self, path: Path, layout: FileLayout, merge: str, *, resume: bool = False) -> None:
@@ -129,8 +130,7 @@ class Output:
             elif stopped and self.finished:
                 with self._explained():
                     self._make_safe()
-                if issubclass(kind, CancelledError):
-                    raise self._cancelled() from error
+                raise self._cancelled() from error
             else:
                 self._discard()
         finally:

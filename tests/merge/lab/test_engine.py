@@ -55,8 +55,7 @@ def test_bytes_do_not_depend_on_threads_chunks_or_memory(
     # next to no memory: tensors are read in parts, ranks taken bucket by bucket and in windows
     monkeypatch.setattr(engine, "_SMALL", 0)
     monkeypatch.setattr(ranking, "_LEAST", 1000)
-    if method != "iso":
-        monkeypatch.setattr(engine, "left_of", lambda _cap, _reserved: 60_000)
+    monkeypatch.setattr(engine, "left_of", lambda *_: 60_000)
     scarce = merge_to(tmp_path / "scarce", method, files, parameters, chunk=500)
     assert scarce.read_bytes() == whole
 
@@ -107,7 +106,7 @@ def test_the_size_of_the_memory_holds_for_many_models(tmp_path: Path) -> None:
     tensors = random_models(40, {"w": (300, 300)}, torch.float16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "Budget", Watched)
-        patch.setattr(engine, "left_of", lambda _cap, _reserved: 1 << 20)
+        patch.setattr(engine, "left_of", lambda *_: 1 << 20)
         merged(tmp_path, "ties", tensors, chunk=4096)
     # 40 models of 180 kB each do not fit into the megabyte
     assert lent == [1 << 20]
@@ -276,6 +275,18 @@ def test_what_was_finished_is_not_merged_again(models: list[Path], tmp_path: Pat
         assert out.read_bytes()[-8:] == b"\x00" * 7 + b"\x40"
 
 
+def test_what_a_keyboard_interrupt_leaves_is_told(models: list[Path], tmp_path: Path) -> None:
+    told: list[Progress] = []
+
+    def interrupt(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(CancelledError, match=r"kept in .*\.out\.partial"):
+        merge_to(tmp_path / "out", "average", models, progress=interrupt, chunk=4096)
+
+
 def test_another_merge_is_not_taken_up(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="nothing to resume"):
@@ -425,3 +436,21 @@ def test_empty_tensors_pass_through(tmp_path: Path) -> None:
         found = merged(tmp_path, method, models[: len(roles) or 3], chunk=7)
         assert found["e"].shape == (0, 4)
         assert torch.isfinite(found["w"]).all()
+
+
+@pytest.mark.parametrize(("method", "needed"), [("iso", 34), ("cosine_a", 64)])
+def test_what_a_method_needs_is_asked_for_before_it_begins(
+    method: str, needed: int, tmp_path: Path
+) -> None:
+    shape = (256, 1 << 14) if method == "iso" else (1, 1 << 21)
+    files = [
+        write(tmp_path / f"m{n}", {"w": torch.zeros(shape, dtype=torch.float16)}) for n in "ab"
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "LEAST", 1 << 20)
+        with pytest.raises(ConfigError, match=r"too little for this merge. Give it \d+") as caught:
+            merge_to(tmp_path / "out", method, files, memory=1)
+        with pytest.raises(ConfigError) as small:
+            merge_to(tmp_path / "out", "average", files, memory=1)
+    one, two = (int(str(error.value).split("Give it ")[1].split()[0]) for error in (caught, small))
+    assert one - two > 0.9 * needed

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -211,15 +212,18 @@ def test_keys_that_are_never_merged_come_from_the_first(folder: Path) -> None:
     extra = {"alphas_cumprod": torch.full((3,), 7.7), "model_ema.decay": torch.tensor(0.5)}
     write_tiny(folder / "m0.safetensors", "sd1", seed=0, extra=extra)
     write_tiny(folder / "m1.safetensors", "sd1", seed=1, extra={"other": torch.ones(2)})
+    told: list[str] = []
     found = load_file(
         merge_files(
             recipe(folder, "average", {"m001": "m0", "m002": "m1"}),
             folder / "out.safetensors",
             dtype="fp8_e5m2",
+            lab=LabOptions(tell=told.append),
         )
     )
     assert torch.equal(found["alphas_cumprod"], extra["alphas_cumprod"])
     assert "other" not in found
+    assert told == ["m0.safetensors lacks what others have, so it is left out: other."]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +325,22 @@ def test_unlike_models_are_merged_by_a_policy(policy: Any, folder: Path) -> None
         mean = (changes * agree).sum(0) / np.maximum(agree.sum(0), 1)
         expected = (base.double().numpy() + mean).astype(np.float16)
         assert np.array_equal(found.numpy(), expected)
-    assert "7 tensors are not alike in all models" in told[0]
+    assert "7 tensors of m0.safetensors are not alike in all models" in told[0]
+
+
+def test_a_base_cannot_fill_what_it_lacks(folder: Path) -> None:
+    path = folder / "m0.safetensors"
+    tensors = load_file(path)
+    lacking = [key for key in tensors if ".layers.3.mlp." in key][:1]
+    del tensors[lacking[0]]
+    save_file(tensors, path)
+    given = recipe(folder, "ties_soup", MANY)
+    out = folder / "out.safetensors"
+    with pytest.raises(ModelError, match="cannot fill what it lacks itself, 1 tensor: "):
+        merge_files(given, out, lab=LabOptions(on_mismatch="fill-base"))
+    told: list[str] = []
+    merge_files(given, out, lab=LabOptions(on_mismatch="keep-a", tell=told.append))
+    assert told == [f"m0.safetensors lacks what others have, so it is left out: {lacking[0]}."]
 
 
 def test_filling_needs_a_base(folder: Path) -> None:
@@ -362,6 +381,43 @@ def test_nan_is_told_by_model_and_key(folder: Path) -> None:
     told: list[str] = []
     merge_files(given, folder / "out.safetensors", lab=LabOptions(zero_bad=True, tell=told.append))
     assert told == [f"m2.safetensors: NaN or infinite numbers in {KEY} were taken as 0."]
+
+
+@pytest.mark.parametrize("weights", [{}, {"IN00": 0.5}, dict.fromkeys(SD1.blocks, 1.0)])
+def test_damaged_numbers_of_a_block_that_is_copied(weights: dict[str, float], folder: Path) -> None:
+    which = "m1" if len(weights) > 1 else "m0"
+    tensors = load_file(folder / f"{which}.safetensors")
+    tensors[KEY].view(-1)[3] = float("nan")
+    save_file(tensors, folder / f"{which}.safetensors")
+    given = recipe(folder, "weighted_sum", AB, weights=weights)
+    out = folder / "out.safetensors"
+    with pytest.raises(ModelError, match=rf"{which}\.safetensors: '{KEY}' holds NaN"):
+        merge_files(given, out)
+    told: list[str] = []
+    merge_files(given, out, lab=LabOptions(zero_bad=True, tell=told.append))
+    assert told == [f"{which}.safetensors: NaN or infinite numbers in {KEY} were taken as 0."]
+    tensors[KEY].view(-1)[3] = 0.0
+    assert torch.equal(load_file(out)[KEY], tensors[KEY])
+
+
+@pytest.mark.parametrize("dtype", ["fp8_e4m3", "fp8_e5m2"])
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_8_bits_are_read_and_written(family: str, dtype: str, folder: Path) -> None:
+    for seed in range(2):
+        write_tiny(folder / f"m{seed}.safetensors", family, seed=seed)
+    one = msgspec.structs.replace(
+        recipe(folder, "average", {"m001": "m0", "m002": "m1"}), architecture=family
+    )
+    merge_files(one, folder / "eight.safetensors", dtype=dtype)
+    two = msgspec.structs.replace(
+        recipe(folder, "average", {"m001": "eight", "m002": "m0"}), architecture=family
+    )
+    found = load_file(merge_files(two, folder / "out.safetensors"))[KEY]
+    eight, other = (load_file(folder / f"{name}.safetensors")[KEY] for name in ("eight", "m0"))
+    assert found.dtype == eight.dtype
+    assert eight.element_size() == 1
+    exact = (eight.double() + other.double()) / 2
+    assert torch.equal(found.float(), exact.float().to(found.dtype).float())
 
 
 @pytest.mark.parametrize(
