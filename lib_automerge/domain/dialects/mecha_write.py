@@ -125,7 +125,7 @@ class _Graph:
     def _twice(self) -> str:
         a, b, c = self._roles("abc")
         first = self._writer.merge("weighted_sum", a, b, self._weights())
-        return self._writer.merge("weighted_sum", first, c, self._parameter("beta", 0.5))
+        return self._writer.merge("weighted_sum", first, c, self._parameter("beta", 0.5, 0.0))
 
     def _ties(self) -> str:
         vote, default = _TIES[self._recipe.method]
@@ -140,7 +140,7 @@ class _Graph:
         delta = self._writer.merge(
             "ties_sum", *changes, f"k={tables.number(k)!r}", f"vote_sgn={vote}"
         )
-        return self._writer.merge("add_difference", base, delta, self._parameter("scale", 1.0))
+        return self._writer.merge("add_difference", base, delta, self._parameter("scale", 1.0, 1.0))
 
     def _median(self) -> str:
         given = self._recipe.parameters
@@ -162,8 +162,8 @@ class _Graph:
     def _weights(self) -> str:
         return f"alpha={self._spread(self._recipe.weights, 0.0)}"
 
-    def _parameter(self, name: str, default: float) -> str:
-        return f"alpha={self._spread(self._recipe.parameters.get(name, default), default)}"
+    def _parameter(self, name: str, default: float, unnamed: float) -> str:
+        return f"alpha={self._spread(self._recipe.parameters.get(name, default), unnamed)}"
 
     def _spread(self, value: ParameterValue, unnamed: float) -> str:
         """The reference to a weight for every key."""

@@ -231,7 +231,7 @@ def beta(recipe: Recipe, architecture: Architecture) -> dict[str, float]:
     if recipe.method not in _SUMS_OF_THREE:
         return {}
     default = _SUMS_OF_THREE[recipe.method]
-    return tables.by_block(recipe.parameters.get("beta", default), architecture, default)
+    return tables.by_block(recipe.parameters.get("beta", default), architecture, 0.0)
 
 
 def _mode(recipe: Recipe) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.errors import CancelledError, ModelError
+from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge.lab import stack as stacks
 from lib_automerge.merge.lab.budget import DEFAULT, Budget, left_of
 from lib_automerge.merge.lab.methods import LabMethod
@@ -143,11 +143,14 @@ def run(
 
     Raises:
         CancelledError: `cancelled` said so.
-        ConfigError: the memory is too small.
+        ConfigError: the memory is too small, or there are no threads or no chunks.
         ModelError: a model cannot be read, has changed, holds NaN or infinite numbers, or the
             result would.
         StorageError: the output cannot be written.
     """
+    for name, number in (("threads", threads), ("chunk", chunk)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}. Give 1 or more.")
     with threadpool_limits(limits=1, user_api="blas"):
         merge = _Merge(job, output, memory, threads, chunk, progress, cancelled)
         try:

@@ -83,6 +83,7 @@ def write_lab(
     method = catalogue.get(recipe.method)
     roles = _roles(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
+    threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
         job, found = _job(recipe, method, models, number_type, options)
@@ -99,7 +100,7 @@ def write_lab(
                 job,
                 opened,
                 memory=options.memory,
-                threads=options.threads or min(os.cpu_count() or 1, 4),
+                threads=threads,
                 chunk=options.chunk,
                 progress=options.progress,
                 cancelled=options.cancelled,

@@ -6,6 +6,7 @@ a cancelled merge can be taken up again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -209,8 +210,10 @@ class Output:
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+        # while it is held, so that it cannot be another merge's; Windows does this by itself
+        with contextlib.suppress(OSError):
+            Path(self._hold.lock_file).unlink(missing_ok=True)
         self._hold.release()
-        Path(self._hold.lock_file).unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

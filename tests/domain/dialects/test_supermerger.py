@@ -184,3 +184,14 @@ def test_what_its_files_cannot_say_is_told() -> None:
     )
     with pytest.raises(ConfigError, match="no weights of blocks"):
         supermerger.write_metadata(spread, refiner)
+
+
+def test_blocks_that_beta_does_not_name_have_none_of_c() -> None:
+    recipe = Recipe(
+        architecture="sd1",
+        method="sum_twice",
+        models={"a": ModelRef("A"), "b": ModelRef("B"), "c": ModelRef("C")},
+        parameters={"beta": {"M00": 0.5}},
+    )
+    found = supermerger.beta(recipe, SD1)
+    assert {block for block, value in found.items() if value} == {"M00"}

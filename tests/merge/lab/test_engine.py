@@ -342,6 +342,30 @@ def test_two_merges_do_not_write_one_file(models: list[Path], tmp_path: Path) ->
     assert out.exists()
 
 
+def test_the_lock_is_removed_while_it_is_held(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = output.filelock.FileLock.release
+    there: list[bool] = []
+
+    def watched(self: Any, force: bool = False) -> None:
+        if self.is_locked:
+            there.append(Path(self.lock_file).exists())
+        release(self, force)
+
+    monkeypatch.setattr(output.filelock.FileLock, "release", watched)
+    merge_to(tmp_path / "out", "average", models)
+    assert there == [False]
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": -1}, {"chunk": 0}])
+def test_no_threads_and_no_chunks_are_refused(
+    options: dict[str, int], models: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"is -?\d. Give 1 or more"):
+        merge_to(tmp_path / "out", "average", models, **options)
+
+
 def test_a_file_is_never_replaced(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_text("mine")
