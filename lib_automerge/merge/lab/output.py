@@ -185,13 +185,20 @@ class Output:
 
     def _complete(self) -> None:
         assert self._file is not None
-        with self._explained():
-            os.fsync(self._file.fileno())
+        try:
+            self._make_safe()
             self._file.close()
-            if self.path.exists():
-                raise FileExistsError(0, "it was created by someone else meanwhile")
-            self._partial.replace(self.path)
-        self._journal.unlink(missing_ok=True)
+            if not self.path.exists():
+                self._partial.replace(self.path)
+                self._journal.unlink(missing_ok=True)
+                return
+        except OSError as error:
+            self._discard()
+            raise cannot_write(self.path, error) from error
+        raise StorageError(
+            f"{self.path} was created by someone else meanwhile. The merge is complete and kept in "
+            f"{self._partial}: move the other file away and go on with --resume, or delete it."
+        )
 
     def _cancelled(self) -> CancelledError:
         done, total = len(self.finished), len(self._layout.order)

@@ -342,6 +342,29 @@ def test_two_merges_do_not_write_one_file(models: list[Path], tmp_path: Path) ->
     assert out.exists()
 
 
+def test_a_file_that_appears_meanwhile_costs_nothing(models: list[Path], tmp_path: Path) -> None:
+    whole = merge_to(tmp_path / "whole", "average", models).read_bytes()
+    out = tmp_path / "out"
+    with pytest.raises(StorageError, match=r"complete and kept in .*\.out\.partial"):
+        merge_to(out, "average", models, progress=lambda _: None if out.exists() else out.touch())
+    assert out.read_bytes() == b""
+    out.unlink()
+    assert merge_to(out, "average", models, resume=True).read_bytes() == whole
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_an_output_that_cannot_be_completed_leaves_nothing(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lib_automerge.merge.lab.output.os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        merge_to(tmp_path / "out", "average", models)
+    assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".out*"))
+
+
 def test_the_lock_is_removed_while_it_is_held(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
