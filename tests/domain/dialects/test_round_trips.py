@@ -76,8 +76,8 @@ def effect(recipe: Recipe) -> Recipe:
     """The recipe without what changes nothing: zeros, and where the files were."""
     kind = architectures.get(recipe.architecture)
     parameters = {
-        # blocks that are not named have the default
-        name: {block: value.get(block, 0.5) for block in kind.blocks}
+        # blocks that beta does not name have none of C
+        name: {block: value.get(block, 0.0) for block in kind.blocks}
         if isinstance(value, dict)
         else dict.fromkeys(kind.blocks, value)
         for name, value in recipe.parameters.items()
