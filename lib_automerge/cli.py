@@ -152,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     rewards.add_argument("--device", help="for --selftest: cpu, cuda, ...; default: the best")
     rewards.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the reward NAME, such as url=http://127.0.0.1:8123; may be repeated",
+    )
+    rewards.add_argument(
         "--data",
         type=Path,
         default=DATA,
@@ -350,13 +357,14 @@ def _rewards(options: argparse.Namespace) -> int:
     from lib_automerge.reward.files import FOLDER
 
     folder = options.data / FOLDER
+    given = reward_commands.read_options(options.name, options.option)
     if options.download:
-        reward_commands.download(options.name, folder)
+        reward_commands.download(options.name, folder, given)
         return DONE
     if options.selftest:
-        sound = reward_commands.selftest(options.name, folder, options.device)
+        sound = reward_commands.selftest(options.name, folder, options.device, given)
         return DONE if sound else USER_ERROR
-    found = reward_commands.statuses(options.name, folder)
+    found = reward_commands.statuses(options.name, folder, given)
     if options.json:
         _print_json(found)
     else:

@@ -47,16 +47,7 @@ def start(page: Page, reward: dict[str, Any], evaluations: int) -> str:
         "search": {"evaluations": evaluations, "optimizer": "sobol"},
         "verdict": {"finalists": 1, "finalist_seeds": 1, "seeds": 2},
     }
-    answer = page.page.evaluate(
-        """config => fetch('./automerge/v1/runs', {
-            method: 'POST',
-            headers: {'Content-Type': 'application/json'},
-            body: JSON.stringify(config),
-        }).then(r => r.json())""",
-        config,
-    )
-    assert "id" in answer, answer
-    return str(answer["id"])
+    return page.start_run(config)
 
 
 def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> None:  # noqa: F811

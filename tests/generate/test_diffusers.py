@@ -568,14 +568,16 @@ def test_prompts_that_the_webui_reads_differently_are_mentioned_once(session):
     session.warnings()
     long = payload(prompt="red " * 100, name="long", steps=1)
     weighted = payload(negative_prompt="(ugly:1.2)", name="weighted", steps=1)
+    wide = payload(prompt="a photo, 16:9", name="wide", steps=1)
     weak = payload(cfg_scale=0.5, name="weak", steps=1)
-    for made in (long, long, weighted, weighted, weak, weak, payload(steps=1)):
+    for made in (long, long, weighted, weighted, wide, weak, weak, payload(steps=1)):
         arrays(session, made)
     said = session.warnings()
-    assert len(said) == 3
+    assert len(said) == 4
     assert "prompt of payload 'long' has 100 tokens; what follows the first 75" in said[0]
     assert "negative prompt of payload 'weighted' uses WebUI syntax" in said[1]
-    assert "'weak' has cfg_scale 0.5" in said[2]
+    assert "prompt of payload 'wide' uses WebUI syntax" in said[2]
+    assert "'weak' has cfg_scale 0.5" in said[3]
 
 
 def test_markers_in_the_file_decide_how_the_model_is_read(session, tmp_path):

@@ -46,6 +46,9 @@ class Weighted:
     def place(self, device):
         self.places.append(device)
 
+    def read(self, prompts):
+        self.places += prompts
+
     def warnings(self):
         return ["placed on " + ", ".join(self.places)]
 
@@ -131,6 +134,8 @@ def test_a_class_has_options_and_the_rest_of_the_protocol(folder: Path) -> None:
     ]
     reward.place("cpu")
     assert reward.warnings() == ["placed on cpu"]
+    reward.read(["a cat"])
+    assert reward.warnings() == ["placed on cpu, a cat"]
     judge = reward._judge  # type: ignore[attr-defined]
     reward.close()
     reward.close()
