@@ -115,6 +115,22 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("-o", "--output", type=Path, required=True)
     merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
 
+    rebasin = _command(
+        commands, "rebasin", _rebasin, "write B with its channels where they are nearest to A's"
+    )
+    rebasin.add_argument("a", type=Path, metavar="A", help="the model that stays as it is")
+    rebasin.add_argument("b", type=Path, metavar="B", help="the model to permute")
+    rebasin.add_argument("-o", "--output", type=Path, required=True)
+    rebasin.add_argument(
+        "--cache",
+        type=Path,
+        default=DATA / "rebasin",
+        metavar="DIR",
+        help="folder for what was found, to go on after a stop (default: ./automerge-data/rebasin)",
+    )
+    rebasin.add_argument("--sweeps", type=int, default=10, help="at most; default: 10")
+    rebasin.add_argument("--seed", type=int, default=0, help="default: 0")
+
     inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
@@ -295,6 +311,19 @@ def _merge(options: argparse.Namespace) -> int:
 
     print(merge_files(read_recipe(options.recipe), options.output, dtype=options.dtype))
     return DONE
+
+
+def _rebasin(options: argparse.Namespace) -> int:
+    from lib_automerge import rebasin_command
+
+    return rebasin_command.permute(
+        options.a,
+        options.b,
+        options.output,
+        cache=options.cache,
+        sweeps=options.sweeps,
+        seed=options.seed,
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -66,6 +66,25 @@ _NAMES = {
 }
 
 
+def check_room(path: Path, size: int) -> None:
+    """Check that a new file of `size` bytes can be written.
+
+    Raises:
+        StorageError: the file exists, there is no such folder, or the disk is too small.
+    """
+    if path.exists():
+        raise StorageError(f"the file exists already: {path}. Choose another name or move it away.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise StorageError(f"there is no folder {folder}. Create it or choose another one.")
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise StorageError(
+            f"not enough space in {folder}: {size / 1e9:.2f} GB are needed, "
+            f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
+        )
+
+
 class FileSink:
     """Writes a safetensors file whose bytes depend on its content alone.
 
@@ -113,19 +132,7 @@ class FileSink:
         self._next = 0
 
     def __enter__(self) -> FileSink:
-        if self.path.exists():
-            raise StorageError(
-                f"the file exists already: {self.path}. Choose another name or move it away."
-            )
-        folder = self.path.parent
-        if not folder.is_dir():
-            raise StorageError(f"there is no folder {folder}. Create it or choose another one.")
-        free = shutil.disk_usage(folder).free
-        if free < self.size:
-            raise StorageError(
-                f"not enough space in {folder}: {self.size / 1e9:.2f} GB are needed, "
-                f"{free / 1e9:.2f} GB are free. Free some or choose another disk."
-            )
+        check_room(self.path, self.size)
         try:
             self._file = self._partial.open("wb", buffering=0)
             self._file.write(self._start)
