@@ -34,7 +34,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         used_by: who writes lists in this order.
         architectures: what such a list can be for; the first is assumed unless told otherwise.
-        blocks: the block of each position; `BASE` stands for all text encoders.
+        blocks: the block of each position; `BASE` stands for all text encoders, and any other name
+            that is no block for those that follow it.
         follows: block without a position -> block whose weight the tool gives it; `OUT{last}` is
             the last numbered OUT block.
     """
@@ -110,10 +111,15 @@ def to_list(weights: Mapping[str, float], order: str) -> list[float]:
     Raises:
         ConfigError: unknown order.
     """
+    known = _order(order)
     encoders = [value for block, value in weights.items() if block.startswith("BASE_")]
-    base = encoders[0] if encoders else 0.0
-    held = {"BASE": base, **weights}
-    return [float(held.get(block, 0.0)) for block in _order(order).blocks]
+    held = {"BASE": encoders[0]} if encoders else {}
+    own = {block for name in known.architectures for block in architectures.get(name).blocks}
+    for block, position in known.follows.items():
+        if position not in own and block in weights:
+            held.setdefault(position, weights[block])
+    held |= weights
+    return [float(held.get(block, 0.0)) for block in known.blocks]
 
 
 def lost(weights: Mapping[str, float], order: str) -> dict[str, float]:
@@ -223,7 +229,7 @@ def _source(block: str, order: Order, blocks: Iterable[str]) -> str:
     """Return the name under which an order holds the weight of one of the blocks."""
     if block in order.blocks:
         return block
-    if block.startswith("BASE"):
+    if block.startswith("BASE") and block not in order.follows:
         return "BASE"
     last = max((name for name in blocks if _is_numbered_out(name)), default="")
     return order.follows.get(block, block).replace(_LAST_OUT, last)

@@ -35,11 +35,7 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
     """
     check(recipe)
     methods.check_parameters(recipe.method, recipe.parameters)
-    if output.suffix != ".safetensors":
-        raise ConfigError(
-            f"the output is called {output.name}, but safetensors is what is written. Give it the "
-            "ending .safetensors."
-        )
+    check_output(output)
     paths = [ref.path for ref in recipe.models.values()]
     with contextlib.ExitStack() as stack:
         models = {
@@ -59,6 +55,15 @@ def merge_files(recipe: Recipe, output: Path, *, dtype: str | None = None) -> Pa
             )
         write_merge(recipe, models, output, dtype=dtype)
     return output
+
+
+def check_output(output: Path) -> None:
+    """Raise ConfigError unless a checkpoint to write has the ending of what is written."""
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
 
 
 def open_recorded(ref: ModelRef) -> Checkpoint:

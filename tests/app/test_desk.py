@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from lib_automerge.app.checks import Level, Preflight
 from lib_automerge.app.desk import CHECKPOINT_NAME, Desk, checkpoint_name
@@ -81,6 +82,9 @@ def test_models_that_do_not_fit_are_named(
     assert "different families" in errors(
         desk.preflight(tiny_config({"a": models["a"], "b": other}))
     )
+    coarse = str(write_tiny(tmp_path / "8bit.safetensors", "sd1", dtype=torch.float8_e4m3fn))
+    told = errors(desk.preflight(tiny_config({"a": models["a"], "b": coarse})))
+    assert "8bit.safetensors stores weights in 8 bits (F8_E4M3)" in told
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(Path(models["b"]).read_bytes()[:-100])
     assert "torn" in errors(desk.preflight(tiny_config({"a": models["a"], "b": str(torn)})))

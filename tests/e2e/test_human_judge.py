@@ -143,7 +143,7 @@ def test_a_person_rates_beside_a_reward(server: Server, browser: Any) -> None:  
 
     page.page.evaluate("document.getElementById('automerge_interrupt').click()")
     page.strip.get_by_role("button", name="Resume").wait_for(timeout=LONG_MS)
-    panel(page).wait_for(state="detached")
+    panel(page).wait_for(state="detached", timeout=LONG_MS)
     page.strip.get_by_role("button", name="Resume").click()
     for said in (1, 2, 3):
         asked(page, said)
