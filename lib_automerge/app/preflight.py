@@ -77,9 +77,12 @@ def check_models(config: RunConfig, models: Mapping[str, Checkpoint], generator:
     Merger(models, config.method)
     generator.check(models["a"])
     for model in models.values():
-        coarse = next(
-            (t.dtype for t in model.header.tensors.values() if t.dtype in SMALL_FLOATS), None
-        )
+        stored = {
+            model.header.tensors[name].dtype
+            for key, name in model.detection.keys.items()
+            if architectures.get(model.detection.architecture).block_of(key) is not None
+        }
+        coarse = next(iter(sorted(stored & set(SMALL_FLOATS))), None)
         if coarse is not None:
             raise ModelError(
                 f"{model.path.name} stores weights in 8 bits ({coarse}), which rounds away most of "

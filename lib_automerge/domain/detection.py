@@ -37,7 +37,7 @@ UNET_PREFIXES = (
 
 _SIGNATURE = ("input_blocks.0.0.weight", "time_embed.0.weight", "middle_block.0.in_layers.0.weight")
 
-_EMA_COUNTERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
+EMA_COUNTERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
 
 # The plain SD2 models exist in both types with the same shapes.
 _SD2_KINDS: dict[str, Prediction] = {"inpainting": "epsilon", "depth": "epsilon", "upscaler": "v"}
@@ -113,7 +113,7 @@ def detect(header: Header) -> Detection:
     blocks = {key: architecture.block_of(key) for key in keys}
     shapes = {key: tensors[keys[key]].shape for key in keys}
     standard = _check_denoiser(shapes, architecture)
-    _check_floats({key: tensors[keys[key]].dtype for key in keys if blocks[key]})
+    check_floats({key: tensors[keys[key]].dtype for key in keys if blocks[key]})
     present = set(blocks.values())
     variant = _variant(shapes, architecture)
     return Detection(
@@ -124,7 +124,7 @@ def detect(header: Header) -> Detection:
         standard_size=standard,
         has_text_encoder=not present.isdisjoint(architecture.text_encoders),
         has_vae=not present.isdisjoint(architecture.vae),
-        has_ema=any(key.startswith("model_ema.") and key not in _EMA_COUNTERS for key in tensors),
+        has_ema=any(key.startswith("model_ema.") and key not in EMA_COUNTERS for key in tensors),
         dtype=_main_dtype(tensors),
         unet_prefix=prefix,
         aliases=aliases,
@@ -271,7 +271,8 @@ def _check_denoiser(shapes: Mapping[str, tuple[int, ...]], architecture: Archite
     return all(found[key] == shape for key, shape in expected.items() if key not in varying)
 
 
-def _check_floats(dtypes: Mapping[str, str]) -> None:
+def check_floats(dtypes: Mapping[str, str]) -> None:
+    """Raise ModelError if the weights, key -> number type, are not all floating point numbers."""
     for key, dtype in dtypes.items():
         if dtype not in FLOATS:
             raise ModelError(

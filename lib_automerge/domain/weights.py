@@ -146,7 +146,8 @@ def to_list(weights: Mapping[str, float], order: str) -> list[float]:
     held = {"BASE": encoders[0]} if encoders else {}
     own = {block for name in known.architectures for block in architectures.get(name).blocks}
     for block, position in known.follows.items():
-        if position not in own and block in weights:
+        # BASE is told by the text encoders above
+        if position not in own and position != "BASE" and block in weights:
             held.setdefault(position, weights[block])
     held |= weights
     return [float(held.get(block, 0.0)) for block in known.blocks]

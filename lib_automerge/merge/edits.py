@@ -14,7 +14,7 @@ from lib_automerge.domain import architectures
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import surgery
 from lib_automerge.merge.files import check_output
-from lib_automerge.merge.parts import open_vae
+from lib_automerge.merge.parts import family_of, open_vae
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.merge.sinks import FileSink
 from lib_automerge.merge.surgery import Pieces
@@ -100,7 +100,9 @@ def _changed(
         donor = stack.enter_context(open_vae(edits.vae, model.detection, architecture))
         pieces = surgery.with_vae(pieces, donor, architecture)
         steps.append({"step": "vae", **_reference(donor)})
-        told.append(f"put in the VAE of {donor.path.name}")
+        alone = family_of(donor.header) is None
+        doubt = f"; the file does not say whether it was made for {architecture.label}"
+        told.append(f"put in the VAE of {donor.path.name}{doubt if alone else ''}")
     if edits.fix_positions:
         found = [key for key in pieces if key.endswith(surgery.POSITIONS)]
         if not found:
@@ -112,6 +114,9 @@ def _changed(
         pieces = surgery.converted(pieces, edits.dtypes, architecture)
         held = surgery.components_of(pieces, architecture)
         dtypes = {part: name for part, name in edits.dtypes.items() if part in held}
+        if not dtypes:
+            parts = " or ".join(part.replace("_", " ") for part in edits.dtypes)
+            raise ModelError(f"{model.path.name} holds no {parts}. Leave out that step.")
         steps.append({"step": "dtypes", **dtypes})
         told += [f"stored the {part.replace('_', ' ')} as {name}" for part, name in dtypes.items()]
     return pieces, steps, told

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.domain import architectures, refusals
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.detection import Detection, Header
+from lib_automerge.domain.detection import Detection, Header, check_floats, detect
 from lib_automerge.errors import ModelError
 from lib_automerge.merge.readers import Checkpoint, read_file
+
+_SHARED = (
+    {"sd1", "sd2"},
+    {"sdxl", "sdxl_refiner", "auraflow", "hunyuandit", "pixart_sigma"},
+    {"sd3_medium", "sd3.5_medium", "sd3.5_large"},
+    {"flux1", "chroma", "lumina2", "z_image"},
+)
+"""Families that were trained on the same latents: each can use the VAE of the others."""
 
 _PREFIXES = ("first_stage_model.", "vae.", "")
 """How the keys of a VAE start: in checkpoints of both kinds, and in files of its own."""
@@ -28,8 +37,9 @@ def open_vae(path: Path, detection: Detection, architecture: Architecture) -> Ch
         A checkpoint with no other keys than those of the VAE, by their canonical names.
 
     Raises:
-        ModelError: the file cannot be read, holds no VAE, an incomplete one, or one with other
-            layers; or the family keeps its VAE in a file of its own.
+        ModelError: the file cannot be read, holds no VAE, an incomplete or a quantised one, one
+            with other layers, or one of a family with other latents; or the family keeps its VAE in
+            a file of its own.
     """
     if not architecture.vae:
         raise ModelError(
@@ -37,6 +47,7 @@ def open_vae(path: Path, detection: Detection, architecture: Architecture) -> Ch
             "Choose it where images are made."
         )
     header, tensors = read_file(path)
+    _check_family(path, header, architecture)
     wanted = {
         key: shape
         for key, shape in architecture.reference_keys.items()
@@ -57,8 +68,38 @@ def open_vae(path: Path, detection: Detection, architecture: Architecture) -> Ch
                 f"{path.name}: {stored!r} has the shape {'x'.join(map(str, found))}, which the VAE "
                 f"of {architecture.label} cannot have. Use a VAE of this family."
             )
+    reason = refusals.quantised(
+        (key for key in header.tensors if key.startswith(prefix)),
+        (header.tensors[stored].dtype for stored in keys.values()),
+    )
+    if reason is not None:
+        raise ModelError(f"{path.name}: {reason}")
+    try:
+        check_floats({stored: header.tensors[stored].dtype for stored in keys.values()})
+    except ModelError as error:
+        raise ModelError(f"{path.name}: {error}") from error
     part = msgspec.structs.replace(detection, keys=keys, strays=(), has_text_encoder=False)
     return Checkpoint(path, header, part, tensors)
+
+
+def _check_family(path: Path, header: Header, architecture: Architecture) -> None:
+    """Refuse a checkpoint whose VAE has the right layers, but was made for other latents."""
+    found = family_of(header)
+    if found is None or found == architecture.name:
+        return
+    if not any({found, architecture.name} <= families for families in _SHARED):
+        raise ModelError(
+            f"{path.name}: its VAE is that of {architectures.get(found).label}, which "
+            f"{architecture.label} cannot use: its images would be noise. Use a VAE of this family."
+        )
+
+
+def family_of(header: Header) -> str | None:
+    """Return the family of a checkpoint, None if the file is not a whole one."""
+    try:
+        return detect(header).architecture
+    except ModelError:
+        return None
 
 
 def _why_not(

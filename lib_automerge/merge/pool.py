@@ -102,8 +102,10 @@ def sampled(files: Sequence[Path], count: int, seed: int) -> list[Path]:
     The order in which the files are given plays no part.
 
     Raises:
-        ConfigError: there are fewer files, or fewer than two are asked for.
+        ConfigError: there are fewer files, or fewer than two are asked for; the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}. Use a whole number from 0.")
     if not 2 <= count <= len(files):
         raise ConfigError(
             f"cannot draw {count} of {len(files)} files. Ask for 2 to {len(files)} of them."

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.detection import EMA_COUNTERS
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge.engine import DTYPES
 from lib_automerge.merge.readers import Checkpoint, widened
@@ -79,8 +80,8 @@ def with_text_encoders(
     """Take every text encoder from another model of the family.
 
     Raises:
-        ModelError: the other model is of another family, holds no text encoder, or one of another
-            size.
+        ModelError: the other model is of another family, holds no text encoder, an incomplete one,
+            or one of another size.
     """
     if donor.detection.architecture != architecture.name:
         label = architectures.get(donor.detection.architecture).label
@@ -94,7 +95,16 @@ def with_text_encoders(
         raise ModelError(
             f"{donor.path.name} holds no text encoder. Take it from a complete checkpoint."
         )
-    return _replaced(pieces, given, donor, {architecture.block_of(key) for key in given})
+    held = {key for key in pieces if architecture.block_of(key) in blocks}
+    needed = held or {k for k in architecture.reference_keys if architecture.block_of(k) in blocks}
+    missing = sorted(k for k in needed if k not in given and not architecture.is_optional(k))
+    if missing:
+        raise ModelError(
+            f"the text encoder of {donor.path.name} is incomplete: {len(missing)} of "
+            f"{len(needed)} weights are not there, first {missing[0]!r}. Take it from a complete "
+            "checkpoint."
+        )
+    return _replaced(pieces, given, donor, set(blocks))
 
 
 def with_vae(pieces: Pieces, donor: Checkpoint, architecture: Architecture) -> dict[str, Piece]:
@@ -178,7 +188,8 @@ def components_of(pieces: Pieces, architecture: Architecture) -> set[str]:
 
 def _component(key: str, architecture: Architecture) -> str | None:
     block = architecture.block_of(key)
-    if block in architecture.parameters or key.startswith("model_ema."):
+    averaged = key.startswith("model_ema.") and key not in EMA_COUNTERS
+    if block in architecture.parameters or averaged:
         return "denoiser"
     if block in architecture.text_encoders:
         return "text_encoder"

@@ -121,8 +121,8 @@ class PluginReward:
 
     def read(self, prompts: Sequence[str]) -> None:
         """Hand on; see `lib_automerge.reward.base.Reward.read`."""
-        if hasattr(self._judge, "read"):
-            self._guarded(self._judge.read, list(prompts))
+        if hasattr(self._judge, "read_prompts"):
+            self._guarded(self._judge.read_prompts, list(prompts))
 
     def place(self, device: str) -> None:
         """Hand on; see `lib_automerge.reward.base.Reward.place`."""

@@ -249,3 +249,9 @@ def test_lists_give_valid_weights_for_each_architecture_or_are_refused(order: st
         "mecha": {"sd1", "sd2"},
         "mecha-xl": {"sdxl"},
     }.get(order, unets)
+
+
+def test_a_unet_weight_is_not_told_as_the_text_encoders() -> None:
+    named = {"TIME_EMBED": 0.011, "LABEL_EMB": 0.02, "IN01": 0.5}
+    assert weights.to_list(named, "mecha-xl")[0] == 0.0
+    assert {"TIME_EMBED", "LABEL_EMB"} <= weights.lost(named, "mecha-xl").keys()

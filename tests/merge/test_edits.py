@@ -113,7 +113,7 @@ def test_a_vae_of_another_checkpoint_and_into_one_without(
     assert set(result) == set(theirs)
     assert all(torch.equal(result[key], theirs[key]) for key in theirs if key.startswith(VAE))
     flux = write_tiny(tmp_path / "flux.safetensors", "flux1", drop=["text_encoders.*", "vae.*"])
-    sixteen = write_tiny(tmp_path / "sd3.safetensors", "sd3_medium", drop=["text_encoders.*"])
+    sixteen = write_tiny(tmp_path / "with.safetensors", "flux1", drop=["text_encoders.*"])
     joined = edit(flux, vae=sixteen)
     assert sum(key.startswith("vae.") for key in joined) == 244
 
@@ -234,6 +234,10 @@ def refused(tmp_path: Path, kind: str) -> Edits:
         "no text encoder": lambda: Edits(text_encoder=tiny("sd1", drop=[f"{TEXT}*"])),
         "no vae": lambda: Edits(vae=tiny("sd1", drop=[f"{VAE}*"])),
         "16 channels": lambda: Edits(vae=tiny("sd3_medium", drop=["text_encoders.*"])),
+        "same layers": lambda: Edits(vae=tiny("sdxl")),
+        "one layer": lambda: Edits(text_encoder=tiny("sd1", drop=[f"{TEXT}*.layers.1[01].*"])),
+        "integers": lambda: Edits(vae=vae(lambda s: {k: t.to(torch.int8) for k, t in s.items()})),
+        "quantised": lambda: Edits(vae=vae(lambda s: s | {"encoder.absmax": torch.ones(1)})),
         "half a vae": lambda: Edits(vae=vae(lambda s: {k: s[k] for k in s if "decoder" in k})),
         "diffusers": lambda: Edits(vae=vae(lambda s: {"encoder.down_blocks.0.w": torch.ones(1)})),
         "dtype": lambda: Edits(dtypes={"vae": "fp8"}),
@@ -250,7 +254,15 @@ def refused(tmp_path: Path, kind: str) -> Edits:
         ("other family", ModelError, "is that of Stable Diffusion 2, not of Stable Diffusion 1"),
         ("no text encoder", ModelError, "holds no text encoder"),
         ("no vae", ModelError, "it holds no VAE"),
-        ("16 channels", ModelError, "98 % of the weights, without '.*quant_conv"),
+        ("16 channels", ModelError, "its VAE is that of Stable Diffusion 3 medium"),
+        ("same layers", ModelError, "its VAE is that of Stable Diffusion XL, which Stable Diffus"),
+        (
+            "one layer",
+            ModelError,
+            r"encoder of other.safetensors is incomplete: \d+ of 196 weights",
+        ),
+        ("integers", ModelError, "not floating point numbers: 'encoder.conv_in.weight' is I8"),
+        ("quantised", ModelError, "quantised: it holds 'encoder.absmax'"),
         ("half a vae", ModelError, "% of the weights, without 'encoder"),
         ("diffusers", ModelError, "names of a diffusers folder"),
         ("dtype", ConfigError, "unknown dtype: 'fp8'"),
@@ -265,6 +277,27 @@ def test_what_cannot_be_done_is_refused(
         edit_file(source, output, refused(tmp_path, kind))
     assert not output.exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_half_of_the_text_encoders_is_not_taken_for_all(tmp_path: Path, edit: Edit) -> None:
+    source = write_tiny(tmp_path / "source.safetensors", "sdxl")
+    one = write_tiny(tmp_path / "one.safetensors", "sdxl", drop=["conditioner.embedders.1.*"])
+    with pytest.raises(ModelError, match=r"one\.safetensors is incomplete"):
+        edit(source, text_encoder=one)
+
+
+def test_a_component_that_is_not_there_cannot_be_converted(tmp_path: Path, edit: Edit) -> None:
+    bare = write_tiny(tmp_path / "bare.safetensors", "sd1", drop=[f"{VAE}*"])
+    with pytest.raises(ModelError, match="holds no vae"):
+        edit(bare, dtypes={"vae": "fp32"})
+
+
+def test_the_counters_of_an_average_are_not_rounded(tmp_path: Path, edit: Edit) -> None:
+    decay = {"model_ema.decay": torch.tensor(0.9999)}
+    path = write_tiny(tmp_path / "m.safetensors", "sd1", extra=EMA | decay)
+    result = edit(path, dtypes=dict.fromkeys(surgery.COMPONENTS, "fp16"))
+    assert result["model_ema.decay"].dtype == torch.float32
+    assert result["model_ema.diffusion_modelout2bias"].dtype == torch.float16
 
 
 def test_a_vae_with_other_latents_does_not_go_into_a_model_without(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Weighted:
     def place(self, device):
         self.places.append(device)
 
-    def read(self, prompts):
+    def read_prompts(self, prompts):
         self.places += prompts
 
     def warnings(self):
