@@ -184,6 +184,8 @@ def test_samples_are_reproducible_and_do_not_depend_on_the_order(tmp_path: Path)
     for count in (1, 217):
         with pytest.raises(ConfigError, match=f"cannot draw {count} of 216"):
             sampled(paths, count, 0)
+    with pytest.raises(ConfigError, match="the seed is -1"):
+        sampled(paths, 2, -1)
 
 
 def test_memory_does_not_grow_with_the_models(tmp_path: Path) -> None:

@@ -281,6 +281,22 @@ class Own:
         create("own")
 
 
+def test_a_helper_called_read_is_the_plugins_own(folder: Path) -> None:
+    write(
+        folder,
+        "reader.py",
+        """class Reader:
+    def read(self, path, mode):
+        raise RuntimeError(path)
+
+    def score(self, images, prompts):
+        return [1.0] * len(images)
+""",
+    )
+    plugins.load(folder, allowed=True)
+    create("reader").read(["a cat"])
+
+
 def test_warnings_may_be_none(folder: Path) -> None:
     body = "def score(self, i, p): return [0.5]\n    def warnings(self): return None"
     write(folder, "own.py", f"class Own:\n    {body}")
