@@ -7,13 +7,12 @@ import time
 from typing import TextIO
 
 from lib_automerge.app.estimate import planned_images
+from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import (
-    BASELINES,
     AnyEvent,
     Calibrated,
     Evaluated,
-    Origin,
     Proposed,
     Rejected,
     Resumed,
@@ -91,7 +90,7 @@ class Progress:
                 )
             case SearchEnded():
                 self._line.print(f"Search over: {event.reason}. {event.outlook}".rstrip())
-                if len(state.history) > len(BASELINES):
+                if state.has_candidates:
                     self._line.print("Proving the result on images that the search never saw ...")
             case Calibrated():
                 self._line.print(event.sentence)
@@ -110,9 +109,8 @@ class Progress:
         incumbent = state.incumbent
         if incumbent is not None and incumbent.score is not None:
             parts.append(f"best {incumbent.score:.4f} (no. {incumbent.number})")
-            parents = [state.baseline(origin) for origin in (Origin.MODEL_A, Origin.MODEL_B)]
-            better = best(parent for parent in parents if parent is not None)
-            if done >= len(BASELINES) and better is not None and better.score is not None:
+            better = best(e for e in state.baselines if e.origin is not Origin.HALF)
+            if done >= given(self._config) and better is not None and better.score is not None:
                 gain = incumbent.score - better.score
                 parts.append(f"{gain:+.4f} on the better parent ({better.origin.value})")
         left = self._seconds_left(state)

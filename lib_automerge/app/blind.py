@@ -15,7 +15,15 @@ import msgspec
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.proof import NAMES, unseen
 from lib_automerge.domain.blind import Trial
-from lib_automerge.domain.events import BASELINES, Choices, Comparison, Origin, Stage, Verdict
+from lib_automerge.domain.events import (
+    BASELINES,
+    GIVEN,
+    Choices,
+    Comparison,
+    Origin,
+    Stage,
+    Verdict,
+)
 from lib_automerge.domain.human_judge import CHOICES
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState
@@ -116,7 +124,7 @@ def too_few(plan: Plan, state: RunState) -> str:
 def _winner(state: RunState) -> Evaluation | None:
     """The candidate whose unseen images are all made; the first finalist that made whole ones."""
     done = (state.evaluations[n] for stage, n in state.stages if stage is Stage.VERDICT)
-    return next((e for e in done if e.origin not in BASELINES), None)
+    return next((e for e in done if e.origin not in GIVEN), None)
 
 
 def _strongest_first(state: RunState) -> list[Evaluation]:

@@ -24,6 +24,7 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import Stage
 from lib_automerge.domain.human import expected_questions
 from lib_automerge.domain.payload import named
+from lib_automerge.domain.recipe import primary
 from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward import registry
@@ -78,7 +79,7 @@ def preflight(
         with _reported(checks, "Models"):
             models = stack.enter_context(open_models(config.models))
             _models(config, models, host, checks)
-            architecture = models["a"].detection.architecture
+            architecture = models[primary(models)].detection.architecture
         with _reported(checks, "Search"):
             if architecture is not None:
                 check_settings(config, architectures.get(architecture))
@@ -103,7 +104,7 @@ def _models(
     config: RunConfig, models: Mapping[str, Checkpoint], host: Host, checks: list[Check]
 ) -> None:
     check_models(config, models, host.generator(config.generator))
-    found = architectures.get(models["a"].detection.architecture)
+    found = architectures.get(models[primary(models)].detection.architecture)
     searched = len(found.parameters)
     checks.append(Check(Level.OK, "Models", f"{found.label}: {searched} blocks can be searched."))
 
@@ -220,7 +221,7 @@ def _disk(
         level = Level.OK
     checks.append(Check(level, "Disk", told))
     if config.output.checkpoint != "never" and models:
-        _check_checkpoint_folder(models["a"], catalogue, checks)
+        _check_checkpoint_folder(models[primary(models)], catalogue, checks)
 
 
 def _check_checkpoint_folder(

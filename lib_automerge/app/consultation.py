@@ -10,7 +10,6 @@ from lib_automerge.app.question import Answer, Over
 from lib_automerge.app.record import Record
 from lib_automerge.domain.blind import Asked, Trial
 from lib_automerge.domain.events import (
-    BASELINES,
     Judged,
     Preferred,
     TakenBack,
@@ -39,7 +38,7 @@ class Consultation:
 
     def had_enough(self) -> bool:
         """Whether the user ended the search, and there is a candidate to prove."""
-        return self._controls.finish() and len(self._record.state.history) > len(BASELINES)
+        return self._controls.finish() and self._record.state.has_candidates
 
     def about_candidates(self, human: HumanJudge) -> None:
         """Have every candidate of the search judged, and value them all by what was said.

@@ -21,7 +21,7 @@ from lib_automerge.app.try_rewards import RewardTry
 from lib_automerge.app.worker import Phase, Snapshot, Worker
 from lib_automerge.domain.config import RewardConfig, RunConfig
 from lib_automerge.domain.events import Stage
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.recipe import Recipe, primary
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
 from lib_automerge.merge.files import merge_files
@@ -291,7 +291,7 @@ class Desk:
         """
         recipe = self.recipe(run, evaluation)
         path = merge_files(recipe, self.checkpoint_path(run, evaluation, name), dtype=dtype)
-        outcome.copy_host_config(Path(recipe.models["a"].path), path)
+        outcome.copy_host_config(Path(recipe.models[primary(recipe.models)].path), path)
         return path
 
     def checkpoint_path(self, run: str, evaluation: int | None, name: str) -> Path:
@@ -308,7 +308,7 @@ class Desk:
                 f"{name!r} cannot be the name of a checkpoint. Use letters, digits, spaces and "
                 "_ . , ' ( ) + -, at most 100."
             )
-        folder = self.catalogue.checkpoint_folder(Path(recipe.models["a"].path))
+        folder = self.catalogue.checkpoint_folder(Path(recipe.models[primary(recipe.models)].path))
         path = folder / f"{name}.safetensors"
         if path.exists():
             raise StorageError(f"the file exists already: {path}. Choose another name.")

@@ -12,7 +12,7 @@ import msgspec
 
 from lib_automerge.domain import recipe_text, score_log, weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.events import GIVEN
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.study.formats import size
@@ -105,7 +105,7 @@ def _run(path: Path, architecture: Architecture) -> Source:
             "Give a run with models of the same kind."
         )
     state = folder.state()
-    known = [e for e in state.history if e.origin not in BASELINES and not e.unmade]
+    known = [e for e in state.history if e.origin not in GIVEN and not e.unmade]
     known += [e for e in manifest.observations if e.finished and not e.unmade]
     leader = _leader(state)
     scored = [e for e in known if e.score is not None]

@@ -10,8 +10,9 @@ import msgspec
 
 from lib_automerge.app import blind
 from lib_automerge.app.finals import ROUNDS
+from lib_automerge.domain.candidate import compared, given
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.events import BASELINES, Stage
+from lib_automerge.domain.events import Stage
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import RunState
 
@@ -57,9 +58,9 @@ def images_after_search(
 
 def _after_search(config: RunConfig, evaluations: int | None, rounds: int) -> tuple[int, int]:
     """The images of the finalists, and those of the verdict."""
-    candidates = (evaluations or _allowed(config)) - len(BASELINES)
+    candidates = (evaluations or _allowed(config)) - given(config)
     human = config.reward.human
-    proof = (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
+    proof = (compared(config) + 1) * images_in_stage(config, Stage.VERDICT)
     if candidates <= 0:
         return 0, 0
     if human is not None and human.alone:
@@ -160,7 +161,7 @@ def _allowed(config: RunConfig, state: RunState | None = None) -> int:
         measured = _made(state, Stage.CALIBRATION)
     made += max(0, images_of_calibration(config) - measured)
     left = math.ceil(max(0, config.search.images - made) / images_per_evaluation(config))
-    return min(config.search.evaluations, max(len(BASELINES) + 1, done + left))
+    return min(config.search.evaluations, max(given(config) + 1, done + left))
 
 
 def _made(state: RunState, *stages: Stage) -> int:
@@ -185,7 +186,7 @@ def forecast(config: RunConfig, seconds_per_image: float | None) -> Forecast:
     evaluations = _allowed(config)
     if seconds_per_image and config.search.hours is not None:
         allowed = int(config.search.hours * 3600 / (each * seconds_per_image))
-        evaluations = max(len(BASELINES) + 1, min(evaluations, allowed))
+        evaluations = max(given(config) + 1, min(evaluations, allowed))
     images = evaluations * each + images_of_calibration(config)
     images += images_after_search(config, evaluations, rounds=ROUNDS)
     seconds = images * seconds_per_image if seconds_per_image else None

@@ -13,7 +13,7 @@ from lib_automerge.app import proof
 from lib_automerge.app.bench import Bench
 from lib_automerge.app.evaluate import Scores, by_pair
 from lib_automerge.app.proof import PairScores
-from lib_automerge.domain.events import BASELINES, Origin, Stage, Verdict
+from lib_automerge.domain.events import GIVEN, Origin, Stage, Verdict
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState, best
 from lib_automerge.errors import ConfigError
@@ -186,7 +186,7 @@ def _nothing_proved(state: RunState, winner: Evaluation | None, why: str) -> Ver
 
 def _why_none(state: RunState) -> str:
     """Why no candidate can be proved."""
-    candidates = [e for e in state.history if e.origin not in BASELINES]
+    candidates = [e for e in state.history if e.origin not in GIVEN]
     if any(stage is Stage.FINALISTS for stage, _ in state.scores):
         return "the best candidates fall below a cap, or make broken images, on unseen seeds"
     refused = {name for e in candidates if e.judgement for name in e.judgement.below_caps}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import OutputConfig, RunConfig, SearchConfig
-from lib_automerge.domain.events import BASELINES
 
 SEED_SETS = 4
 """Sets of fresh seeds, unless told otherwise."""
@@ -22,7 +22,7 @@ def measurement_of(config: RunConfig, seed_sets: int | None = None) -> RunConfig
         config,
         name=f"noise of {config.name}" if config.name else "noise",
         search=SearchConfig(
-            evaluations=len(BASELINES),
+            evaluations=given(config),
             calibration=seed_sets or search.calibration or SEED_SETS,
             stop="never",
             low=search.low,

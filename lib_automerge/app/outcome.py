@@ -14,7 +14,7 @@ from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BASELINES, Origin, Scored
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.pictures import pixel_digest
-from lib_automerge.domain.recipe import Recipe, recipe_json
+from lib_automerge.domain.recipe import Recipe, primary, recipe_json
 from lib_automerge.domain.run import RunState
 from lib_automerge.errors import ModelError, StorageError
 from lib_automerge.generate.base import Generator, StopFlag
@@ -94,7 +94,7 @@ def save_checkpoint(
             f"another file has the name of the merged checkpoint: {path}. Move it away and "
             "resume the run."
         )
-    copy_host_config(models["a"].path, path)
+    copy_host_config(models[primary(models)].path, path)
     return path
 
 
@@ -121,7 +121,9 @@ def _holds(path: Path, recipe: Recipe) -> bool:
             stored = json.loads(checkpoint.header.metadata.get("automerge_recipe", "{}"))
     except (ModelError, ValueError):
         return False
-    return bool(stored.get("weights") == recipe.weights and stored.get("method") == recipe.method)
+    wanted = msgspec.to_builtins(recipe)
+    same = ("method", "weights", "parameters")
+    return all(stored.get(name, {}) == wanted[name] for name in same)
 
 
 def reproduced(

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from lib_automerge.app import searched
 from lib_automerge.app.evaluate import by_pair
 from lib_automerge.app.judging import Judging
 from lib_automerge.app.preflight import baseline_weights, fresh_seeds
 from lib_automerge.domain import architectures
+from lib_automerge.domain.candidate import BASELINE_METHOD, UNIFORM, given, recipe_of
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import (
     BASELINES,
+    GIVEN,
     Calibrated,
     Evaluated,
     Learned,
@@ -35,10 +38,6 @@ from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space
 from lib_automerge.study.store import RunManifest
 
-UNIFORM = {Origin.MODEL_A: 0.0, Origin.MODEL_B: 1.0, Origin.HALF: 0.5}
-BASELINE_METHOD = "weighted_sum"
-"""The method under which weight 1 is model B, whatever method the candidates use."""
-
 RANKED = 20
 """So many of the leading evaluations are journalled at least."""
 
@@ -52,7 +51,7 @@ def space_of(manifest: RunManifest) -> Space:
     # any other method may change a block in which A and B are equal
     plain = manifest.config.method == BASELINE_METHOD
     architecture = architectures.get(manifest.architecture)
-    return Space.of(manifest.config.search, architecture, manifest.distances if plain else None)
+    return searched.space(manifest.config, architecture, manifest.distances if plain else None)
 
 
 def model_of(manifest: RunManifest) -> Model:
@@ -101,7 +100,7 @@ def _earlier(manifest: RunManifest) -> tuple[list[Evaluation], list[Evaluation]]
 
 def room_for_earlier(config: RunConfig, start: int) -> int:
     """How many evaluations of earlier runs are taken over beside so many start points."""
-    free = config.search.evaluations - len(BASELINES) - start - 1
+    free = config.search.evaluations - given(config) - start - 1
     return max(0, min(config.verdict.finalists, free))
 
 
@@ -111,8 +110,9 @@ def _own(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
     The weights of model B and 50:50 mean nothing to another method, and a candidate that could not
     be made says nothing: there they have none, which is outside of every space.
     """
-    foreign = (Origin.MODEL_B, Origin.HALF)
     plain = manifest.config.method == BASELINE_METHOD
+    kind = architectures.get(manifest.architecture)
+    foreign = GIVEN[1:] if searched.first_is_a(manifest.config, kind) else GIVEN
 
     def says_nothing(evaluation: Evaluation) -> bool:
         return evaluation.unmade or (not plain and evaluation.origin in foreign)
@@ -134,6 +134,7 @@ class Plan:
         self._model = model_of(manifest)
         space = self._model.space
         self._start = [space.point(weights) for weights in search.start]
+        self._given = given(manifest.config)
         self._adopted, self._observations = _earlier(manifest)
         self._proposer = proposers.create(
             search.optimizer,
@@ -155,15 +156,17 @@ class Plan:
     def next(self, state: RunState) -> Proposed | SearchEnded:
         """The next candidate of the search, or that it is over and why."""
         number = len(state.evaluations) + 1
-        if number <= len(BASELINES):
-            origin = BASELINES[number - 1]
-            weights = baseline_weights(
-                self._architecture, self._manifest.distances, UNIFORM[origin]
-            )
+        if number <= self._given:
+            origin = GIVEN[min(number, len(GIVEN)) - 1]
+            weights = {}
+            if "a" in self._config.models:
+                weights = baseline_weights(
+                    self._architecture, self._manifest.distances, UNIFORM[origin]
+                )
             return Proposed(evaluation=number, origin=origin, weights=weights)
-        if self._config.search.evaluations <= len(BASELINES):
+        if self._config.search.evaluations <= self._given:
             return SearchEnded(reason=_measured(state))
-        adopted = number - len(BASELINES) - 1
+        adopted = number - self._given - 1
         if adopted < len(self._adopted):
             weights = self._adopted[adopted].weights
             return Proposed(evaluation=number, origin=Origin.EARLIER, weights=weights)
@@ -171,7 +174,7 @@ class Plan:
         if start < len(self._start):
             return Proposed(evaluation=number, origin=Origin.START, weights=self._start[start])
         history = self._history(state)
-        known_before = (*BASELINES, Origin.EARLIER)
+        known_before = (*GIVEN, Origin.EARLIER)
         if any(e.origin not in known_before for e in state.history):
             # whatever the limits, one candidate is tried
             reason = self._reason(state, history)
@@ -210,7 +213,7 @@ class Plan:
         told = (leader.mean, leader.sd, knowledge.noise, knowledge.gain, knowledge.bound)
         if not all(map(math.isfinite, told)):
             return None
-        kept = max(RANKED, len(BASELINES) + self._config.verdict.finalists)
+        kept = max(RANKED, self._given + self._config.verdict.finalists)
         return Learned(
             evaluation=done[-1].number,
             leader=leader.number,
@@ -274,7 +277,7 @@ class Plan:
         Baselines and what the user asked for are always scored to the end.
         """
         incumbent = state.incumbent
-        exempt = (*BASELINES, Origin.START, Origin.EARLIER)
+        exempt = (*GIVEN, Origin.START, Origin.EARLIER)
         if not self._config.search.early_reject or candidate.origin in exempt or incumbent is None:
             return None
         found = rejection.chance(self.complete(images), incumbent.per_payload, self.payload_weights)
@@ -303,7 +306,7 @@ class Plan:
         """
         if evaluation.origin is not Origin.EARLIER:
             return None
-        found = self._adopted[evaluation.number - len(BASELINES) - 1]
+        found = self._adopted[evaluation.number - self._given - 1]
         assert found.score is not None
         return Evaluated(
             evaluation=evaluation.number,
@@ -316,14 +319,7 @@ class Plan:
 
     def recipe(self, evaluation: Evaluation) -> Recipe:
         """What is merged for an evaluation."""
-        baseline = evaluation.origin in BASELINES
-        return Recipe(
-            architecture=self._architecture.name,
-            method=BASELINE_METHOD if baseline else self._config.method,
-            models=self._manifest.models,
-            weights=evaluation.weights,
-            parameters={} if baseline else self._config.parameters,
-        )
+        return recipe_of(evaluation, self._config, self._manifest.models, self._architecture)
 
     def rehearsal(self) -> tuple[list[ImageJob], list[str]]:
         """One image of every kind of settings, and every prompt that a reward will read."""
@@ -341,7 +337,7 @@ class Plan:
 
     def finalists(self, state: RunState) -> list[Evaluation]:
         """The candidates that the search believes in most."""
-        candidates = [e for e in state.ranked if e.origin not in BASELINES and not _capped(e)]
+        candidates = [e for e in state.ranked if e.origin not in GIVEN and not _capped(e)]
         return candidates[: self._config.verdict.finalists]
 
     def finalist_jobs(self, round_: int) -> tuple[ImageJob, ...]:

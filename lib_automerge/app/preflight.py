@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import earlier
+from lib_automerge.app import earlier, searched
 from lib_automerge.app.ports import Host
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.candidate import recipe_of
 from lib_automerge.domain.config import RunConfig, check_config
 from lib_automerge.domain.detection import SMALL_FLOATS
+from lib_automerge.domain.events import GIVEN, Origin
 from lib_automerge.domain.payload import Payload, named
-from lib_automerge.domain.recipe import ModelRef
+from lib_automerge.domain.recipe import ModelRef, Recipe, parents, primary
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.generate.base import Generator
-from lib_automerge.merge import methods
-from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.inspection import scan
+from lib_automerge.merge.live import LiveMerger
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.search import proposers, rejection
 from lib_automerge.search.randomness import generator as randomness
-from lib_automerge.search.space import Space
 
 
 @contextlib.contextmanager
@@ -70,12 +72,15 @@ def check_models(config: RunConfig, models: Mapping[str, Checkpoint], generator:
     """Check by their headers that models can be merged, and that the result makes images.
 
     Raises:
-        ConfigError: a role of the method has no model.
+        ConfigError: a role of the method has no model, or its parameters are wrong.
         ModelError: they do not fit together, the generator makes no images of their family, or
             their weights are too coarse to be searched.
     """
-    Merger(models, config.method)
-    generator.check(models["a"])
+    loaded = with_first(models)
+    architecture = architectures.get(loaded["a"].detection.architecture)
+    searched.check(config, architecture)
+    LiveMerger(loaded).effects(_example(config, models, architecture))
+    generator.check(loaded["a"])
     for model in models.values():
         stored = {
             model.header.tensors[name].dtype
@@ -91,6 +96,22 @@ def check_models(config: RunConfig, models: Mapping[str, Checkpoint], generator:
             )
 
 
+def with_first(models: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The models as a generator opens them: "a" is what is loaded, the first of any number."""
+    return {**models, "a": models[primary(models)]}
+
+
+def _example(
+    config: RunConfig, models: Mapping[str, Checkpoint], architecture: Architecture
+) -> Recipe:
+    """Any candidate of a run: all of them ask for the same models, blocks and parameters."""
+    space = searched.space(config, architecture)
+    named = space.weights(space.low + 0.5 * (space.high - space.low))
+    candidate = Evaluation(number=len(GIVEN), origin=Origin.SEARCH, weights=named)
+    refs = {role: ModelRef(model.name) for role, model in models.items()}
+    return recipe_of(candidate, config, refs, architecture)
+
+
 def check_run(
     config: RunConfig, models: Mapping[str, Checkpoint], host: Host, generator: Generator
 ) -> Checked:
@@ -102,7 +123,8 @@ def check_run(
     """
     _check_output(config)
     check_models(config, models, generator)
-    architecture = architectures.get(models["a"].detection.architecture)
+    first = primary(models)
+    architecture = architectures.get(models[first].detection.architecture)
     check_settings(config, architecture)
     sources = earlier.read(config.search.warm_start, architecture)
     payloads = with_seeds(named(config.payloads), config)
@@ -117,13 +139,17 @@ def check_run(
                 "Choose two different checkpoints."
             )
     scans = {
-        role: scan(models["a"], models[role], architecture.blocks) for role in models if role != "a"
+        role: scan(models[first], models[role], architecture.blocks)
+        for role in models
+        if role != first
     }
-    distances = scans["b"]
+    others = [scans[role] for role in parents(config.method, models) if role != first]
+    distances = _apart(others)
     if not any(distances.get(name) for name in architecture.blocks):
+        names = " and ".join(model.name for model in models.values())
         raise ModelError(
-            f"{models['a'].name} and {models['b'].name} hold the same weights in every block. "
-            "There is nothing to search; choose two different checkpoints."
+            f"{names} hold the same weights in every block. There is nothing to search; choose "
+            "different checkpoints."
         )
     return Checked(
         config=msgspec.structs.replace(config, payloads=payloads),
@@ -134,6 +160,18 @@ def check_run(
         distances=distances,
         sources=sources,
     )
+
+
+def _apart(distances: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How far models are from the first one per block: the root mean square over them."""
+    if len(distances) == 1:
+        return dict(distances[0])
+    blocks = dict.fromkeys(block for each in distances for block in each)
+    count = len(distances)
+    return {
+        block: math.sqrt(math.fsum(each.get(block, 0.0) ** 2 for each in distances) / count)
+        for block in blocks
+    }
 
 
 def _check_output(config: RunConfig) -> None:
@@ -160,21 +198,14 @@ def check_settings(config: RunConfig, architecture: Architecture) -> None:
         ConfigError: settings that are unknown, out of range or contradict each other.
     """
     check_config(config)
-    method = methods.get(config.method)
-    methods.check_parameters(config.method, config.parameters)
-    idle = sorted(set(config.models) - set(method.roles))
-    if idle:
-        raise ConfigError(
-            f"the method {method.name} has no use for model {idle[0]!r}; its models are "
-            f"{', '.join(method.roles)}. Remove it, or choose another method."
-        )
+    searched.check(config, architecture)
     prompts = sum(not payload.held_out for payload in config.payloads)
     if config.search.early_reject and prompts <= rejection.FEWEST_PAYLOADS:
         raise ConfigError(
             f"search.early_reject needs more than {rejection.FEWEST_PAYLOADS} prompts in the "
             f"search: there are {prompts}. Add prompts, or switch it off."
         )
-    space = Space.of(config.search, architecture)
+    space = searched.space(config, architecture)
     for weights in config.search.start:
         space.point(weights)
     proposers.create(

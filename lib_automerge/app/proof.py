@@ -14,6 +14,7 @@ NAMES = {
     Origin.MODEL_A: "model A",
     Origin.MODEL_B: "model B",
     Origin.HALF: "the 50:50 merge",
+    Origin.MEMBER: "the best other model",
 }
 
 

@@ -19,9 +19,9 @@ from lib_automerge.app.consultation import Consultation
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
+from lib_automerge.app.preflight import with_first
 from lib_automerge.app.record import Record
 from lib_automerge.domain.events import (
-    BASELINES,
     FAILED,
     PARENTS,
     Evaluated,
@@ -118,7 +118,7 @@ class Runner:
         try:
             start = time.perf_counter()
             self._record.tell(Activity.LOADING)
-            with self._generator.open(self._models, self._controls.stop) as session:
+            with self._generator.open(with_first(self._models), self._controls.stop) as session:
                 self._loading_s = time.perf_counter() - start
                 folder = self._run.folder
                 scorer = Scorer(
@@ -327,7 +327,7 @@ class Runner:
             self._user.about_the_winner()
 
     def _searched(self) -> bool:
-        return len(self.state.evaluations) > len(BASELINES)
+        return self.state.has_candidates
 
     # --- the end ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from lib_automerge.app.preflight import check_run, check_unchanged, open_models
 from lib_automerge.app.runner import Runner
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent, Origin
+from lib_automerge.domain.recipe import primary
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.reward import panel
@@ -106,7 +107,7 @@ class Service:
                 manifest = RunManifest(
                     config=checked.config,
                     models=checked.models,
-                    architecture=models["a"].detection.architecture,
+                    architecture=models[primary(models)].detection.architecture,
                     distances=checked.distances,
                     reward=judges.fingerprint,
                     generator=generator.fingerprint(),
@@ -217,8 +218,7 @@ class Service:
         status = state.status.value
         if state.status in (Status.STARTING, Status.UNFINISHED):
             status = "running" if folder.running() else "interrupted"
-        origins = (Origin.MODEL_A, Origin.MODEL_B)
-        parents = [e.score for e in state.history if e.origin in origins and e.score is not None]
+        parents = [e.score or 0.0 for e in state.baselines if e.origin is not Origin.HALF]
         incumbent = state.incumbent
         ended = state.search_ended
         return Summary(

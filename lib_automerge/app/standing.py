@@ -19,6 +19,7 @@ from lib_automerge.app.estimate import (
     remaining,
 )
 from lib_automerge.app.worker import Phase, Snapshot
+from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BEFORE_PROOF, Origin, Stage
 from lib_automerge.domain.run import Activity, RunState, Status
@@ -44,6 +45,7 @@ class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: int
     finished_evaluations: int
     planned: int
+    given: int
     images: int
     images_planned: int
     share: float
@@ -156,6 +158,7 @@ def run_standing(entry: Entry, snapshot: Snapshot, now: float) -> RunStanding:
         evaluation=number,
         finished_evaluations=len(state.history),
         planned=planned_evaluations(config, state),
+        given=given(config),
         images=images,
         images_planned=_images_of(config, stage, images),
         share=_share(found, left, elapsed),

@@ -15,8 +15,9 @@ import numpy as np
 
 from lib_automerge.app.earlier import Source
 from lib_automerge.app.plan import as_known, room_for_earlier, space_of
+from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.events import BASELINES, Origin
+from lib_automerge.domain.events import Origin
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.space import Key, Space
@@ -49,7 +50,7 @@ def begin(manifest: RunManifest, sources: Sequence[Source]) -> tuple[RunManifest
             notes += _observe(source, manifest, space, observations)
     start, repeated = _own_start(manifest, space, observations)
     notes += repeated
-    room = manifest.config.search.evaluations - len(BASELINES) - len(start)
+    room = manifest.config.search.evaluations - given(manifest.config) - len(start)
     scored = sum(e.score is not None for e in observations.values())
     room -= min(room_for_earlier(manifest.config, len(start)), scored)
     for source, difference in zip(sources, differences, strict=True):

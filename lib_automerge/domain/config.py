@@ -17,6 +17,7 @@ from lib_automerge.domain.ensemble import Ensemble, Member, Role
 from lib_automerge.domain.guards import NARROWEST
 from lib_automerge.domain.human_judge import CHOICES, HUMANS, HumanJudge, human_judge
 from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.recipe import ROLES, ParameterValue, check_roles
 from lib_automerge.errors import ConfigError
 
 
@@ -33,6 +34,20 @@ class BlockRule(_Section, frozen=True):
     tied_to: str | None = None
 
 
+class ParameterRule(_Section, frozen=True):
+    """How the search treats a parameter of the merge method.
+
+    It is searched from `low` to `high` (None: the ends of what the method allows), as one number,
+    or `per_block` as one for each searched block; or it is one of `values`, in whose order
+    neighbours should be alike. Parameters with a number for each model have one searched for each.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    per_block: bool = False
+    values: tuple[str | bool | int | float, ...] = ()
+
+
 STOPS = ("regret", "improvement", "never")
 """What `SearchConfig.stop` can be."""
 
@@ -42,14 +57,16 @@ class SearchConfig(_Section, frozen=True):
 
     `low` and `high` (within -1..2) are the range of every searched block; `blocks` holds the
     exceptions by block name, and opts text encoder and VAE blocks in. `coarse_first` searches
-    groups of blocks before single ones.
+    groups of blocks before single ones. `parameters` are the other parameters of the method that
+    are searched, by name.
 
     The search ends at `evaluations` (baselines included), after `hours` or `images`, when the best
     score reaches `target`, when `patience` evaluations brought no better one, or when `stop` says
     so, whichever comes first. `stop` is "regret" (the model can rule out that much is left to
     gain), "improvement" (it expects little of the next candidate) or "never".
 
-    `start` are weights to evaluate after the baselines; a block that is not named there is A's.
+    `start` are weights to evaluate after the baselines; a block that is not named there is A's, a
+    parameter of the method is what it is if nobody searches it.
     `warm_start` are files or folders whose recipes and scores the search begins with: run folders,
     recipes, logs of other tools.
 
@@ -69,6 +86,7 @@ class SearchConfig(_Section, frozen=True):
     low: float = 0.0
     high: float = 1.0
     blocks: dict[str, BlockRule] = {}
+    parameters: dict[str, ParameterRule] = {}
     seed: int = 0
     seeds_per_payload: int = 2
     start: tuple[dict[str, float], ...] = ()
@@ -207,13 +225,18 @@ class OutputConfig(_Section, frozen=True):
 
 
 class RunConfig(_Section, frozen=True):
-    """Everything that decides a run. `models` maps roles ("a", "b", "c") to checkpoint paths."""
+    """Everything that decides a run.
+
+    `models` maps roles to checkpoint paths: "a", "b" (and "c"), or for methods of any number of
+    models "m001", "m002", ... and, where the method has one, "base". `parameters` are those of the
+    method that are not searched.
+    """
 
     models: dict[str, str]
     payloads: tuple[Payload, ...]
     name: str = ""
     method: str = "weighted_sum"
-    parameters: dict[str, float] = {}
+    parameters: dict[str, ParameterValue] = {}
     reward: RewardConfig = RewardConfig()
     search: SearchConfig = SearchConfig()
     verdict: VerdictConfig = VerdictConfig()
@@ -256,6 +279,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "$.reward.members[...]": RewardMember,
     "$.search": SearchConfig,
     "$.search.blocks[...]": BlockRule,
+    "$.search.parameters[...]": ParameterRule,
     "$.verdict": VerdictConfig,
     "$.generator": GeneratorConfig,
     "$.output": OutputConfig,
@@ -283,10 +307,13 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError(
             f"all {len(config.payloads)} payloads are held out. Leave some to the search."
         )
-    if "a" not in config.models or "b" not in config.models:
+    many = any(role not in ROLES for role in config.models)
+    if many:
+        check_roles(config.models)
+    if len(config.models) < 2 or not (many or {"a", "b"} <= set(config.models)):
         raise ConfigError(
             f"a run needs the models 'a' and 'b'; given: {sorted(config.models) or 'none'}."
-            " Name both checkpoints under `models`."
+            " Name both checkpoints under `models`, or 'm001', 'm002' and so on for methods of many."
         )
     if config.output.path is not None and not config.output.path.endswith(".safetensors"):
         raise ConfigError(

@@ -24,6 +24,7 @@ class Origin(str, enum.Enum):
     MODEL_A = "A"
     MODEL_B = "B"
     HALF = "50:50"
+    MEMBER = "another model"
     EARLIER = "earlier run"
     START = "start point"
     DESIGN = "start design"
@@ -35,7 +36,11 @@ FAILED = "failed twice"
 
 PARENTS = (Origin.MODEL_A, Origin.MODEL_B)
 BASELINES = (*PARENTS, Origin.HALF)
-"""The first three evaluations of every run, in this order."""
+"""The first three evaluations of every run, in this order. Where more than two models are merged,
+50:50 stands for equal shares of all of them."""
+
+GIVEN = (*BASELINES, Origin.MEMBER)
+"""What is scored before any candidate: the baselines, and the other models of a merge of many."""
 
 
 class Stage(str, enum.Enum):
@@ -68,7 +73,11 @@ class Resumed(Event, frozen=True, tag="resumed"):
 
 
 class Proposed(Event, frozen=True, tag="proposed"):
-    """Evaluation number `evaluation` (from 1) will score these weights."""
+    """Evaluation number `evaluation` (from 1) will score these weights.
+
+    They are the searched numbers: of blocks, and of other parameters of the method by their names
+    (see `domain.candidate`).
+    """
 
     evaluation: int
     origin: Origin

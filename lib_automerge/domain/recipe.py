@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -72,7 +72,7 @@ def check(recipe: Recipe) -> Recipe:
         raise ConfigError(
             f"recipe format {recipe.format} is newer than this version reads (1). Update Automerge."
         )
-    _check_roles(recipe.models)
+    check_roles(recipe.models)
     for block, weight in recipe.weights.items():
         if not math.isfinite(weight):
             raise ConfigError(f"the weight of {block} is {weight}. It must be a finite number.")
@@ -83,12 +83,29 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def primary(models: Mapping[str, ModelRef]) -> str:
+def primary(models: Collection[str]) -> str:
     """The role of the model whose other keys and metadata a merge keeps: `a`, `base` or `m001`."""
     return next(role for role in ("a", BASE, "m001") if role in models)
 
 
-def _check_roles(models: Mapping[str, ModelRef]) -> None:
+_REFERENCES = {"add_difference": "c", "train_difference": "c"}
+"""Method -> the role of a model that is only subtracted."""
+
+
+def parents(method: str, models: Collection[str]) -> tuple[str, ...]:
+    """The roles of the models whose images a merge should beat; the primary one first.
+
+    Args:
+        method: how they are merged.
+        models: all roles.
+    """
+    aside = _REFERENCES.get(method)
+    first = primary(models)
+    return (first, *sorted(role for role in models if role not in (first, aside)))
+
+
+def check_roles(models: Collection[str]) -> None:
+    """Raise ConfigError unless these roles go together: a (b, c), or (base and) m001, m002, ..."""
     fixed = sorted(set(models) & set(ROLES))
     many = sorted(role for role in models if _MANY.fullmatch(role))
     unknown = sorted(set(models) - set(ROLES) - {BASE} - set(many))

@@ -15,6 +15,7 @@ from lib_automerge.domain.events import (
     BASELINES,
     BEFORE_PROOF,
     FAILED,
+    GIVEN,
     AnyEvent,
     Calibrated,
     Evaluated,
@@ -286,11 +287,22 @@ class RunState:
 
     @property
     def baselines(self) -> list[Evaluation]:
-        """The baselines that have a score."""
-        return [e for e in self.history if e.origin in BASELINES and e.score is not None]
+        """The baselines that have a score, and the best of the other models of a merge of many."""
+        found = [e for e in self.history if e.origin in BASELINES and e.score is not None]
+        member = self.baseline(Origin.MEMBER)
+        return found if member is None else [*found, member]
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether anything was proposed besides what is given."""
+        return any(e.origin not in GIVEN for e in self.evaluations.values())
 
     def baseline(self, origin: Origin) -> Evaluation | None:
-        """The evaluation of a parent or of the 50:50 merge, if it is proposed yet."""
+        """The evaluation of a parent or of the 50:50 merge, if it is proposed yet; of the other
+        models of a merge of many the one with the best score.
+        """
+        if origin is Origin.MEMBER:
+            return best(e for e in self.history if e.origin is origin)
         return next((e for e in self.evaluations.values() if e.origin is origin), None)
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from lib_automerge.domain import weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.events import GIVEN
 from lib_automerge.errors import ConfigError
 
 ORDER = "nat"
@@ -83,7 +83,7 @@ def parse(text: str, architecture: Architecture) -> ScoreLog:
     read = _reader(header, architecture)
     score = header.index(_SCORE)
     origin = header.index(_ORIGIN) if _ORIGIN in header else None
-    baselines = {baseline.value for baseline in BASELINES}
+    baselines = {given.value for given in GIVEN}
     rows: list[ScoredWeights] = []
     unusable = 0
     for cells in _cells(text)[1:]:

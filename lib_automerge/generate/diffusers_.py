@@ -41,7 +41,8 @@ from lib_automerge.generate.loading import (
     quiet,
 )
 from lib_automerge.generate.parts import Parts
-from lib_automerge.merge.engine import DTYPES, Merger, changed_blocks
+from lib_automerge.merge.engine import DTYPES
+from lib_automerge.merge.live import Effects, LiveMerger, changed
 from lib_automerge.merge.readers import Checkpoint
 
 BLACK = 2
@@ -141,15 +142,14 @@ class DiffusersSession:
         move_pipeline(pipeline, device, models["a"].name)
         self._pipeline = pipeline
         self._sink.verify(models["a"])
-        self._models = dict(models)
         self._device = device
         self._dtype = dtype
         self._conditioner = Conditioner(pipeline, architecture.name)
         self._prediction = "v_prediction" if detection.prediction == "v" else "epsilon"
         self._zero_snr = "ztsnr" in detection.keys
         self._sdxl = architecture.name == "sdxl"
-        self._merger: tuple[str, Merger] | None = None
-        self._live_weights: Mapping[str, float] | None = {}
+        self._merger = LiveMerger(models)
+        self._live: Effects | None = {}
         self._parts = Parts()
         self._news: list[str] = []
         self._read: set[str] = set()
@@ -165,26 +165,15 @@ class DiffusersSession:
         Raises:
             ConfigError: the recipe names an unknown method, block or role.
             ModelError: the models do not hold what the recipe asks for.
+            GenerationError: what is merged overflows.
         """
-        missing = sorted(set(recipe.models) - set(self._models))
-        if missing:
-            raise ConfigError(
-                f"the recipe needs model {missing[0]!r}, but only {sorted(self._models)} are open. "
-                "Open it with the others."
-            )
-        if self._merger is None or self._merger[0] != recipe.method:
-            # Weight 0 is model A for every method; any other weight means something else.
-            if self._merger is not None:
-                self._live_weights = None
-            self._merger = (recipe.method, Merger(self._models, recipe.method))
-        merger = self._merger[1]
-        merger.check(recipe.weights)
-        blocks = changed_blocks(self._live_weights, recipe.weights)
-        self._live_weights = None
+        wanted = self._merger.effects(recipe)
+        blocks = changed(self._live, wanted)
+        self._live = None
         self._sink.begin()
-        merger.merge(recipe.weights, self._sink, blocks=blocks)
+        self._merger.merge(recipe, self._sink, blocks)
         self._sink.finish(blocks)
-        self._live_weights = dict(recipe.weights)
+        self._live = wanted
 
     def images(
         self, jobs: Sequence[ImageJob], stop: StopFlag

@@ -7,7 +7,7 @@ how far one must go to be sure that A's file name never stays on merged weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import HostError
 from lib_automerge.host.ports import LiveModel, Placement, WebUI
-from lib_automerge.merge.engine import Merger, changed_blocks
+from lib_automerge.merge.live import Effects, LiveMerger, changed
 from lib_automerge.merge.readers import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -36,15 +36,14 @@ class LiveMerge:
 
     def __init__(self, host: WebUI, models: Mapping[str, Checkpoint], placement: Placement) -> None:
         self._host = host
-        self._models = dict(models)
         self._a = models["a"]
         self._placement = placement
         self._architecture = architectures.get(self._a.detection.architecture)
         self._live: LiveModel | None = None
-        # what the live model holds: A for no weights, unknown for None
-        self._weights: dict[str, float] | None = {}
+        # what the live model holds: A for nothing, unknown for None
+        self._held: Effects | None = {}
         self._pulse: list[Tensor] = []
-        self._merger: tuple[str, Merger] | None = None
+        self._merger = LiveMerger(models)
         self.recipe: Recipe | None = None
 
     def take_over(self, *, afresh: bool = False) -> None:
@@ -55,7 +54,7 @@ class LiveMerge:
         """
         self._host.load(self._a, self._placement, afresh=afresh)
         self._live = self._host.live(self._a)
-        self._weights = {}
+        self._held = {}
         self.recipe = None
         self._watch()
 
@@ -72,19 +71,12 @@ class LiveMerge:
             ModelError: the models do not hold what the recipe asks for.
             HostError: it merges the VAE while the WebUI uses another one.
         """
-        previous = self._weights
-        if self._merger is None or self._merger[0] != recipe.method:
-            self._merger = (recipe.method, Merger(self._models, recipe.method))
-            previous = None
-        merger = self._merger[1]
-        merger.check(recipe.weights)
-        wanted = {name: weight for name, weight in recipe.weights.items() if weight}
+        wanted = self._merger.effects(recipe)
         self._leave_out_vae(wanted, recipe)
-        blocks = changed_blocks(previous, wanted)
+        blocks = changed(self._held, wanted)
         if blocks is None:
-            # Weight 0 is model A for every method; any other weight means something else.
             blocks = self._merged() | set(wanted)
-        self._write(merger, wanted, blocks)
+        self._write(recipe, wanted, blocks)
         self.recipe = recipe
 
     def intact(self) -> bool:
@@ -120,9 +112,8 @@ class LiveMerge:
             # The WebUI may have put it aside, from where it would bring it back as A.
             if self._live is None or not self._host.named(self._live, self._a):
                 return
-            if self._weights != {}:
-                merger = self._merger[1] if self._merger else Merger(self._models, "weighted_sum")
-                self._write(merger, {}, self._merged())
+            if self._held != {}:
+                self._write(None, {}, self._merged())
             key = self.difference()
             if key is None:
                 return
@@ -140,13 +131,17 @@ class LiveMerge:
         assert self._live is not None
         return self._live
 
-    def _write(self, merger: Merger, wanted: dict[str, float], blocks: set[str]) -> None:
+    def _write(self, recipe: Recipe | None, wanted: Effects, blocks: set[str]) -> None:
+        """Merge these blocks; without a recipe they are A's."""
         live = self._model()
-        self._weights = None
+        self._held = None
         live.begin(blocks)
-        merger.merge(wanted, live, blocks=blocks)
+        if recipe is None:
+            self._merger.put_first(live, blocks)
+        else:
+            self._merger.merge(recipe, live, blocks)
         live.finish()
-        self._weights = wanted
+        self._held = wanted
         if not blocks.isdisjoint(self._architecture.text_encoders):
             self._host.text_encoder_changed()
         self._watch()
@@ -156,12 +151,12 @@ class LiveMerge:
 
     def _merged(self) -> set[str]:
         """The blocks that may hold something else than A; all that are ours if that is unknown."""
-        if self._weights is not None:
-            return set(self._weights)
+        if self._held is not None:
+            return set(self._held)
         blocks = set(self._architecture.blocks)
         return blocks if self._host.foreign_vae() is None else blocks - {*self._architecture.vae}
 
-    def _leave_out_vae(self, wanted: dict[str, float], recipe: Recipe) -> None:
+    def _leave_out_vae(self, wanted: dict[str, Hashable], recipe: Recipe) -> None:
         """Never write to a VAE that is not A's: it is in no image, and it is not ours.
 
         Raises:
@@ -170,10 +165,13 @@ class LiveMerge:
         foreign = self._host.foreign_vae()
         if foreign is None:
             return
+        by_block = [recipe.weights, *(v for v in recipe.parameters.values() if isinstance(v, dict))]
         for block in self._architecture.vae:
-            weight = wanted.pop(block, 0.0)
-            if weight and set(recipe.weights.values()) - {0.0, weight}:
-                raise HostError(
-                    f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
-                    "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
-                )
+            wanted.pop(block, None)
+            for numbers in by_block:
+                weight = numbers.get(block, 0.0)
+                if weight and set(numbers.values()) - {0.0, weight}:
+                    raise HostError(
+                        f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
+                        "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
+                    )

@@ -266,7 +266,8 @@ def candidate_name(recipe: Recipe) -> str:
     number = recipe.provenance.get("evaluation")
     if number is not None:
         return str(number)
-    if not any(recipe.weights.values()):
+    if not any(recipe.weights.values()) and not recipe.parameters:
         return "A"
-    content = json.dumps([recipe.method, sorted(recipe.weights.items())])
+    told = [sorted(recipe.weights.items()), sorted(recipe.parameters.items())]
+    content = json.dumps([recipe.method, *told])
     return hashlib.sha256(content.encode()).hexdigest()[:8]

@@ -163,16 +163,3 @@ class Merger:
             held = torch.empty(size, dtype=dtype)
             self._scratch[name, dtype] = held
         return held[:size]
-
-
-def changed_blocks(
-    previous: Mapping[str, float] | None, weights: Mapping[str, float]
-) -> set[str] | None:
-    """The blocks whose weight differs between two merges; None when everything must be merged.
-
-    A block without a weight counts as 0, which is model A's.
-    """
-    if previous is None:
-        return None
-    names = set(previous) | set(weights)
-    return {name for name in names if previous.get(name, 0.0) != weights.get(name, 0.0)}

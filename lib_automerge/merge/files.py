@@ -91,6 +91,9 @@ def write_merge(
 ) -> None:
     """Write the merge of open models; see `merge_files`."""
     recipe = _stored_as(recipe, dtype)
+    if is_lab(recipe):
+        write_lab(recipe, output, dtype=recipe.dtype or None)
+        return
     merger = Merger(models, recipe.method, dtype=recipe.dtype or None)
     merger.check(recipe.weights)
     tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}  # noqa: SIM118

@@ -43,6 +43,8 @@ def resolved(
     search: SearchConfig,
     architecture: BlockLayout,
     distances: Mapping[str, float] | None = None,
+    *,
+    alone: bool = True,
 ) -> tuple[Bounds, dict[str, str | float]]:
     """Return the (low, high) of every free parameter, and every block's weight: the parameter that
     it takes, or a constant.
@@ -58,6 +60,7 @@ def resolved(
         architecture: whose blocks these are.
         distances: block -> how far the models are apart in it, 0 for equal ones; None while that is
             not known.
+        alone: whether nothing else is searched, so that a weight must be.
 
     Raises:
         ConfigError: an unknown block (with the nearest known one), a range that is reversed or
@@ -68,7 +71,7 @@ def resolved(
     for block, rule in rules.items():
         _check_rule(block, rule, architecture)
     _check_range("search", search.low, search.high)
-    if search.low == search.high:
+    if search.low == search.high and alone:
         raise ConfigError(
             f"the range of search is {search.low:g} to {search.high:g}: nothing is left to "
             "search. Low must be below high."
@@ -79,7 +82,7 @@ def resolved(
         for block in architecture.blocks
         if _is_searched(block, rules, architecture)
     }
-    if not bounds:
+    if not bounds and alone:
         raise ConfigError(
             f"nothing is left to search: {len(rules)} rules fix or tie every block of "
             f"{architecture.name}. Give at least one block a range."
@@ -87,7 +90,7 @@ def resolved(
     constants = {block: low for block, (low, high) in bounds.items() if low == high}
     idle = {} if distances is None else dict.fromkeys(_idle(sources, bounds, distances), 0.0)
     constants |= {block: weight for block, weight in idle.items() if block not in constants}
-    if len(constants) == len(bounds):
+    if len(constants) == len(bounds) and alone:
         raise ConfigError(
             f"nothing is left to search: {counted(idle, 'block')} of {architecture.name} "
             f"{'is' if len(idle) == 1 else 'are'} equal in the models, and all others have a "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lib_automerge.domain.config import SearchConfig
 from lib_automerge.errors import ConfigError, SearchError, unknown_name
-from lib_automerge.search.rules import BlockLayout, check_order, counted, resolved
+from lib_automerge.search.rules import BlockLayout, Bounds, check_order, counted, resolved
 
 Array = NDArray[np.float64]
 Key = tuple[float, ...]
@@ -28,15 +28,37 @@ _FINEST = 1e-10
 _TOLERANCE = 1e-9
 
 
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """A number besides the weights of blocks that is searched.
+
+    Attributes:
+        name: of the number.
+        low: the least it can be.
+        high: the most.
+        default: what it is where nobody names it; kept within low and high.
+        whole: only whole numbers.
+        group: of settings that belong together, in order; "" for none.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: float
+    whole: bool = False
+    group: str = ""
+
+
 class Space(msgspec.Struct, frozen=True, kw_only=True):
     """A box of free parameters, and every block as one of them or as a constant.
 
     Attributes:
         names: the free parameters; the order of every vector.
         bounds: their (low, high), inclusive.
-        blocks: block -> the free parameter whose value it takes, or its constant weight.
+        blocks: block, or setting, -> the free parameter whose value it takes, or its constant.
         groups: group -> free parameters that belong together, in order.
         decimals: to how many decimals values are rounded.
+        whole: the free parameters that are whole numbers.
+        defaults: what a free parameter is where a point does not name it; 0 if it is not here.
     """
 
     names: tuple[str, ...]
@@ -44,6 +66,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     blocks: dict[str, str | float]
     groups: dict[str, tuple[str, ...]] = {}
     decimals: int = _DECIMALS
+    whole: tuple[str, ...] = ()
+    defaults: dict[str, float] = {}
 
     @classmethod
     def of(
@@ -51,18 +75,49 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         search: SearchConfig,
         architecture: BlockLayout,
         distances: Mapping[str, float] | None = None,
+        settings: Sequence[Setting] = (),
+        *,
+        weighted: bool = True,
     ) -> Space:
-        """Return the space that a configuration describes; the arguments and errors are those of
-        `rules.resolved`.
+        """Return the space that a configuration describes.
+
+        Args:
+            search: the configuration.
+            architecture: whose blocks these are.
+            distances: see `rules.resolved`.
+            settings: what is searched besides the weights of blocks.
+            weighted: whether blocks have weights at all.
+
+        Raises:
+            ConfigError: see `rules.resolved`; or there is nothing to search.
         """
-        bounds, blocks = resolved(search, architecture, distances)
+        bounds: Bounds = {}
+        blocks: dict[str, str | float] = {}
+        if weighted:
+            bounds, blocks = resolved(search, architecture, distances, alone=not settings)
+        free = {each.name: each for each in settings if each.low < each.high}
+        if not bounds and not free:
+            raise ConfigError(
+                "nothing is left to search: the method has no weights by block, and no parameter "
+                "has a range. Give one under search.parameters."
+            )
+        bounds |= {name: (each.low, each.high) for name, each in free.items()}
+        constant = {each.name: each.low for each in settings if each.name not in free}
+        groups = {
+            group: tuple(block for block in members if block in bounds)
+            for group, members in architecture.groups.items()
+        }
+        for each in free.values():
+            if each.group:
+                groups[each.group] = (*groups.get(each.group, ()), each.name)
         return cls(
             names=tuple(bounds),
             bounds=tuple(bounds.values()),
-            blocks=blocks,
-            groups={
-                group: tuple(block for block in members if block in bounds)
-                for group, members in architecture.groups.items()
+            blocks={**blocks, **constant, **{name: name for name in free}},
+            groups=groups,
+            whole=tuple(name for name, each in free.items() if each.whole),
+            defaults={
+                name: min(max(each.default, each.low), each.high) for name, each in free.items()
             },
         )
 
@@ -129,7 +184,13 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         low, high = self.low, self.high
         # Adding 0 turns -0.0 into 0.0.
         rounded = np.clip(np.round(vector, self.decimals) + 0.0, low, high)
+        if self.whole:
+            rounded = np.where(self._is_whole, np.round(rounded), rounded)
         return np.where(vector <= low, low, np.where(vector >= high, high, rounded))
+
+    @property
+    def _is_whole(self) -> NDArray[np.bool_]:
+        return np.array([name in self.whole for name in self.names])
 
     def scaled(self, fractions: Array) -> Array:
         """Return the vector at these fractions (0..1) of the ranges, (d,) or (n, d), snapped."""
@@ -161,8 +222,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     def point(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Return the candidate of this space that has these weights in its searched blocks.
 
-        A block that is not named counts as 0, which is model A; constant and tied blocks follow the
-        rules of the space.
+        A block that is not named counts as 0, which is model A; what else is not named has its
+        default; constant and tied blocks follow the rules of the space.
 
         Raises:
             ConfigError: a block is unknown, or a weight outside its range.
@@ -171,13 +232,16 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
             if block not in self.blocks:
                 raise ConfigError(unknown_name("block", block, self.blocks))
         for name, (low, high) in zip(self.names, self.bounds, strict=True):
-            value = weights.get(name, 0.0)
+            value = self._value(weights, name)
             if not low <= value <= high:
                 raise ConfigError(
                     f"a start point has {name} = {value:g}, outside its range {low:g} to {high:g}. "
                     "Change the point or widen the range."
                 )
-        return self.weights(np.array([weights.get(name, 0.0) for name in self.names]))
+        return self.weights(np.array([self._value(weights, name) for name in self.names]))
+
+    def _value(self, weights: Mapping[str, float], name: str) -> float:
+        return weights.get(name, self.defaults.get(name, 0.0))
 
     def contains(self, weights: Mapping[str, float]) -> bool:
         """Tell whether a vector of this space gives exactly these weights.
@@ -204,7 +268,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         if self.key(vector) not in taken:
             return self.snap(vector)
         width = self.high - self.low
-        points = math.prod((width * 10.0**self.decimals + 1).tolist())
+        fine = np.where(self._is_whole, 1.0, 10.0**self.decimals)
+        points = math.prod((width * fine + 1).tolist())
         if points <= 4 * len(taken) + 16:
             return self._nearest_unused(vector, taken)
         # Most points are free, so this ends after a few draws.
@@ -216,9 +281,9 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         return self.snap(moved)
 
     def _nearest_unused(self, vector: Array, taken: Collection[Key]) -> Array:
-        step = 10.0**-self.decimals
         axes = []
-        for low, high in self.bounds:
+        for name, (low, high) in zip(self.names, self.bounds, strict=True):
+            step = 1.0 if name in self.whole else 10.0**-self.decimals
             steps = math.ceil((high - low) / step) + 1
             values = np.round(low + step * np.arange(steps), self.decimals)
             axes.append(np.unique(np.append(np.clip(values, low, high), (low, high))).tolist())

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.domain import architectures, candidate
+from lib_automerge.domain.candidate import parent_of
 from lib_automerge.domain.events import (
-    BASELINES,
+    GIVEN,
     AnyEvent,
     Evaluated,
     Origin,
@@ -23,14 +25,24 @@ from lib_automerge.domain.events import (
     Verdict,
 )
 from lib_automerge.domain.payload import Payload
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.recipe import Recipe, parents
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.study.formats import decimals_for
 from lib_automerge.study.store import RunManifest
 
-LABELS = {Origin.MODEL_A: "Model A", Origin.MODEL_B: "Model B", Origin.HALF: "50:50"}
-IN_TEXT = {Origin.MODEL_A: "model A", Origin.MODEL_B: "model B", Origin.HALF: "the 50:50 merge"}
-PARENTS = (Origin.MODEL_A, Origin.MODEL_B)
+LABELS = {
+    Origin.MODEL_A: "Model A",
+    Origin.MODEL_B: "Model B",
+    Origin.HALF: "50:50",
+    Origin.MEMBER: "Other model",
+}
+IN_TEXT = {
+    Origin.MODEL_A: "model A",
+    Origin.MODEL_B: "model B",
+    Origin.HALF: "the 50:50 merge",
+    Origin.MEMBER: "the best other model",
+}
+PARENTS = (Origin.MODEL_A, Origin.MODEL_B, Origin.MEMBER)
 PHASES = ("merge", "generate", "score")
 """The timed parts of an evaluation; what is left of its total is everything else."""
 
@@ -125,11 +137,13 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     def model_of(self, evaluation: Evaluation) -> str:
         """What an entrant is made of: a model's name, or which evaluation it is."""
-        role = {Origin.MODEL_A: "a", Origin.MODEL_B: "b"}.get(evaluation.origin)
+        models = self.manifest.models
+        role = parent_of(evaluation, self.manifest.config.method, models)
         if role is not None:
-            return self.manifest.models[role].name
+            return models[role].name
         if evaluation.origin is Origin.HALF:
-            return "half of each"
+            many = len(parents(self.manifest.config.method, models)) > 2
+            return "equal shares of all" if many else "half of each"
         return f"evaluation {evaluation.number}"
 
 
@@ -199,7 +213,7 @@ def contest(state: RunState) -> Contest:
         if verdict is not None:
             known = [e for e in known if e.number == verdict.winner]
         merge = next(iter(known), None)
-    baselines = tuple(e for e in map(state.baseline, BASELINES) if e and e.number in means)
+    baselines = tuple(e for e in map(state.baseline, GIVEN) if e and e.number in means)
     parents = [e for e in baselines if e.origin in PARENTS]
     if verdict is not None:
         better = state.baseline(verdict.better_parent)
@@ -226,7 +240,7 @@ def _chosen(state: RunState, verdict: Verdict) -> dict[int, float]:
 
 def candidates(state: RunState) -> list[Evaluation]:
     """The evaluations besides the baselines that have a score, as `RunState.ranked` has them."""
-    return [e for e in state.ranked if e.origin not in BASELINES]
+    return [e for e in state.ranked if e.origin not in GIVEN]
 
 
 def given_up(evaluation: Evaluation) -> bool:
@@ -325,12 +339,7 @@ def times(state: RunState) -> dict[Stage, dict[str, float]]:
 
 
 def recipe_of(manifest: RunManifest, evaluation: Evaluation) -> Recipe:
-    """What makes an evaluation's model again; a baseline is a weighted sum under any method."""
-    baseline = evaluation.origin in BASELINES
-    return Recipe(
-        architecture=manifest.architecture,
-        method="weighted_sum" if baseline else manifest.config.method,
-        models=manifest.models,
-        weights=evaluation.weights,
-        parameters={} if baseline else manifest.config.parameters,
+    """What makes an evaluation's model again; see `domain.candidate.recipe_of`."""
+    return candidate.recipe_of(
+        evaluation, manifest.config, manifest.models, architectures.get(manifest.architecture)
     )

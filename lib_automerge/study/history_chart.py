@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lib_automerge.domain.events import BASELINES, Origin
+from lib_automerge.domain.events import GIVEN, Origin
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import (
     LINE,
@@ -25,7 +25,7 @@ from lib_automerge.study.findings import LABELS, given_up
 from lib_automerge.study.formats import number, plural, plus_minus
 from lib_automerge.study.markup import EMPTY, Markup, compact, element, join
 
-CLASSES = {Origin.MODEL_A: "a", Origin.MODEL_B: "b", Origin.HALF: "half"}
+CLASSES = {Origin.MODEL_A: "a", Origin.MODEL_B: "b", Origin.HALF: "half", Origin.MEMBER: "b"}
 NARROW = 600.0
 """Below this width, in pixels, labels are short."""
 
@@ -66,7 +66,7 @@ def history_chart(
     entries = _legend(scored, rejected, winner, below)
     legend, legend_height = _legend_rows(entries, size[0])
     plot = _plot(evaluations, scored, records, decimals, size, legend_height)
-    marked = {e.number for e in (*records, *(e for e in scored if e.origin in BASELINES))}
+    marked = {e.number for e in (*records, *(e for e in scored if e.origin in GIVEN))}
     body = [
         legend,
         _axes(plot, evaluations),
@@ -100,7 +100,7 @@ def _floor(scored: Sequence[Evaluation]) -> float:
     scores = sorted(e.score or 0.0 for e in scored)
     if not scores:
         return -math.inf
-    baselines = [e.score or 0.0 for e in scored if e.origin in BASELINES]
+    baselines = [e.score or 0.0 for e in scored if e.origin in GIVEN]
     typical = min(scores[len(scores) // 10], *baselines, scores[-1])
     return max(typical - (scores[-1] - typical), scores[0])
 
@@ -116,7 +116,7 @@ def _plot(
     width, height = size
     narrow = width < NARROW
     floor = _floor(scored)
-    baselines = [e for e in scored if e.origin in BASELINES]
+    baselines = [e for e in scored if e.origin in GIVEN]
     shown = [max(e.score or 0.0, floor) for e in scored]
     for evaluation in (*baselines, *records):
         error = evaluation.standard_error or 0.0
@@ -164,7 +164,7 @@ def _baseline_lines(plot: _Plot, scored: Sequence[Evaluation]) -> Markup:
     return join(
         line(plot.x.start, _height(plot, e), plot.x.end, _height(plot, e), CLASSES[e.origin])
         for e in scored
-        if e.origin in BASELINES
+        if e.origin in GIVEN
     )
 
 
@@ -196,7 +196,7 @@ def _point(plot: _Plot, evaluation: Evaluation, kind: str = "") -> Markup:
         return element(
             "polygon", hint, points=f"{corners} {compact(x)},{compact(tip)}", class_="low"
         )
-    if evaluation.origin in BASELINES:
+    if evaluation.origin in GIVEN:
         edge = 2 * plot.dot + 2
         corner = (x - edge / 2, y - edge / 2)
         return element(
@@ -230,9 +230,9 @@ def _labels(plot: _Plot, scored: Sequence[Evaluation], records: Sequence[Evaluat
     entries = [
         (_height(plot, e), LABELS[e.origin], e.score, CLASSES[e.origin])
         for e in scored
-        if e.origin in BASELINES
+        if e.origin in GIVEN
     ]
-    if records and records[-1].origin not in BASELINES:
+    if records and records[-1].origin not in GIVEN:
         entries.append((_height(plot, records[-1]), "highest", records[-1].score, "best"))
     places = spread_out([y for y, *_ in entries], LINE, plot.y.end, plot.y.start)
     parts = []
@@ -263,7 +263,7 @@ def _legend(
     """What the marks mean: (class, words) of those that are in the chart."""
     origins = {e.origin for e in scored}
     entries = []
-    if origins & set(BASELINES):
+    if origins & set(GIVEN):
         entries.append(("mark", "baseline"))
     if Origin.DESIGN in origins:
         entries.append(("design", "start design"))
@@ -324,7 +324,7 @@ def _height(plot: _Plot, evaluation: Evaluation) -> float:
 
 
 def _kind(evaluation: Evaluation) -> str:
-    if evaluation.origin in BASELINES:
+    if evaluation.origin in GIVEN:
         return CLASSES[evaluation.origin]
     return "design" if evaluation.origin is Origin.DESIGN else "search"
 
@@ -342,7 +342,7 @@ def _description(
 ) -> str:
     parts = [f"{plural(len(scored), 'evaluation')} with a score."]
     parts += [
-        f"{LABELS[e.origin]}: {number(e.score, decimals)}." for e in scored if e.origin in BASELINES
+        f"{LABELS[e.origin]}: {number(e.score, decimals)}." for e in scored if e.origin in GIVEN
     ]
     if records:
         top = records[-1]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from lib_automerge.domain import judging
 from lib_automerge.domain.ensemble import Ensemble, Member
-from lib_automerge.domain.events import BASELINES, Origin, Scored
+from lib_automerge.domain.events import GIVEN, Origin, Scored
 from lib_automerge.domain.guards import GUARDS
 from lib_automerge.domain.judging import Judgement
 from lib_automerge.domain.run import Evaluation
@@ -184,7 +184,7 @@ def _findings(
     if searched is not None and searched.diversity_ratio is not None:
         ratio = percent(searched.diversity_ratio)
         entries.append(("Diversity over seeds", f"{ratio} of the parents'"))
-    refused = [e for e in found.state.history if e.origin not in BASELINES and below_caps(e)]
+    refused = [e for e in found.state.history if e.origin not in GIVEN and below_caps(e)]
     if refused:
         entries.append(("Refused by a cap", _refused(refused)))
     return entries

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lib_automerge.domain import architectures
-from lib_automerge.domain.events import BASELINES, Stage
+from lib_automerge.domain.events import GIVEN, Origin, Stage
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import difference_bar, sparkline
@@ -167,8 +167,8 @@ def finalist_table(found: Findings) -> Markup:
 def top_table(found: Findings) -> Markup:
     """The best evaluations of the search, and the baselines to compare them with."""
     ranked = candidates(found.state)[:TOP]
-    baselines = [e for e in found.state.history if e.origin in BASELINES and e.score is not None]
-    scores = [e.score for e in baselines if e.origin is not BASELINES[-1] and e.score is not None]
+    baselines = [e for e in found.state.history if e.origin in GIVEN and e.score is not None]
+    scores = [e.score for e in baselines if e.origin is not Origin.HALF and e.score is not None]
     parent = max(scores, default=None)
     order = architectures.get(found.manifest.architecture).parameters
     weights = [e.weights.get(block, 0.0) for e in (*ranked, *baselines) for block in order]
@@ -177,7 +177,7 @@ def top_table(found: Findings) -> Markup:
     def row(e: Evaluation) -> Row:
         return [
             LABELS.get(e.origin, f"Evaluation {e.number}"),
-            e.origin.value if e.origin not in BASELINES else "baseline",
+            e.origin.value if e.origin not in GIVEN else "baseline",
             sparkline([e.weights.get(block, 0.0) for block in order], low, high),
             plus_minus(e.score, e.standard_error, found.decimals),
             signed(None if parent is None else (e.score or 0.0) - parent, found.decimals),

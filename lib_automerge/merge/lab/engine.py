@@ -30,7 +30,7 @@ from lib_automerge.merge.lab.number_types import (
     size_of,
     zero_bad,
 )
-from lib_automerge.merge.lab.output import Output
+from lib_automerge.merge.lab.output import Writing
 from lib_automerge.merge.lab.parameters import Settings
 from lib_automerge.merge.lab.sources import Source
 from lib_automerge.merge.lab.stack import Bad, Reading, Stack, damaged
@@ -119,7 +119,7 @@ Listener = Callable[[Progress], None]
 
 def run(
     job: Job,
-    output: Output,
+    output: Writing,
     *,
     memory: int = DEFAULT,
     threads: int = 1,
@@ -168,7 +168,7 @@ class _Merge:
     def __init__(
         self,
         job: Job,
-        output: Output,
+        output: Writing,
         memory: int,
         threads: int,
         chunk: int,

@@ -13,7 +13,7 @@ import msgspec
 import lib_automerge
 from lib_automerge.domain import architectures
 from lib_automerge.domain.detection import Detection, Header, check_mergeable
-from lib_automerge.domain.recipe import BASE, ModelRef, Recipe, recipe_json
+from lib_automerge.domain.recipe import BASE, Recipe, recipe_json
 from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
@@ -25,7 +25,7 @@ from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
-from lib_automerge.merge.lab.sources import Entry, FileSource, stamp_of
+from lib_automerge.merge.lab.sources import Entry, FileSource, Stamp, stamp_of
 from lib_automerge.merge.lab.stack import CHUNK
 from lib_automerge.merge.metadata import merged_metadata
 from lib_automerge.merge.recorded import open_recorded
@@ -81,12 +81,12 @@ def write_lab(
     # as it will be read from the file: 0 and 0.0 are two texts for one weight
     recipe = msgspec.convert(msgspec.to_builtins(recipe), Recipe)
     method = catalogue.get(recipe.method)
-    roles = _roles(recipe, method)
+    roles = roles_of(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
     threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
-        job, found = _job(recipe, method, models, number_type, options)
+        job, found = job_of(recipe, models.sources, models.architecture, number_type, options)
         # 3 and 3.0 are one value, and must give the same bytes
         parameters = {name: job.settings.given[name] for name in recipe.parameters}
         complete = msgspec.structs.replace(models.recipe, parameters=parameters)
@@ -134,19 +134,19 @@ class _Models:
         for role in roles:
             if cancelled():
                 raise CancelledError("the merge was cancelled before it wrote anything.")
-            _check_container(recipe.models[role])
+            if recipe.models[role].path:
+                check_container(Path(recipe.models[role].path))
             # what is recorded, what is checked and what is merged must be the same bytes
             since = stamp_of(Path(refs[role].path)) if refs[role].path else None
             with open_recorded(recipe.models[role]) as model:
-                _check_number_types(model.path, model.header)
                 refs[role] = msgspec.structs.replace(refs[role], sha256=model.sha256())
-                source = FileSource(model.path, _entries(model.header, model.detection), since)
+                source = source_of(model.path, model.header, model.detection, since)
                 stack.callback(source.close)
                 sources.append(source)
                 if first is None:
                     first = model.path.name, model.header, model.detection
                 else:
-                    _check_kinds(first, (model.path.name, model.header, model.detection))
+                    check_kinds(first, (model.path.name, model.header, model.detection))
         assert first is not None
         self.sources = tuple(sources)
         self.recipe = msgspec.structs.replace(recipe, models=refs)
@@ -159,7 +159,12 @@ class _Models:
             )
 
 
-def _roles(recipe: Recipe, method: LabMethod) -> tuple[str, ...]:
+def roles_of(recipe: Recipe, method: LabMethod) -> tuple[str, ...]:
+    """Return the roles of a recipe's models in the order in which a method takes them.
+
+    Raises:
+        ConfigError: the method takes other models.
+    """
     models = [role for role in recipe.models if role != BASE]
     based = BASE in recipe.models
     if based != method.based:
@@ -173,17 +178,31 @@ def _roles(recipe: Recipe, method: LabMethod) -> tuple[str, ...]:
     return roles
 
 
-def _job(
+def job_of(
     recipe: Recipe,
-    method: LabMethod,
-    models: _Models,
-    number_type: str | None,
-    options: LabOptions,
+    sources: tuple[FileSource, ...],
+    kind: str,
+    number_type: str | None = None,
+    options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
 ) -> tuple[Job, tuple[matching.Mismatch, ...]]:
-    architecture = architectures.get(models.architecture)
-    found = matching.mismatches(models.sources, architecture)
+    """Return what a recipe asks for, and where its models differ in keys or shapes.
+
+    Args:
+        recipe: of the lab.
+        sources: its models in the order of roles.
+        kind: their architecture.
+        number_type: of the result; None keeps the first model's.
+        options: the policies.
+
+    Raises:
+        ConfigError: the recipe's method, models, parameters or blocks are wrong.
+        ModelError: the models do not go together.
+    """
+    method = catalogue.get(recipe.method)
+    architecture = architectures.get(kind)
+    found = matching.mismatches(sources, architecture)
     matching.check_policy(found, options.on_mismatch, based=method.based)
-    roles = _roles(recipe, method)
+    roles = roles_of(recipe, method)
     settings = Settings(
         method.name,
         method.parameters,
@@ -194,8 +213,8 @@ def _job(
     for block in architecture.blocks:
         method.check(settings.at(block))
     _check_unnamed(recipe, method, settings, architecture.blocks)
-    tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
-    job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
+    tasks = matching.plan(sources, architecture, found, options.on_mismatch, number_type)
+    job = Job(method, settings, sources, roles, tasks, options.zero_bad)
     return job, found
 
 
@@ -229,12 +248,25 @@ def _check_unnamed(
             )
 
 
-def _check_container(ref: ModelRef) -> None:
-    if ref.path and container(Path(ref.path)) != "safetensors":
+def check_container(path: Path) -> None:
+    """Raise ModelError if a file cannot be read in parts."""
+    if container(path) != "safetensors":
         raise ModelError(
-            f"{ref.path} is not a safetensors file, and only those can be read in parts, in any "
+            f"{path} is not a safetensors file, and only those can be read in parts, in any "
             "amount of memory. Save it as safetensors first."
         )
+
+
+def source_of(
+    path: Path, header: Header, detection: Detection, since: Stamp | None = None
+) -> FileSource:
+    """Return a model as the lab reads it; close it.
+
+    Raises:
+        ModelError: a number type that cannot be merged, or the file has changed `since`.
+    """
+    _check_number_types(path, header)
+    return FileSource(path, _entries(header, detection), since)
 
 
 def _check_number_types(path: Path, header: Header) -> None:
@@ -251,7 +283,7 @@ def _entries(header: Header, detection: Detection) -> dict[str, Entry]:
     return {key: Entry(info.dtype, info.shape, info.start) for key, info in infos.items()}
 
 
-def _check_kinds(one: tuple[str, Header, Detection], two: tuple[str, Header, Detection]) -> None:
+def check_kinds(one: tuple[str, Header, Detection], two: tuple[str, Header, Detection]) -> None:
     """Raise ModelError if two models are not of one kind; their keys are compared elsewhere."""
     shared = {
         key: name

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import filelock
 import msgspec
@@ -31,6 +31,24 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
     merge: str = ""
     keys: tuple[str, ...] = ()
+
+
+class Writing(Protocol):
+    """What takes a merge, tensor by tensor, from several threads.
+
+    Attributes:
+        finished: keys that need not be merged.
+    """
+
+    finished: set[str]
+
+    def write(self, key: str, offset: int, raw: Raw) -> None:
+        """Take bytes of a tensor at their offset in it."""
+        ...
+
+    def finish(self, key: str) -> None:
+        """Note that a tensor is complete."""
+        ...
 
 
 class Output:

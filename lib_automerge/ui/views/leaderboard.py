@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.events import GIVEN
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.charts import sparkline
 from lib_automerge.study.findings import LABELS, Findings, candidates
@@ -21,7 +21,7 @@ def leaderboard(found: Findings, run: str) -> Markup:
     ranked = candidates(found.state)
     if not ranked:
         return EMPTY
-    baselines = [e for e in found.state.history if e.origin in BASELINES and e.score is not None]
+    baselines = [e for e in found.state.history if e.origin in GIVEN and e.score is not None]
     order = searched_blocks(found)
     values = [e.weights.get(b, 0.0) for e in (*ranked[:TOP], *baselines) for b in order]
     low, high = min([0.0, *values]), max([1.0, *values])
@@ -34,7 +34,7 @@ def leaderboard(found: Findings, run: str) -> Markup:
         gain = None if e.score is None or parent is None else e.score - parent
         number = str(e.number)
         actions = [button("Use", "duplicate", run, data_evaluation=number, hint=USE_HINT)]
-        if e.origin not in BASELINES:
+        if e.origin not in GIVEN:
             actions.insert(0, button("Save", "choose", run, data_evaluation=number))
         return [
             rank,
@@ -45,7 +45,7 @@ def leaderboard(found: Findings, run: str) -> Markup:
                     tag(below_caps(e)),
                 ]
             ),
-            "baseline" if e.origin in BASELINES else e.origin.value,
+            "baseline" if e.origin in GIVEN else e.origin.value,
             sparkline([e.weights.get(b, 0.0) for b in order], low, high),
             plus_minus(e.score, e.standard_error, found.decimals),
             signed(gain, found.decimals),

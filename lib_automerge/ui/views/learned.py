@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib_automerge.domain.events import BASELINES, Learned
+from lib_automerge.domain.events import Learned
 from lib_automerge.domain.run import Evaluation, best
 from lib_automerge.study.findings import LABELS, Findings
 from lib_automerge.study.formats import number, two_digits
@@ -21,7 +21,7 @@ def learned(found: Findings) -> Markup:
         parts += [facts(_facts(found, state.learned)), _luck(found, state.learned)]
     if state.calibrated is not None:
         parts.append(element("p", sentence(state.calibrated.sentence), class_="hint"))
-    searched = len(state.history) > len(BASELINES)
+    searched = state.has_candidates
     if state.search_ended is not None and searched:
         parts.append(element("p", _ending(found)))
     if not parts:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from lib_automerge.app.desk import Opened
 from lib_automerge.domain import architectures
-from lib_automerge.domain.events import BASELINES
+from lib_automerge.domain.events import GIVEN
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.charts import sparkline
@@ -169,7 +169,7 @@ def recent(found: Findings) -> Markup:
         total = e.seconds.get("total")
         return [
             f"{e.number:,}",
-            LABELS.get(e.origin, e.origin.value if e.origin not in BASELINES else "baseline"),
+            LABELS.get(e.origin, e.origin.value if e.origin not in GIVEN else "baseline"),
             sparkline([e.weights.get(block, 0.0) for block in order], low, high),
             score if e.rejected is None else element("span", fate(e), title=e.rejected),
             signed(gain, found.decimals),

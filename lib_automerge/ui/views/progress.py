@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_automerge.app.standing import RunStanding, Standing
-from lib_automerge.domain.events import BASELINES, Stage
+from lib_automerge.domain.events import Stage
 from lib_automerge.study.formats import duration, percent, plural
 from lib_automerge.study.markup import EMPTY, Markup, element
 from lib_automerge.ui.views.parts import clock_time
@@ -27,7 +27,7 @@ def progress(now: Standing, clock: float) -> Markup:
         "div",
         _bar(run.share, f"{percent(run.share)} done"),
         # nothing comes after the baselines where only the noise is measured
-        _stages(run, done=run.state == "finished") if run.planned > len(BASELINES) else EMPTY,
+        _stages(run, done=run.state == "finished") if run.planned > run.given else EMPTY,
         element("p", *_doing(now, run), class_="automerge-doing"),
         element("p", *_times(now, run, clock), class_="hint"),
         class_="automerge-progress",
