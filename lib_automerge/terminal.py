@@ -13,6 +13,7 @@ from lib_automerge.domain.events import (
     AnyEvent,
     Calibrated,
     Evaluated,
+    Origin,
     Proposed,
     Rejected,
     Resumed,

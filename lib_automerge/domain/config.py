@@ -313,7 +313,7 @@ def check_config(config: RunConfig) -> None:
     if len(config.models) < 2 or not (many or {"a", "b"} <= set(config.models)):
         raise ConfigError(
             f"a run needs the models 'a' and 'b'; given: {sorted(config.models) or 'none'}."
-            " Name both checkpoints under `models`, or 'm001', 'm002' and so on for methods of many."
+            " Name both checkpoints under `models`, or m001, m002 and so on for methods of many."
         )
     if config.output.path is not None and not config.output.path.endswith(".safetensors"):
         raise ConfigError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lib_automerge.domain import architectures
 from lib_automerge.errors import ConfigError, ModelError
-from lib_automerge.merge.engine import Merger, changed_blocks
+from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.merge.sinks import DictSink
 from tests.checkpoints import write_tiny
@@ -124,25 +124,6 @@ def test_live_parameters_get_the_bits_of_the_dictionary(tmp_path: Path) -> None:
     for key, tensor in wanted.items():
         assert torch.equal(same[key], tensor), key
         assert torch.equal(wider[key], tensor.to(wider[key].dtype)), key
-
-
-def test_remerging_touches_changed_blocks_only_and_forgets_the_past(tmp_path: Path) -> None:
-    paths = [write_tiny(tmp_path / f"{seed}.safetensors", "sd1", seed=seed) for seed in range(2)]
-    first = spread_weights("sd1")
-    second = {**first, "IN04": 0.77, "M00": 0.0, "OUT": 1.0}
-    assert changed_blocks(None, first) is None
-    assert changed_blocks(first, second) == {"IN04", "M00", "OUT"}
-    assert changed_blocks({"IN00": 0.0}, {}) == set()
-    with opened(*paths) as models:
-        merger = Merger(models, "weighted_sum")
-        wanted = merged(models, "weighted_sum", second)
-        live = {key: torch.zeros_like(tensor) for key, tensor in wanted.items()}
-        merger.merge(first, LiveSink(live))
-        sink = LiveSink(live)
-        merger.merge(second, sink, blocks=changed_blocks(first, second))
-    block_of = architectures.get("sd1").block_of
-    assert {block_of(key) for key in sink.touched} == {"IN04", "M00", "OUT"}
-    assert all(torch.equal(live[key], wanted[key]) for key in wanted)
 
 
 def test_models_of_different_precision_are_rounded_once_to_a_s(tmp_path: Path) -> None:

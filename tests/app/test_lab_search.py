@@ -1,0 +1,353 @@
+"""Runs whose candidates are merges of the lab: of any number of models, by any parameter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lib_automerge.app.preflight import check_settings
+from lib_automerge.app.service import Service
+from lib_automerge.domain import architectures
+from lib_automerge.domain.config import GeneratorConfig, RunConfig, decode_config
+from lib_automerge.domain.events import GIVEN, Origin, Stage
+from lib_automerge.domain.payload import ImageJob
+from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.run import RunState, Status
+from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.generate.base import StopFlag, never
+from lib_automerge.merge import merge_files
+from lib_automerge.merge.live import Effects, LiveMerger, changed
+from lib_automerge.merge.readers import Checkpoint
+from lib_automerge.study import findings
+from lib_automerge.study.journal import read_events
+from lib_automerge.study.store import RunFolder
+from tests.checkpoints import write_tiny
+from tests.fake_host import FakeGenerator, FakeHost
+
+SEEN = "model.diffusion_model.output_blocks.11.0.in_layers.2.weight"
+"""The tensor that the pictures show."""
+
+SD1 = architectures.get("sd1")
+
+
+class MergingSession:
+    """Draws what a tensor of the merged model holds: brighter the nearer it is to an ideal."""
+
+    def __init__(self, models: Mapping[str, Checkpoint], host: MergingHost) -> None:
+        self._host = host
+        first = models["a"]
+        self._live = {key: first.tensor(key).clone() for key in first.keys()}  # noqa: SIM118
+        self._merger = LiveMerger(models)
+        self._held: Effects = {}
+
+    def target(self, key: str, dtype: torch.dtype) -> Tensor | None:
+        return None
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        self._live[key].copy_(tensor)
+
+    def apply(self, recipe: Recipe) -> None:
+        wanted = self._merger.effects(recipe)
+        self._merger.merge(recipe, self, changed(self._held, wanted))
+        self._held = wanted
+        self._host.merged.append({key: self._live[key].clone() for key in (SEEN,)})
+        self._host.applied.append(recipe)
+
+    def images(
+        self, jobs: Sequence[ImageJob], stop: StopFlag
+    ) -> Iterator[tuple[ImageJob, Image.Image]]:
+        self._host.before_batch(jobs)
+        for job in jobs:
+            yield job, self._draw(job)
+
+    def _draw(self, job: ImageJob) -> Image.Image:
+        shown = self._live[SEEN].double()
+        off = float((shown - self._host.ideal).norm() / self._host.ideal.norm())
+        content = shown.numpy().tobytes() + f"{job.payload.prompt}|{job.seed}".encode()
+        noise = hashlib.sha256(content).digest()
+        value = round(max(0.0, 250 - 120 * off + 4 * (noise[0] / 255 - 0.5)))
+        return Image.new("RGB", (8, 8), (value, noise[1], noise[2]))
+
+    def rest(self) -> None:
+        pass
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+class MergingGenerator(FakeGenerator):
+    @contextlib.contextmanager
+    def open(
+        self, models: Mapping[str, Checkpoint], stop: StopFlag = never
+    ) -> Iterator[MergingSession]:  # type: ignore[override]
+        assert isinstance(self._host, MergingHost)
+        yield MergingSession(models, self._host)
+
+
+class MergingHost(FakeHost):
+    def __init__(self, ideal: Tensor) -> None:
+        super().__init__()
+        self.ideal = ideal
+        self.merged: list[dict[str, Tensor]] = []
+
+    def generator(self, config: GeneratorConfig) -> MergingGenerator:
+        return MergingGenerator(self)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pool")
+    return {
+        name: str(write_tiny(folder / f"{name}.safetensors", "sd1", seed=seed))
+        for seed, name in enumerate(("base", "one", "two", "three"))
+    }
+
+
+@pytest.fixture
+def lab_host(paths: Mapping[str, str]) -> MergingHost:
+    tensors = {name: load_file(path)[SEEN].double() for name, path in paths.items()}
+    return MergingHost(0.1 * tensors["one"] + 0.3 * tensors["two"] + 0.6 * tensors["three"])
+
+
+def config(models: Mapping[str, str], method: str, **more: Any) -> RunConfig:
+    search = {"optimizer": "sobol", "evaluations": 9, "stop": "never", **more.pop("search", {})}
+    return decode_config(
+        {
+            "models": dict(models),
+            "method": method,
+            "payloads": [
+                {"prompt": "a red ball", "seeds": [1, 2], "batch_size": 2},
+                {"prompt": "a moon", "held_out": True, "batch_size": 3},
+            ],
+            "reward": {"name": "demo"},
+            "search": search,
+            "verdict": {"finalists": 2, "finalist_seeds": 1, "seeds": 6},
+            "output": {"checkpoint": "always"},
+            **more,
+        }
+    )
+
+
+def many(paths: Mapping[str, str], *, based: bool) -> dict[str, str]:
+    models = {"m001": paths["one"], "m002": paths["two"], "m003": paths["three"]}
+    return {"base": paths["base"], **models} if based else models
+
+
+def start(host: FakeHost, asked: RunConfig, folder: Path) -> RunState:
+    return Service(host, clock=lambda: 0.0).start(asked, folder)
+
+
+def test_all_models_and_their_equal_shares_are_scored_first(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    asked = config(
+        many(paths, based=True),
+        "ties",
+        search={"parameters": {"k": {"low": 0.1, "high": 0.9}, "scale": {"per_block": True}}},
+    )
+    state = start(lab_host, asked, folder)
+    origins = [e.origin for _, e in sorted(state.evaluations.items())]
+    assert origins[:5] == [*GIVEN, Origin.MEMBER]
+    assert not set(origins[5:]) & set(GIVEN)
+    own = [load_file(paths[name])[SEEN] for name in ("base", "one", "two", "three")]
+    shown = [tensors[SEEN] for tensors in lab_host.merged[:5]]
+    for given, tensor in zip((0, 1, 3, 4), own, strict=True):
+        assert torch.equal(shown[given], tensor)
+    mean = sum(tensor.double() for tensor in own) / 4
+    assert torch.equal(shown[2], mean.half())
+    found = findings.findings(folder, RunFolder.open(folder).manifest(), _events(folder))
+    names = [found.model_of(state.evaluations[number]) for number in (1, 2, 3, 4, 5)]
+    assert names == ["base", "one", "equal shares of all", "two", "three"]
+
+
+def test_the_winner_meets_the_best_of_all_models(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    lab_host.ideal = load_file(paths["three"])[SEEN].double()
+    asked = config(
+        many(paths, based=False), "average", search={"parameters": {"shares": {"high": 1}}}
+    )
+    state = start(lab_host, asked, folder)
+    assert state.verdict is not None
+    assert state.verdict.better_parent is Origin.MEMBER
+    assert [c.baseline for c in state.verdict.comparisons] == [*GIVEN]
+    assert not state.verdict.gain
+    assert "the better parent (the best other model)" in state.verdict.sentence
+    assert {n for stage, n in state.stages if stage is Stage.VERDICT} >= {1, 2, 3, 4}
+
+
+def test_what_was_scored_is_what_is_saved(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    asked = config(
+        many(paths, based=False), "average", search={"parameters": {"shares": {"high": 1}}}
+    )
+    state = start(lab_host, asked, folder)
+    assert state.status is Status.FINISHED
+    assert state.saved is not None
+    assert state.saved.checked == state.saved.reproduced > 0
+    assert state.verdict is not None
+    winner = state.evaluations[state.verdict.winner]
+    assert set(winner.weights) == {"shares.m001", "shares.m002", "shares.m003"}
+    manifest = RunFolder.open(folder).manifest()
+    again = merge_files(findings.recipe_of(manifest, winner), folder / "again.safetensors")
+    saved = load_file(folder / state.saved.file)
+    for key, value in load_file(again).items():
+        assert torch.equal(saved[key], value), key
+
+
+def test_the_search_finds_the_shares(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    asked = config(
+        many(paths, based=False),
+        "average",
+        search={
+            "optimizer": "bayes",
+            "evaluations": 30,
+            "parameters": {"shares": {"low": 0.0, "high": 1}},
+        },
+    )
+    state = start(lab_host, asked, folder)
+    assert state.verdict is not None
+    assert state.verdict.gain
+    found = np.array(list(state.evaluations[state.verdict.winner].weights.values()))
+    assert np.abs(found / found.sum() - [0.1, 0.3, 0.6]).max() < 0.12
+
+
+def test_parameters_fixed_and_searched_reach_the_recipe(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    asked = config(
+        many(paths, based=True),
+        "della",
+        parameters={"seed": 7, "scale": 0.8, "p": 0.25},
+        search={
+            "evaluations": 8,
+            "parameters": {
+                "favour": {"values": ["large", "small"]},
+                "p": {"low": 0.1, "high": 0.5, "per_block": True},
+            },
+        },
+    )
+    start(lab_host, asked, folder)
+    merged = [each for each in lab_host.applied if each.method == "della"]
+    assert {each.parameters["favour"] for each in merged} == {"large", "small"}
+    for each in merged:
+        p = each.parameters["p"]
+        assert isinstance(p, dict)
+        assert (each.parameters["seed"], each.parameters["scale"]) == (7, 0.8)
+        assert p["BASE"] == p["VAE"] == 0.25
+        assert all(0.1 <= p[block] <= 0.5 for block in SD1.parameters)
+        assert len({p[block] for block in SD1.parameters}) > 20
+
+
+def test_three_models_by_weights_and_a_parameter_for_each_block(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    models = {"a": paths["one"], "b": paths["two"], "c": paths["three"]}
+    asked = config(models, "sum_twice", search={"parameters": {"beta": {"per_block": True}}})
+    state = start(lab_host, asked, folder)
+    assert [e.origin for _, e in sorted(state.evaluations.items())][:4] == [*GIVEN]
+    merged = [each for each in lab_host.applied if each.method == "sum_twice"]
+    betas = [each.parameters["beta"] for each in merged]
+    assert len({beta["OUT11"] for beta in betas if isinstance(beta, dict)}) == len(merged)
+    assert len({each.weights["OUT11"] for each in merged}) == len(merged)
+
+
+def test_two_models_by_a_method_of_the_lab(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    state = start(lab_host, config({"a": paths["one"], "b": paths["two"]}, "slerp"), folder)
+    assert state.status is Status.FINISHED
+    candidates = [e for _, e in sorted(state.evaluations.items()) if e.origin not in GIVEN]
+    assert len(candidates) == 6
+    assert {each.method for each in lab_host.applied} == {"slerp", "weighted_sum"}
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
+    paths: Mapping[str, str], lab_host: MergingHost, tmp_path: Path
+) -> None:
+    asked = config(
+        many(paths, based=True),
+        "ties",
+        search={"optimizer": "bayes", "evaluations": 9, "parameters": {"k": {}, "scale": {}}},
+    )
+    whole = start(lab_host, asked, tmp_path / "whole")
+    other = MergingHost(lab_host.ideal)
+    count = 0
+
+    def killed(jobs: Sequence[ImageJob]) -> None:
+        nonlocal count
+        count += 1
+        if count == 9:
+            raise KeyboardInterrupt
+
+    other.before_batch = killed
+    with pytest.raises(KeyboardInterrupt):
+        start(other, asked, tmp_path / "cut")
+    state = Service(MergingHost(lab_host.ideal), clock=lambda: 0.0).resume(tmp_path / "cut")
+    assert state.status is whole.status is Status.FINISHED
+    for number, evaluation in whole.evaluations.items():
+        assert state.evaluations[number].weights == evaluation.weights
+        assert state.evaluations[number].score == evaluation.score
+
+
+WRONG: list[tuple[str, str, dict[str, Any], str]] = [
+    ("ties", "many", {}, "no weights by block"),
+    ("ties", "many", {"parameters": {"kk": {}}}, "parameter of ties: 'kk'"),
+    ("ties", "many", {"parameters": {"k": {"high": 2}}}, "must be within 0 to 1"),
+    ("ties", "many", {"parameters": {"k": {"low": 0.9, "high": 0.1}}}, "reversed"),
+    ("ties", "many", {"parameters": {"k": {"low": 0.5, "high": 0.5}}}, "nothing is left"),
+    ("ties", "many", {"parameters": {"k": {}}, "blocks": {"IN00": {"fixed": 0}}}, "no weights"),
+    ("ties", "ab", {"parameters": {"k": {}}}, "no base was given"),
+    ("average", "many", {"parameters": {"shares": {}}}, "a base was given"),
+    ("slerp", "many", {}, "no use for model"),
+    ("sum_twice", "ab", {}, "needs model 'c'"),
+    ("slerp", "ab", {"parameters": {"weight": {}}}, "search.low"),
+    ("slerp", "ab", {"low": -2}, "must be within"),
+    ("cosine_a", "ab", {"high": 1.5}, "must be within 0 to 1"),
+    ("della", "many", {"parameters": {"favour": {}}}, "values: \\[large, small\\]"),
+    ("della", "many", {"parameters": {"favour": {"values": ["huge", "small"]}}}, "huge"),
+    ("della", "many", {"parameters": {"favour": {"values": ["large"]}}}, "two different"),
+    ("della", "many", {"parameters": {"seed": {}}}, "whole number"),
+    ("della", "many", {"parameters": {"favour": {"per_block": True}}}, "one value"),
+]
+
+
+@pytest.mark.parametrize(("method", "roles", "search", "told"), WRONG)
+def test_what_cannot_be_searched_is_refused_in_words(
+    paths: Mapping[str, str], method: str, roles: str, search: dict[str, Any], told: str
+) -> None:
+    models = many(paths, based=True)
+    if roles == "ab":
+        models = {"a": paths["one"], "b": paths["two"]}
+    with pytest.raises(ConfigError, match=told):
+        check_settings(config(models, method, search=search), SD1)
+
+
+def test_models_that_do_not_go_together_are_refused_before_a_folder_is_made(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path, tmp_path: Path
+) -> None:
+    lacking = write_tiny(tmp_path / "lacking.safetensors", "sd1", seed=9)
+    state = load_file(lacking)
+    del state[SEEN]
+    save_file(state, lacking)
+    models = {**many(paths, based=True), "m002": str(lacking)}
+    with pytest.raises(ModelError):
+        start(lab_host, config(models, "ties", search={"parameters": {"k": {}}}), folder)
+    assert not folder.exists()
+
+
+def _events(folder: Path) -> Any:
+    return read_events(folder / "journal.jsonl")
