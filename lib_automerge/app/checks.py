@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import blind, earlier, wildcards
+from lib_automerge.app import blind, earlier, searched, wildcards
 from lib_automerge.app.estimate import images_in_stage, images_per_evaluation
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.preflight import check_models, check_settings, open_models
@@ -105,8 +105,10 @@ def _models(
 ) -> None:
     check_models(config, models, host.generator(config.generator))
     found = architectures.get(models[primary(models)].detection.architecture)
-    searched = len(found.parameters)
-    checks.append(Check(Level.OK, "Models", f"{found.label}: {searched} blocks can be searched."))
+    told = f"{len(found.parameters)} blocks can be searched"
+    if config.search.parameters:
+        told = f"{plural(searched.space(config, found).dimension, 'number')} are searched"
+    checks.append(Check(Level.OK, "Models", f"{found.label}: {told}."))
 
 
 def _warm_start(config: RunConfig, architecture: str, checks: list[Check]) -> None:

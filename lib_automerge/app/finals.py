@@ -147,6 +147,8 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
             f"only {len(whole)} of {len(jobs)} unseen images can be compared, because a parent or "
             "the 50:50 merge made a black or NaN image of the others"
         )
+        if len(jobs) == 1:
+            why = "there is one unseen image only, which may be luck; give more held-out seeds"
         return _nothing_proved(bench.state, winner, why)
     if len(whole) < len(jobs):
         bench.warn(

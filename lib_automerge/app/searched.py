@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.candidate import part
 from lib_automerge.domain.config import ParameterRule, RunConfig
-from lib_automerge.domain.recipe import BASE
+from lib_automerge.domain.recipe import BASE, parents
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod
@@ -56,6 +56,12 @@ def check(config: RunConfig, architecture: Architecture) -> None:
         blocks=architecture.blocks,
         roles=roles[method.based :],
     )
+    human = config.reward.human
+    if human is not None and human.alone and len(parents(config.method, roles)) > 2:
+        raise ConfigError(
+            f"you alone cannot judge a merge of {len(roles)} models: the blind choices at the end "
+            "are between two models and their merge. Add a learned reward."
+        )
     for name in config.search.parameters:
         if name in config.parameters and isinstance(given.given[name], str | bool):
             raise ConfigError(f"{name} is both fixed and searched. Keep one of them.")

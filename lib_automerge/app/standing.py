@@ -33,9 +33,10 @@ class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is a word of the vocabulary. `evaluation` is the one in progress or the last one of
     `planned`, of which `given` come before any candidate, `images` of `images_planned` are those of
-    the evaluation in progress, `share` is how much of the whole run is done (0 to 1). `noise` is the learned standard deviation of a score and
-    `bound` what is left to gain at most, in units of the score. `reason` says why the run is where
-    it is, `outlook` what going on would probably gain. `kind` and `sentence` are the headline's.
+    the evaluation in progress, `share` is how much of the whole run is done (0 to 1). `noise` is
+    the learned standard deviation of a score and `bound` what is left to gain at most, in units of
+    the score. `reason` says why the run is where it is, `outlook` what going on would probably
+    gain. `kind` and `sentence` are the headline's.
     """
 
     id: str

@@ -8,8 +8,9 @@ import msgspec
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.recipe import ParameterValue
 from lib_automerge.study.findings import Findings
-from lib_automerge.study.formats import number, plural
+from lib_automerge.study.formats import listed, number, plural
 from lib_automerge.study.markup import Markup, element, join
 from lib_automerge.study.tables import facts, table
 
@@ -24,7 +25,7 @@ def configuration(found: Findings) -> Markup:
     limits += [f"{search.hours:g} h"] if search.hours is not None else []
     limits += [f"score {search.target:g}"] if search.target is not None else []
     limits += [f"{search.patience} without a better one"] if search.patience is not None else []
-    parameters = ", ".join(f"{name} {value:g}" for name, value in config.parameters.items())
+    parameters = ", ".join(f"{name} {_told(value)}" for name, value in config.parameters.items())
     return join(
         [
             model_table(found),
@@ -55,8 +56,20 @@ def configuration(found: Findings) -> Markup:
     )
 
 
+def _told(value: ParameterValue) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {number:g}" for name, number in value.items()) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _rules(found: Findings) -> str:
     parts = []
+    for name, searched in found.manifest.config.search.parameters.items():
+        if searched.values:
+            parts.append(f"{name} one of {listed(map(str, searched.values))}")
+            continue
+        each = " for each block" if searched.per_block else ""
+        parts.append(f"{name} from {_given(searched.low)} to {_given(searched.high)}{each}")
     for block, rule in found.manifest.config.search.blocks.items():
         if rule.fixed is not None:
             parts.append(f"{block} fixed at {rule.fixed:g}")

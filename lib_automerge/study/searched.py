@@ -1,11 +1,14 @@
-"""Which blocks a run searched, and why it did not search the others."""
+"""What a run searched, and why it did not search some blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import BlockRule, SearchConfig
+from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.store import RunManifest
 
 
@@ -38,6 +41,21 @@ def kept_blocks(manifest: RunManifest) -> dict[str, Kept]:
         if kept is not None:
             found[block] = kept
     return found
+
+
+def searched_names(manifest: RunManifest, evaluations: Iterable[Evaluation]) -> list[str]:
+    """What the search may change: blocks in the order of the network, then other parameters.
+
+    Args:
+        manifest: of the run.
+        evaluations: candidates of it, which name what was searched.
+    """
+    architecture = architectures.get(manifest.architecture)
+    rules = manifest.config.search.blocks
+    named = dict.fromkeys(name for e in evaluations for name in e.weights)
+    blocks = [b for b in architecture.blocks if b in architecture.parameters or b in rules]
+    others = [name for name in named if name not in architecture.blocks]
+    return [*(blocks if set(blocks) & set(named) or not others else ()), *others]
 
 
 def _by_rule(rule: BlockRule, search: SearchConfig) -> Kept | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from lib_automerge.domain import architectures
-from lib_automerge.domain.events import Scored, Stage
+from lib_automerge.domain.candidate import part
+from lib_automerge.domain.events import GIVEN, Scored, Stage
 from lib_automerge.domain.recipe import recipe_json
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.study.block_chart import Bar, block_chart, block_rows
@@ -23,7 +25,7 @@ from lib_automerge.study.history_chart import history_chart
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.pictures import picture
 from lib_automerge.study.searched import kept_blocks
-from lib_automerge.study.tables import finalist_table, top_table
+from lib_automerge.study.tables import facts, finalist_table, top_table
 
 ROWS = 8
 """How many payloads the image grid shows at most."""
@@ -156,11 +158,14 @@ def blocks(found: Findings) -> Markup:
     merge = found.contest.merge
     if merge is None:
         return EMPTY
+    architecture = architectures.get(found.manifest.architecture)
+    if not set(merge.weights) & set(architecture.blocks):
+        return parameters(found, "report")
     distances = found.manifest.distances
     kept = kept_blocks(found.manifest)
     bars = [
         Bar(block, merge.weights.get(block, 0.0), distances.get(block), kept.get(block))
-        for block in architectures.get(found.manifest.architecture).blocks
+        for block in architecture.blocks
     ]
     summed = found.manifest.config.method == "weighted_sum"
     ends = {0.0: "A", 1.0: "B"} if summed else {0.0: "A"}
@@ -177,6 +182,50 @@ def blocks(found: Findings) -> Markup:
     return join(
         [
             element("p", hint, class_="hint"),
+            element("div", wide, class_="wide"),
+            element("div", narrow, class_="phone"),
+            parameters(found, "report"),
+        ]
+    )
+
+
+def parameters(found: Findings, ident: str) -> Markup:
+    """The searched parameters of the method besides the weights, as the shown merge has them.
+
+    Args:
+        found: of the run.
+        ident: unique in the page.
+    """
+    merge = found.contest.merge
+    manifest = found.manifest
+    if merge is None or not manifest.config.search.parameters or merge.origin in GIVEN:
+        return EMPTY
+    given = recipe_of(manifest, merge).parameters
+    single: list[tuple[str, str]] = []
+    charts: list[Markup] = []
+    for name in manifest.config.search.parameters:
+        value = given.get(name)
+        if not isinstance(value, dict):
+            single.append((name, f"{value:.4g}" if isinstance(value, float) else str(value)))
+        elif set(value) <= set(manifest.models):
+            single += [
+                (f"{name} of {manifest.models[role].name}", f"{share:.4g}")
+                for role, share in value.items()
+            ]
+        else:
+            searched = {b: v for b, v in value.items() if part(name, b) in merge.weights}
+            charts.append(_by_block(f"{ident}-{name}", name, searched))
+    lead = element("h3", f"Parameters of {manifest.config.method}, evaluation {merge.number}")
+    return join([lead, facts(single) if single else EMPTY, *charts])
+
+
+def _by_block(ident: str, name: str, values: Mapping[str, float]) -> Markup:
+    bars = [Bar(block, value, None) for block, value in values.items()]
+    wide = block_chart(f"{ident}-wide", bars, ends={0.0: "0"}, width=WIDE)
+    narrow = block_rows(f"{ident}-phone", bars, ends={0.0: "0"}, width=PHONE)
+    return join(
+        [
+            element("h4", f"{name} by block"),
             element("div", wide, class_="wide"),
             element("div", narrow, class_="phone"),
         ]

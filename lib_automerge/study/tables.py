@@ -7,7 +7,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lib_automerge.domain import architectures
 from lib_automerge.domain.events import GIVEN, Origin, Stage
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.run import Evaluation
@@ -31,6 +30,7 @@ from lib_automerge.study.formats import (
     signed,
 )
 from lib_automerge.study.markup import EMPTY, Markup, element, join
+from lib_automerge.study.searched import searched_names
 
 TOP = 10
 STAGES = {
@@ -170,7 +170,7 @@ def top_table(found: Findings) -> Markup:
     baselines = [e for e in found.state.history if e.origin in GIVEN and e.score is not None]
     scores = [e.score for e in baselines if e.origin is not Origin.HALF and e.score is not None]
     parent = max(scores, default=None)
-    order = architectures.get(found.manifest.architecture).parameters
+    order = searched_names(found.manifest, ranked)
     weights = [e.weights.get(block, 0.0) for e in (*ranked, *baselines) for block in order]
     low, high = min([0.0, *weights]), max([1.0, *weights])
 

@@ -120,6 +120,7 @@ def lab_host(paths: Mapping[str, str]) -> MergingHost:
 
 
 def config(models: Mapping[str, str], method: str, **more: Any) -> RunConfig:
+    more = {"reward": {"name": "demo"}, "output": {"checkpoint": "always"}, **more}
     search = {"optimizer": "sobol", "evaluations": 9, "stop": "never", **more.pop("search", {})}
     return decode_config(
         {
@@ -129,10 +130,8 @@ def config(models: Mapping[str, str], method: str, **more: Any) -> RunConfig:
                 {"prompt": "a red ball", "seeds": [1, 2], "batch_size": 2},
                 {"prompt": "a moon", "held_out": True, "batch_size": 3},
             ],
-            "reward": {"name": "demo"},
             "search": search,
             "verdict": {"finalists": 2, "finalist_seeds": 1, "seeds": 6},
-            "output": {"checkpoint": "always"},
             **more,
         }
     )
@@ -325,6 +324,16 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
+def test_blind_choices_are_between_two_models(paths: Mapping[str, str]) -> None:
+    human = {"name": "human_choose"}
+    search = {"parameters": {"k": {}}}
+    asked = config(many(paths, based=True), "ties", search=search, reward=human)
+    with pytest.raises(ConfigError, match="you alone cannot judge"):
+        check_settings(asked, SD1)
+    two = {"base": paths["base"], "m001": paths["one"]}
+    check_settings(config(two, "ties", search=search, reward=human), SD1)
+
+
 @pytest.mark.parametrize(("method", "roles", "search", "told"), WRONG)
 def test_what_cannot_be_searched_is_refused_in_words(
     paths: Mapping[str, str], method: str, roles: str, search: dict[str, Any], told: str
@@ -351,3 +360,24 @@ def test_models_that_do_not_go_together_are_refused_before_a_folder_is_made(
 
 def _events(folder: Path) -> Any:
     return read_events(folder / "journal.jsonl")
+
+
+def test_the_report_shows_the_searched_parameters(
+    lab_host: MergingHost, paths: Mapping[str, str], folder: Path
+) -> None:
+    asked = config(
+        many(paths, based=True),
+        "ties",
+        parameters={"k": 0.3},
+        search={"parameters": {"scale": {"low": 0.5, "high": 1}, "k": {"per_block": True}}},
+    )
+    state = start(lab_host, asked, folder)
+    assert state.verdict is not None
+    winner = state.evaluations[state.verdict.winner]
+    page = (folder / "report.html").read_text()
+    assert f"Parameters of ties, evaluation {winner.number}" in page
+    assert f"<dd>{winner.weights['scale']:.4g}</dd>" in page
+    assert "k by block" in page
+    assert "k (" not in page
+    assert "scale from 0.5 to 1, k from default to default for each block" in page
+    assert "ties (k 0.3)" in page

@@ -207,7 +207,11 @@ def test_what_cannot_work_is_refused_before_a_folder_is_made(
         ),
         (replace(plain, models={**models, "c": str(nan)}), ConfigError, "no use for model 'c'"),
         (replace(plain, models={**models, "z": str(nan)}), ConfigError, "no use for model 'z'"),
-        (replace(plain, parameters={"density": 0.3}), ConfigError, "takes no parameters"),
+        (
+            replace(plain, parameters={"density": 0.3}),
+            ConfigError,
+            "unknown parameter of weigh",
+        ),
         (replace(plain, models=dict(zip("ab", wide, strict=True))), ModelError, "inpaint"),
     ]
     for config, kind, words in cases:

@@ -231,7 +231,7 @@ def test_scores_of_another_scale_do_not_count(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"method": "other"}, "it used another method"),
+        ({"method": "slerp"}, "it used another method"),
         ({"parameters": {"t": 0.5}}, "it used another method"),
         ({"generator": {"backend": "other"}}, "its images came from another generator"),
     ],

@@ -16,7 +16,7 @@ from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import SearchError
 from lib_automerge.search.proposers import Proposer, create, taken
 from lib_automerge.search.randomness import generator
-from lib_automerge.search.space import Space
+from lib_automerge.search.space import Setting, Space
 
 Array = NDArray[np.float64]
 
@@ -52,6 +52,23 @@ def score(space: Space, weights: dict[str, float]) -> float:
 def mixed() -> Space:
     """Ranges of very different widths, one of them a millionth."""
     return Space.box({"x": (0.0, 1.0), "narrow": (0.3, 0.300001), "wide": (-500.0, 1000.0)})
+
+
+def chosen() -> Space:
+    """A share, a number for each of three blocks, and a choice of three."""
+    return Space.of(
+        SearchConfig(),
+        get("sd1"),
+        settings=(
+            Setting(name="k", low=0.1, high=0.9, default=0.2),
+            *(
+                Setting(name=f"scale.{block}", low=0.0, high=2.0, default=1.0, group="scale")
+                for block in ("IN00", "M00", "OUT00")
+            ),
+            Setting(name="vote", low=0.0, high=2.0, default=0.0, whole=True),
+        ),
+        weighted=False,
+    )
 
 
 def large() -> Space:
@@ -166,7 +183,7 @@ def pending(evaluation: Evaluation) -> Evaluation:
 class ProposerContract:
     """Tests that hold for any proposer."""
 
-    @pytest.fixture(params=[unet, ruled, single])
+    @pytest.fixture(params=[unet, ruled, single, chosen])
     def space(self, request: pytest.FixtureRequest) -> Space:
         make: Callable[[], Space] = request.param
         return make()
@@ -183,6 +200,10 @@ class ProposerContract:
             for weight in evaluation.weights.values():
                 assert type(weight) is float
                 assert weight == round(weight, space.decimals)
+
+    def test_a_choice_is_a_whole_number(self, name: str) -> None:
+        for evaluation in grown(create(name, chosen(), seed=3), chosen(), 14)[3:]:
+            assert evaluation.weights["vote"] in (0.0, 1.0, 2.0)
 
     def test_answers_from_its_arguments_alone(self, name: str, space: Space) -> None:
         used = create(name, space, seed=3)

@@ -15,7 +15,7 @@ import torch
 
 from lib_automerge.domain.payload import Hires, ImageJob, Payload
 from lib_automerge.domain.pictures import pixel_digest
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.errors import AutomergeError, GenerationError, HostError, ModelError
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.host.webui import WebUIGenerator, WebUISession
@@ -166,7 +166,10 @@ def test_another_method_starts_from_a(
     webui: FakeHost, generator: WebUIGenerator, models: Models
 ) -> None:
     three = {**models, "c": models["b"]}
-    other = msgspec.structs.replace(recipe({"OUT07": 0.5}), method="add_difference")
+    other = recipe({"OUT07": 0.5})
+    other = msgspec.structs.replace(
+        other, method="add_difference", models={**other.models, "c": ModelRef("c")}
+    )
     with generator.open(three) as session:
         session.apply(other)
         expected = pictures(session)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from lib_automerge.app.desk import Opened, checkpoint_name
 from lib_automerge.domain import weights
+from lib_automerge.domain.recipe import recipe_json
 from lib_automerge.domain.run import Evaluation
-from lib_automerge.study.findings import Findings, candidates, label_of
+from lib_automerge.study.findings import Findings, candidates, label_of, recipe_of
 from lib_automerge.study.formats import listed, plus_minus
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.views.parts import button
@@ -104,6 +105,14 @@ def copy_weights(found: Findings) -> Markup:
     merge = found.contest.merge
     if merge is None:
         return EMPTY
+    config = found.manifest.config
+    if config.search.parameters or config.parameters:
+        recipe = recipe_json(recipe_of(found.manifest, merge))
+        return element(
+            "ul",
+            _copyable("recipe", "The recipe, which no list of weights can say", recipe, ""),
+            class_="automerge-orders",
+        )
     about = weights.orders()
     rows = [_copyable("json", "Named, as JSON", json.dumps(merge.weights), "")]
     for order in weights.fitting(found.manifest.architecture):

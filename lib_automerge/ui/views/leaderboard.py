@@ -10,7 +10,7 @@ from lib_automerge.study.formats import plus_minus, signed
 from lib_automerge.study.judges import UNIT, below_caps
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.tables import table
-from lib_automerge.ui.views.live import searched_blocks
+from lib_automerge.ui.views.live import searched
 from lib_automerge.ui.views.parts import button, tag
 
 TOP = 12
@@ -22,7 +22,7 @@ def leaderboard(found: Findings, run: str) -> Markup:
     if not ranked:
         return EMPTY
     baselines = [e for e in found.state.history if e.origin in GIVEN and e.score is not None]
-    order = searched_blocks(found)
+    order = searched(found)
     values = [e.weights.get(b, 0.0) for e in (*ranked[:TOP], *baselines) for b in order]
     low, high = min([0.0, *values]), max([1.0, *values])
     better = found.contest.better_parent

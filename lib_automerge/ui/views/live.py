@@ -8,13 +8,15 @@ from lib_automerge.app.desk import Opened
 from lib_automerge.domain import architectures
 from lib_automerge.domain.events import GIVEN
 from lib_automerge.domain.run import Evaluation
+from lib_automerge.study import sections
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.charts import sparkline
-from lib_automerge.study.findings import LABELS, Findings, fate
+from lib_automerge.study.findings import LABELS, Findings, candidates, fate
 from lib_automerge.study.formats import duration, number, plural, plus_minus, signed
 from lib_automerge.study.history_chart import history_chart
 from lib_automerge.study.judges import unit_hint
 from lib_automerge.study.markup import EMPTY, Markup, element, join
+from lib_automerge.study.searched import searched_names
 from lib_automerge.study.tables import table
 from lib_automerge.ui.views import judge
 from lib_automerge.ui.views.bars import weight_bars
@@ -134,30 +136,38 @@ def weights(found: Findings) -> Markup:
     if merge is None:
         return EMPTY
     distances = found.manifest.distances
+    blocks = architectures.get(found.manifest.architecture).blocks
     bars = [
         Bar(block, merge.weights.get(block, 0.0), distances.get(block))
-        for block in searched_blocks(found)
+        for block in searched(found)
+        if block in blocks
     ]
+    if not bars:
+        return sections.parameters(found, "automerge-live")
     summed = found.manifest.config.method == "weighted_sum"
     ends = {0.0: "A", 1.0: "B"} if summed else {0.0: "A"}
     charts = [
         element("div", weight_bars(f"automerge-weights-{kind}", bars, ends, width), class_=kind)
         for kind, width in (("wide", WIDE), ("phone", NARROW))
     ]
-    return join([element("h3", f"Weights of evaluation {merge.number}"), *charts])
+    return join(
+        [
+            element("h3", f"Weights of evaluation {merge.number}"),
+            *charts,
+            sections.parameters(found, "automerge-live"),
+        ]
+    )
 
 
-def searched_blocks(found: Findings) -> list[str]:
-    """The blocks that the search may change, in the order of the network."""
-    architecture = architectures.get(found.manifest.architecture)
-    extra = found.manifest.config.search.blocks
-    return [b for b in architecture.blocks if b in architecture.parameters or b in extra]
+def searched(found: Findings) -> list[str]:
+    """What the search may change, in order."""
+    return searched_names(found.manifest, candidates(found.state))
 
 
 def recent(found: Findings) -> Markup:
     """The last evaluations as a table, the newest first."""
     done = found.state.history[-RECENT:][::-1]
-    order = searched_blocks(found)
+    order = searched(found)
     values = [e.weights.get(block, 0.0) for e in done for block in order]
     low, high = min([0.0, *values]), max([1.0, *values])
     better = found.contest.better_parent
