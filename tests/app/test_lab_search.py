@@ -327,11 +327,12 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
 def test_blind_choices_are_between_two_models(paths: Mapping[str, str]) -> None:
     human = {"name": "human_choose"}
     search = {"parameters": {"k": {}}}
-    asked = config(many(paths, based=True), "ties", search=search, reward=human)
+    more = {"search": search, "reward": human, "output": {"checkpoint": "gain"}}
+    asked = config(many(paths, based=True), "ties", **more)
     with pytest.raises(ConfigError, match="you alone cannot judge"):
         check_settings(asked, SD1)
     two = {"base": paths["base"], "m001": paths["one"]}
-    check_settings(config(two, "ties", search=search, reward=human), SD1)
+    check_settings(config(two, "ties", **more), SD1)
 
 
 @pytest.mark.parametrize(("method", "roles", "search", "told"), WRONG)
