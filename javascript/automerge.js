@@ -579,6 +579,8 @@
         }
         const button = event.target.closest("[data-action]");
         if (!button || !button.closest("#automerge_root") || !actions[button.dataset.action]) return;
+        // the second click of two would answer a question that nobody has seen
+        if (button.dataset.action === "judge" && event.detail > 1) return;
         if (button.dataset.action === "zoom" && (event.ctrlKey || event.metaKey || event.shiftKey)) return;
         event.preventDefault();
         if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
@@ -687,6 +689,7 @@
         await change(button, "judge", {
             question: button.dataset.question,
             value: value === "" ? null : Number(value),
+            enough: Boolean(button.dataset.enough),
         });
         // a second answer to this question would be refused
         if (panel) panel.inert = true;

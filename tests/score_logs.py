@@ -1,13 +1,18 @@
-"""Logs in the format of AutoMBW.
+"""Logs of AutoMBW: a published one, and made-up ones in its format.
 
-The header and the first row are those of the published log of its merge 15b. The other rows are
-SYNTHETIC, with what is known of that log: 96 evaluations, the best being the 89th, tenths from 0 to
-1, 15 blocks that never move after the first point, the totals of all hours in every row.
+`auto_mbw_15b.csv` is the log of AstolfoMix's merge 15b (github.com/6DammK9/
+nai-anime-pure-negative-prompt, ch05/autombw/receipes; MIT, Copyright (c) 2022 6DammK9): 96
+evaluations, the best being the 89th, 15 blocks that never move after the first point. The made-up
+ones are like it, but score recipes about as the fake host does.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+
+PUBLISHED = Path(__file__).with_name("auto_mbw_15b.csv")
 
 HEADER = ",".join([*map(str, range(27)), "score,eval_times,iter_times"])
 

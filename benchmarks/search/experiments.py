@@ -14,6 +14,7 @@ from benchmarks.search import (
     landscapes,
     ours,
     parallel,
+    payload_order,
     records,
     stopping,
     verdict,
@@ -22,7 +23,7 @@ from benchmarks.search.tables import markdown, number
 
 RACED = ("additive", "levy", "classes", "domains", "classes-noisy")
 SPENT = ("classes-noisy", "domains-noisy")
-STOPPING_SEEDS, RACE_SEEDS, SPENDING_SEEDS = 10, 3, 4
+STOPPING_SEEDS, RACE_SEEDS, SPENDING_SEEDS, ORDER_SEEDS = 10, 3, 4, 10
 
 
 def run_stopping(folder: Path, seeds: int) -> None:
@@ -55,6 +56,14 @@ def run_images(folder: Path, seeds: int) -> None:
                 "images", images.spend(policy, landscapes.create(name, seed), seed), folder
             )
             print("images", policy, name, seed, flush=True)
+
+
+def run_order(folder: Path) -> None:
+    """Run what is missing of `order`."""
+    done = {(f.landscape, f.seed) for f in records.load("order", payload_order.Foretold, folder)}
+    for name, seed in _missing(SPENT, ORDER_SEEDS, done):
+        found = payload_order.foretold(landscapes.create(name, seed), seed)
+        records.save("order", found, folder)
 
 
 def run_verdict(folder: Path) -> None:
@@ -155,6 +164,19 @@ def images_table(folder: Path) -> str:
         rows.append([policy, *cells])
     heads = [f"{name}: {what}" for name in SPENT for what in ("candidates", "regret", "images")]
     return markdown(["policy", *heads], rows) + _seeds(run.seed for run in runs)
+
+
+def order_table(folder: Path) -> str:
+    """Return how far off the first payloads are in either order, mean over seeds."""
+    found = records.load("order", payload_order.Foretold, folder)
+    rows = []
+    for name in SPENT:
+        mine = [f.errors for f in found if f.landscape == name]
+        for order in dict.fromkeys(order for errors in mine for order in errors):
+            means = np.mean([errors[order] for errors in mine], axis=0)
+            rows.append([name, order, *(number(float(mean), 2) for mean in means)])
+    heads = [f"{count} of {images.PAYLOADS} payloads" for count in payload_order.COUNTS]
+    return markdown(["landscape", "order", *heads], rows) + _seeds(f.seed for f in found)
 
 
 def _seeds(seeds: Iterable[int]) -> str:

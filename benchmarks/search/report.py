@@ -101,6 +101,14 @@ payloads with two seeds each (1,920): candidates seen, regret in the end, and th
 images after which it is for good no worse than the plain run in the end.""",
             experiments.images_table,
         ),
+        "order": (
+            "### The order of payloads",
+            """How far off the score is that the first payloads foretell, as a share of the \
+standard deviation of scores (root mean square), over the candidates of `bayes` on the noisy \
+networks from the 13th to the 80th: in the order in which payloads are given, and in that in which \
+their mean has followed that of all most closely.""",
+            experiments.order_table,
+        ),
         "verdict": (
             "### Verdict",
             f"""{verdict.RUNS} simulated runs each: {verdict.CANDIDATES} candidates, the best \

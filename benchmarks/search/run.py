@@ -2,7 +2,8 @@
 
 Results are kept in `results/`, a line per run, so a second call makes the table only, and an
 interrupted one goes on. `--only` names optimizers (`bayes`, `pycma`, ...) or experiments
-(`stopping`, `parallel`, `images`, `verdict`, `demo`, `look`); `--force` runs what is named again.
+(`stopping`, `parallel`, `images`, `order`, `verdict`, `demo`, `look`); `--force` runs what is named
+again.
 
 `--quick` takes less than five minutes on two cores: three landscapes, two seeds, 60 evaluations,
 the cheap peers; it prints the table and changes nothing.
@@ -38,7 +39,7 @@ PEERS = tuple(name for name in tables.LABELS if name not in tables.OURS)
 SLOW = {"optuna-gp": 3}
 """Seeds of the peers that take minutes for a run."""
 
-EXPERIMENTS = ("stopping", "parallel", "images", "verdict", "demo", "look")
+EXPERIMENTS = ("stopping", "parallel", "images", "order", "verdict", "demo", "look")
 QUICK = networks.CACHE / "quick"
 QUICK_LANDSCAPES = ("smooth", "additive-noisy", "domains")
 QUICK_PEERS = ("hyperactive-bayes", "hill-climbing", "optuna-tpe", "pycma", "random-search")
@@ -76,6 +77,8 @@ def run_experiment(name: str, seeds: int) -> None:
         experiments.run_parallel(folder, seeds)
     elif name == "images":
         experiments.run_images(folder, seeds)
+    elif name == "order":
+        experiments.run_order(folder)
     elif name == "verdict":
         experiments.run_verdict(folder)
     elif name == "demo":

@@ -58,12 +58,18 @@ class Actions:
         return {"id": call.run}
 
     def judge(self, call: Call) -> object:
-        """Answer what the run asks: the body's `question` and `value`; null takes back the last."""
+        """Answer what the run asks: the body's `question` and `value`; null takes back the last.
+
+        `enough` ends the blind choices without a verdict; then there is no value.
+        """
         self._in_hand(call.run)
-        value = call.body.get("value", "")
+        enough = call.body.get("enough", False)
+        if not isinstance(enough, bool):
+            raise Refused(400, f"the field 'enough' is {enough!r}. Send true or false.")
+        value = None if enough else call.body.get("value", "")
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise Refused(400, f"the field 'value' is {value!r}. Send a number or null.")
-        answer = Answer(None if value is None else float(value))
+        answer = Answer(None if value is None else float(value), enough)
         self._desk.worker.questions.answer(call.text("question"), answer)
         return {"id": call.run}
 

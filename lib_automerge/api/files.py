@@ -19,6 +19,7 @@ from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk, Opened
 from lib_automerge.app.insights import report_html
 from lib_automerge.domain import weights
+from lib_automerge.domain.blind import SIDES, Trial
 from lib_automerge.domain.events import Stage
 from lib_automerge.domain.infotext import infotext_of
 from lib_automerge.domain.recipe import recipe_json
@@ -59,6 +60,25 @@ class Files:
                 # a full disk or a damaged picture: the picture itself says more than an error
                 return FileResponse(path, media_type=_kind(path), headers=KEPT)
         return FileResponse(thumb, media_type="image/webp", headers=KEPT)
+
+    def pair(self, call: Call) -> Response:
+        """One picture of the blind choice that is asked now; nothing in the answer tells whose."""
+        trial = self._desk.worker.questions.question
+        busy = self._desk.worker.busy_with()
+        mine = busy is not None and busy.name == call.run
+        side = call.path["side"]
+        if not mine or not isinstance(trial, Trial) or side not in SIDES:
+            raise Refused(404, "no such choice is asked.")
+        if trial.key != call.path["question"]:
+            raise Refused(404, "this choice is not asked any longer.")
+        try:
+            path = self._desk.image(call.run, trial.shown(side), Stage.VERDICT, trial.job)
+            picture = path.read_bytes()
+        except (StorageError, OSError):
+            # the error itself names the evaluation
+            raise Refused(404, "the file of this picture is gone.") from None
+        # no file's date: the merge's pictures are older than the baselines'
+        return Response(picture, media_type=_kind(path), headers=KEPT)
 
     def report(self, call: Call) -> Response:
         """The report, drawn afresh: a file could have come from somebody else."""

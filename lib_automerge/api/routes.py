@@ -78,6 +78,7 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route(one, GET=lists.run),
         *(route(f"{one}/{name}", POST=getattr(actions, name)) for name in posts),
         *(route(f"{one}/{name}", GET=getattr(files, name)) for name in downloads),
+        route(f"{one}/pairs/{{question}}/{{side}}", GET=files.pair),
         route(f"{one}/images/{picture}", GET=files.image),
         route(f"{one}/thumbs/{picture}", GET=files.thumb),
         route(f"{one}/views/{{view}}", GET=pages.of_run),

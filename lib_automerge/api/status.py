@@ -12,9 +12,10 @@ from lib_automerge.api.http import RUN_ID, Call
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.standing import RunStanding, Standing, standing, state_word, version_of
 from lib_automerge.app.worker import Snapshot
-from lib_automerge.domain.human import Question
+from lib_automerge.domain.blind import SIDES, Asked, Trial
 from lib_automerge.study.library import Entry
 from lib_automerge.ui.views import judge
+from lib_automerge.ui.views.parts import address
 from lib_automerge.ui.views.progress import progress
 from lib_automerge.ui.views.rewards import LIST, TRY
 from lib_automerge.ui.views.strip import announcement, strip
@@ -65,7 +66,7 @@ class StatusBoard:
             "run": found.run,
             "unfinished": found.unfinished[:50],
             "failure": found.failure,
-            "question": _asked(snapshot.question),
+            "question": _asked(snapshot.question, found.name),
             "announcement": announcement(found),
             "selected": shown.id if shown is not None else "",
             "saving": self._desk.saver.status(),
@@ -100,9 +101,17 @@ def _views(
     }
 
 
-def _asked(question: Question | None) -> dict[str, object] | None:
+def _asked(question: Asked | None, run: str) -> dict[str, object] | None:
     if question is None:
         return None
+    if isinstance(question, Trial):
+        # whose pictures they are is for nobody to know
+        return {
+            "key": question.key,
+            "made": question.made,
+            "most": question.most,
+            **{side: address("runs", run, "pairs", question.key, side) for side in SIDES},
+        }
     return {"key": question.key, "evaluation": question.evaluation, "other": question.other}
 
 

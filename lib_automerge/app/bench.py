@@ -5,6 +5,7 @@ The search, the calibration and the proof all score candidates here, each in its
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -71,11 +72,14 @@ class Bench:
         """Score what is not known yet of a candidate's images; see `Scorer.score`.
 
         What is known of later jobs, of another round, plays no part. What failed once (memory was
-        short, a server was busy) is tried once more.
+        short, a server was busy) is tried once more; both times count.
         """
+        began = time.perf_counter()
         try:
             return self._score(evaluation, stage, jobs, until_broken, enough)
         except (GenerationError, RewardError) as error:
+            spent = self._spent.setdefault((stage, evaluation.number), {})
+            spent["total"] = spent.get("total", 0.0) + time.perf_counter() - began
             self.warn(f"evaluation {evaluation.number} failed and is tried again: {error}")
             return self._score(evaluation, stage, jobs, until_broken, enough)
 
@@ -119,7 +123,8 @@ class Bench:
         """
         scores = self.score(evaluation, stage, jobs, until_broken=until_broken)
         before = self.state.stages.get((stage, evaluation.number))
-        if scores.measured and not (until_broken and scores.broken):
+        measured = scores.measured or self.plan.judging.by_person_alone
+        if measured and not (until_broken and scores.broken):
             summary = self.judged(scores)
             if before is None or before.images < summary.images:
                 spent = {} if before is None else before.seconds

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from lib_automerge.app import earlier, wildcards
-from lib_automerge.app.estimate import images_per_evaluation
+from lib_automerge.app import blind, earlier, wildcards
+from lib_automerge.app.estimate import images_in_stage, images_per_evaluation
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.preflight import check_settings, open_models
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
+from lib_automerge.domain.events import Stage
 from lib_automerge.domain.human import expected_questions
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import AutomergeError, StorageError
@@ -180,9 +181,23 @@ def _human(config: RunConfig, checks: list[Check]) -> None:
     told = f"You judge: the run waits for you after every candidate, {asked} at most."
     checks.append(Check(Level.OK, "Reward", f"{told} Leave the tab open, or come back to it."))
     if human.alone:
-        alone = "you are the only judge: the merge that you like most is found, and nothing proved."
-        advice = "Add a learned reward in an ensemble to have the gain tested."
-        checks.append(Check(Level.WARNING, "Reward", f"{alone} {advice}"))
+        checks.append(_choices(config))
+
+
+def _choices(config: RunConfig) -> Check:
+    """Of a run that nobody but the user judges: how its winner is proved."""
+    images = images_in_stage(config, Stage.VERDICT)
+    most = blind.planned(images)
+    if most:
+        told = f"After the search, {most} blind choices at most tell whether the merge is better."
+        if images < most:
+            told += f" Pictures of the merge come again, as there are only {images} unseen ones."
+        return Check(Level.OK, "Reward", told)
+    told = (
+        f"{plural(images, 'image')} of each model are too few for a verdict by choices: the merge "
+        "that you like most is found, and nothing proved. Hold more prompts out."
+    )
+    return Check(Level.WARNING, "Reward", told)
 
 
 def _disk(

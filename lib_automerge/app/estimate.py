@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from lib_automerge.app import blind
 from lib_automerge.app.finals import ROUNDS
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import BASELINES, Stage
@@ -58,12 +59,16 @@ def _after_search(config: RunConfig, evaluations: int | None, rounds: int) -> tu
     """The images of the finalists, and those of the verdict."""
     candidates = (evaluations or _allowed(config)) - len(BASELINES)
     human = config.reward.human
-    if candidates <= 0 or (human is not None and human.alone):
-        return 0, 0  # there is nothing to prove, or nothing to prove it with
+    proof = (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
+    if candidates <= 0:
+        return 0, 0
+    if human is not None and human.alone:
+        # finalists keep their order, and what is too little to choose from is not made
+        return 0, proof if blind.planned(images_in_stage(config, Stage.VERDICT)) else 0
     finalists = min(config.verdict.finalists, candidates)
     rounds = rounds if finalists > 1 else 1
     fresh = rounds * finalists * images_in_stage(config, Stage.FINALISTS)
-    return fresh, (len(BASELINES) + 1) * images_in_stage(config, Stage.VERDICT)
+    return fresh, proof
 
 
 def planned_images(config: RunConfig, state: RunState) -> int:
@@ -98,7 +103,7 @@ def remaining(config: RunConfig, state: RunState) -> Remaining | None:
     if state.search_ended is not None:
         return Remaining(seconds=proof, low=proof, high=proof + again)
     left = max(0, _allowed(config, state) - len(state.history))
-    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
+    spent = state.seconds_before_proof
     limit = None if config.search.hours is None else max(0.0, config.search.hours * 3600 - spent)
     known = len(recent) >= ENOUGH
     return Remaining(
@@ -125,8 +130,7 @@ def planned_evaluations(config: RunConfig, state: RunState) -> int:
     allowed = _allowed(config, state)
     if config.search.hours is None or not timed:
         return allowed
-    spent = sum(e.seconds.get("total", 0.0) for e in state.history)
-    left = max(0.0, config.search.hours * 3600 - spent)
+    left = max(0.0, config.search.hours * 3600 - state.seconds_before_proof)
     return min(allowed, done + math.ceil(left / statistics.median(timed[-RECENT:])))
 
 
@@ -139,7 +143,7 @@ def images_in_stage(config: RunConfig, stage: Stage) -> int:
     if stage is Stage.FINALISTS:
         return len(_searched(config)) * config.verdict.finalist_seeds
     held_out = [p for p in config.payloads if p.held_out]
-    seeds = config.verdict.seeds_for(len(held_out or _searched(config)))
+    seeds = config.verdict_seeds(len(held_out or _searched(config)))
     return sum([len(p.seeds) or seeds for p in held_out] or [seeds for _ in _searched(config)])
 
 

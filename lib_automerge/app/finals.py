@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from lib_automerge.app import proof
 from lib_automerge.app.bench import Bench
-from lib_automerge.app.evaluate import by_pair
+from lib_automerge.app.evaluate import Scores, by_pair
 from lib_automerge.app.proof import PairScores
 from lib_automerge.domain.events import BASELINES, Origin, Stage, Verdict
+from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.run import Evaluation, RunState, best
 from lib_automerge.errors import ConfigError
 from lib_automerge.search import statistics
@@ -31,6 +32,21 @@ def prove(bench: Bench) -> None:
         verdict = _verdict(bench, winner)
         if verdict is not None:
             bench.record.add(verdict)
+            return
+    bench.record.add(_nothing_proved(bench.state, None, _why_none(bench.state)))
+
+
+def make_images(bench: Bench) -> None:
+    """Make the unseen images that a person will choose from, for the first finalist without a
+    broken one.
+
+    Nobody scores images where a person judges alone, so finalists keep their order.
+    """
+    jobs, _ = bench.plan.proof_jobs()
+    for winner in bench.plan.finalists(bench.state):
+        if _whole(bench, winner, jobs) is not None:
+            for baseline in bench.state.baselines:
+                bench.stage(baseline, Stage.VERDICT, jobs, until_broken=False)
             return
     bench.record.add(_nothing_proved(bench.state, None, _why_none(bench.state)))
 
@@ -110,12 +126,8 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
         bench.settle(Stage.VERDICT, jobs)
     except ConfigError as error:
         return _nothing_proved(bench.state, winner, str(error).rstrip("."))
-    scores = bench.stage(winner, Stage.VERDICT, jobs)
-    if scores.broken is not None:
-        bench.warn(
-            f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
-            f"image for payload {scores.broken.payload!r}; the next one was proved instead."
-        )
+    scores = _whole(bench, winner, jobs)
+    if scores is None:
         return None
     judgement = bench.judged(scores).judgement
     if judgement is not None and judgement.below_caps:
@@ -124,7 +136,7 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
             f"{listed(judgement.below_caps)} on unseen images; the next one was proved instead."
         )
         return None
-    baselines = _baselines(bench.state)
+    baselines = bench.state.baselines
     pairs = {winner.number: scores.by_pair()}
     for baseline in baselines:
         shown = bench.stage(baseline, Stage.VERDICT, jobs, until_broken=False)
@@ -150,12 +162,20 @@ def _verdict(bench: Bench, winner: Evaluation) -> Verdict | None:
     )
 
 
-def _baselines(state: RunState) -> list[Evaluation]:
-    return [e for e in state.history if e.origin in BASELINES and e.score is not None]
+def _whole(bench: Bench, winner: Evaluation, jobs: Sequence[ImageJob]) -> Scores | None:
+    """A finalist's unseen images; None if one is broken."""
+    scores = bench.stage(winner, Stage.VERDICT, jobs)
+    if scores.broken is None:
+        return scores
+    bench.warn(
+        f"evaluation {winner.number} was the best, but makes a {scores.broken.broken} "
+        f"image for payload {scores.broken.payload!r}; the next one was proved instead."
+    )
+    return None
 
 
 def _nothing_proved(state: RunState, winner: Evaluation | None, why: str) -> Verdict:
-    baselines = _baselines(state)
+    baselines = state.baselines
     shown = winner or best(baselines)
     better = best(e for e in baselines if e.origin is not Origin.HALF)
     assert shown is not None

@@ -47,6 +47,11 @@ class Judging:
         self.ensemble = config.ensemble
         self._weights = weights
 
+    @property
+    def by_person_alone(self) -> bool:
+        """Whether nothing but the user judges, so that images have no scores."""
+        return self.human is not None and self.human.alone
+
     def value(self, image: Scored, scale: Scale | None) -> float | None:
         """The score of a measured image.
 
@@ -68,7 +73,7 @@ class Judging:
         Raises:
             ConfigError: there is none, or a payload has no weight.
         """
-        if self.human is not None and self.human.alone:
+        if self.by_person_alone:
             return _unjudged(sum(image.broken is None for image in images))
         whole = [image for image in images if image.score is not None]
         if self.ensemble is None or scale is None:

@@ -20,6 +20,7 @@ from lib_automerge.errors import ModelError, StorageError
 from lib_automerge.generate.base import Generator, StopFlag
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from lib_automerge.study.choices import UNIT as CHOICES_UNIT
 from lib_automerge.study.judges import UNIT
 from lib_automerge.study.store import RunFolder
 
@@ -64,6 +65,8 @@ def write_outcome(folder: RunFolder, recipe: Recipe, state: RunState) -> Recipe:
     del facts["event"], facts["time"]
     # none for a reward that has a scale of its own
     unit = None if state.scale is None else f"{UNIT} of the same prompt"
+    if any(comparison.choices is not None for comparison in verdict.comparisons):
+        unit = CHOICES_UNIT
     facts = {"format": 1, "unit": unit, **facts}
     for comparison, shown in zip(verdict.comparisons, facts["comparisons"], strict=True):
         shown["significant"] = comparison.significant

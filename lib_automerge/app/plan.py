@@ -62,7 +62,8 @@ def model_of(manifest: RunManifest) -> Model:
         ConfigError: nothing is left to search.
     """
     plain = manifest.config.method == BASELINE_METHOD
-    return Model(space_of(manifest), manifest.distances if plain else None)
+    shares = {payload.name: payload.weight for payload in manifest.config.payloads}
+    return Model(space_of(manifest), manifest.distances if plain else None, shares)
 
 
 def known(manifest: RunManifest, state: RunState) -> tuple[Evaluation, ...]:
@@ -146,6 +147,8 @@ class Plan:
         self._held_out = [p for p in self._config.payloads if p.held_out]
         self.payload_weights = {p.name: p.weight for p in self._config.payloads}
         """Payload name -> weight in every mean."""
+        self.seed = search.seed
+        """Of all chance in the run."""
         self.judging = Judging(self._config.reward, self.payload_weights)
         """Turns what was measured into scores."""
 
@@ -182,12 +185,7 @@ class Plan:
         limit = self._config.search.images
         if limit is not None and state.images_before_proof >= limit:
             return f"the budget of {limit} images is used up"
-        spent = [e.seconds for e in state.history]
-        spent += [
-            done.seconds for (stage, _), done in state.stages.items() if stage is Stage.CALIBRATION
-        ]
-        elapsed_s = sum(seconds.get("total", 0.0) for seconds in spent)
-        return self._stopping.reason(history, elapsed_s)
+        return self._stopping.reason(history, state.seconds_before_proof)
 
     def ended(self, state: RunState, reason: str) -> SearchEnded:
         """The end of the search for a reason, with what going on would probably have gained."""
@@ -356,7 +354,7 @@ class Plan:
     def proof_jobs(self) -> tuple[tuple[ImageJob, ...], bool]:
         """The verdict's images, and whether their prompts were unknown to the search."""
         payloads = self._held_out or self._searched
-        count = self._config.verdict.seeds_for(len(payloads))
+        count = self._config.verdict_seeds(len(payloads))
         jobs = self._fresh(payloads, "verdict", count)
         return jobs, bool(self._held_out)
 

@@ -89,11 +89,7 @@ def _sentence(
     held_out: bool,
     images: int,
 ) -> str:
-    where = f"{images} images of " + (
-        "prompts and seeds that the search never saw"
-        if held_out
-        else "seeds that the search never saw (no held-out prompts were given)"
-    )
+    where = f"{images} images of {unseen(held_out)}"
     by_origin = {comparison.baseline: comparison for comparison in comparisons}
     shown = [by_origin[origin] for origin in (better, Origin.HALF) if origin in by_origin]
     parts = [
@@ -107,6 +103,13 @@ def _sentence(
         f"No significant gain: on {where}, evaluation {winner} differs from "
         f"{' and '.join(parts)}; that is not enough against {' and '.join(weak)}."
     )
+
+
+def unseen(held_out: bool) -> str:
+    """Of what the images of a verdict are."""
+    if held_out:
+        return "prompts and seeds that the search never saw"
+    return "seeds that the search never saw (no held-out prompts were given)"
 
 
 def _role(baseline: Origin, better: Origin) -> str:

@@ -7,20 +7,24 @@ from collections.abc import Callable
 
 import msgspec
 
-from lib_automerge.domain.human import Question
+from lib_automerge.domain.blind import Asked, Trial
 from lib_automerge.errors import ConfigError
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the user said; see `domain.events.Judged`. None takes back what they said before."""
+    """What the user said; see `domain.events.Judged` and `domain.blind.Trial`.
+
+    None takes back what they said before. `enough` ends the choices of the verdict without one.
+    """
 
     value: float | None
+    enough: bool = False
 
 
 Over = Callable[[], bool]
 """Whether the run need not wait any longer."""
 
-Ask = Callable[[Question, Over], "Answer | None"]
+Ask = Callable[[Asked, Over], "Answer | None"]
 """Waits for the user's answer; None if the run need not wait any longer."""
 
 
@@ -35,15 +39,15 @@ class QuestionDesk:
     def __init__(self, changed: threading.Condition, tell: Callable[[], None]) -> None:
         self._changed = changed
         self._tell = tell
-        self._question: Question | None = None
+        self._question: Asked | None = None
         self._answer: Answer | None = None
 
     @property
-    def question(self) -> Question | None:
+    def question(self) -> Asked | None:
         """What the user is asked now."""
         return self._question
 
-    def ask(self, question: Question, over: Over) -> Answer | None:
+    def ask(self, question: Asked, over: Over) -> Answer | None:
         """See `Ask`."""
         with self._changed:
             self._question, self._answer = question, None
@@ -73,10 +77,13 @@ class QuestionDesk:
             self._changed.notify_all()
 
 
-def _check(asked: Question, answer: Answer) -> None:
+def _check(asked: Asked, answer: Answer) -> None:
     value = answer.value
-    if value is None:
-        if asked.number == 0:
+    if answer.enough:
+        if not isinstance(asked, Trial):
+            raise ConfigError("this is no choice of the verdict. End the search with Finish.")
+    elif value is None:
+        if (asked.made if isinstance(asked, Trial) else asked.number) == 0:
             raise ConfigError("nothing was judged yet: there is nothing to take back.")
     elif asked.other is not None and value not in (0.0, 0.5, 1.0):
         raise ConfigError(

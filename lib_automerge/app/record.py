@@ -15,6 +15,7 @@ from lib_automerge.domain.events import (
     Judged,
     Learned,
     Paused,
+    Preferred,
     Proposed,
     Rejected,
     Scored,
@@ -77,6 +78,9 @@ def _in_words(event: AnyEvent) -> str:
             return f"you rated evaluation {event.evaluation}: {10 * event.value:g} of 10"
         case Judged():
             return f"you compared evaluations {event.evaluation} and {event.other}: {event.value:g}"
+        case Preferred():
+            # who made the pictures is not told while others are to come
+            return "you made a blind choice"
         case Learned():
             return _belief(event)
         case Calibrated():

@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib_automerge.app import finals, outcome, proof
+from lib_automerge.app import blind, finals, outcome, proof
 from lib_automerge.app.bench import Bench
+from lib_automerge.app.consultation import Consultation
 from lib_automerge.app.evaluate import Scorer, Scores, StopRequested, peak_memory
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Controls, Listener
@@ -26,7 +27,6 @@ from lib_automerge.domain.events import (
     Evaluated,
     Failed,
     Finished,
-    Judged,
     Paused,
     Proposed,
     Rejected,
@@ -37,13 +37,10 @@ from lib_automerge.domain.events import (
     Stage,
     Started,
     Stopped,
-    TakenBack,
     Timing,
     Verdict,
     Warned,
 )
-from lib_automerge.domain.human import question, revalued
-from lib_automerge.domain.human_judge import HumanJudge
 from lib_automerge.domain.payload import batches_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import Activity, Evaluation, RunState
@@ -101,6 +98,7 @@ class Runner:
         self._config = self._manifest.config
         self._plan = Plan(self._manifest)
         self._record = Record(run, listener)
+        self._user = Consultation(self._plan, self._record, controls)
         self.state = self._record.state
 
     def run(self) -> RunState:
@@ -135,6 +133,7 @@ class Runner:
                 self._rehearse(bench)
                 self._search(bench)
                 self._prove(bench)
+            self._choose()
             self._conclude()
         except StopRequested:
             self._record.add(Stopped())
@@ -188,42 +187,8 @@ class Runner:
     def _consult(self) -> None:
         """Wait for the user's judgement of every candidate, if they are a judge."""
         human = self._config.reward.human
-        if human is None or self.state.search_ended is not None:
-            return
-        while self._asked(human):
-            pass
-        changed = revalued(self.state, human)
-        if changed is not None:
-            self._record.add(changed)
-
-    def _asked(self, human: HumanJudge) -> bool:
-        """Ask the user the next question; false if there is none, or they have had enough."""
-        open_ = question(self.state, human)
-        if open_ is None or self._had_enough():
-            return False
-        ask = self._controls.ask
-        assert ask is not None  # a run that nobody can be asked in does not begin
-        self._record.tell(Activity.WAITING)
-        answer = ask(open_, self._called_away)
-        if answer is not None:
-            said = answer.value
-            self._record.add(
-                TakenBack()
-                if said is None
-                else Judged(evaluation=open_.evaluation, other=open_.other, value=said)
-            )
-        elif self._controls.stop():
-            raise StopRequested
-        elif self._controls.pause():
-            raise PauseRequested
-        return True
-
-    def _called_away(self) -> bool:
-        return self._controls.stop() or self._controls.pause() or self._had_enough()
-
-    def _had_enough(self) -> bool:
-        """Whether the user ended the search, and there is a candidate to prove."""
-        return self._controls.finish() and len(self.state.history) > len(BASELINES)
+        if human is not None and self.state.search_ended is None:
+            self._user.about_candidates(human)
 
     def _learn(self) -> None:
         """Let the model say what it makes of the scores so far, and show who leads."""
@@ -234,7 +199,7 @@ class Runner:
 
     def _next(self) -> Proposed | SearchEnded:
         """What the plan says, unless the user has had enough."""
-        if self._had_enough():
+        if self._user.had_enough():
             return self._plan.ended(self.state, "you ended the search")
         return self._plan.next(self.state)
 
@@ -250,12 +215,14 @@ class Runner:
         if known is not None:
             self._record.add(known)
             return
+        began = time.perf_counter()
         try:
             scores = self._score(bench, evaluation)
         except (GenerationError, RewardError) as error:
             if evaluation.origin in PARENTS or self._failing() + 1 >= FAILURES:
                 raise
-            self._record.add(Rejected(evaluation=evaluation.number, reason=f"{FAILED}: {error}"))
+            lost, reason = {"total": time.perf_counter() - began}, f"{FAILED}: {error}"
+            self._record.add(Rejected(evaluation=evaluation.number, reason=reason, seconds=lost))
             return
         if scores.broken is not None:
             self._reject(evaluation, scores, scores.broken)
@@ -347,12 +314,20 @@ class Runner:
 
     def _prove(self, bench: Bench) -> None:
         """Find the winner and prove it, if the search had candidates at all."""
-        human = self._config.reward.human
-        if human is not None and human.alone:
-            return  # what a person saw and liked proves nothing about images that nobody saw
-        searched = len(self.state.evaluations) > len(BASELINES)
-        if searched and self.state.verdict is None:
+        if not self._searched() or self.state.verdict is not None:
+            return
+        if not self._plan.judging.by_person_alone:
             finals.prove(bench)
+        elif not self.state.waived and not blind.too_few(self._plan, self.state):
+            finals.make_images(bench)
+
+    def _choose(self) -> None:
+        """Have the user prove the winner, if they alone judge; no model is needed any more."""
+        if self._searched() and self._plan.judging.by_person_alone:
+            self._user.about_the_winner()
+
+    def _searched(self) -> bool:
+        return len(self.state.evaluations) > len(BASELINES)
 
     # --- the end ----------------------------------------------------------------------------
 

@@ -91,7 +91,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def waiting(self) -> bool:
         """Whether the run waits for the user's judgement, and nothing else was asked of it."""
-        return self.phase is Phase.RUNNING and self.activity == Activity.WAITING.value
+        asked = self.activity == Activity.WAITING.value
+        return asked and self.phase in (Phase.RUNNING, Phase.FINISHING)
 
 
 def standing(snapshot: Snapshot, entries: Sequence[Entry], now: float) -> Standing:
@@ -194,6 +195,7 @@ def version_of(entry: Entry, word: str) -> str:
         int(state.verdict is not None),
         int(state.saved is not None),
         state.said,
+        int(state.waived),
     )
     name = zlib.crc32(entry.name.encode())
     return "-".join([entry.id, word.replace(" ", "-"), *map(str, parts), f"{name:x}"])

@@ -18,9 +18,9 @@ import msgspec
 from lib_automerge.app.ports import Controls, Listener
 from lib_automerge.app.question import QuestionDesk
 from lib_automerge.app.service import Service
+from lib_automerge.domain.blind import Asked
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent
-from lib_automerge.domain.human import Question
 from lib_automerge.domain.run import Activity, RunState, Status
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError, RunFailedError
 
@@ -53,7 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: RunState | None
     activity: Activity | None
     failure: str
-    question: Question | None = None
+    question: Asked | None = None
 
 
 class Worker:

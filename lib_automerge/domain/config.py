@@ -15,7 +15,7 @@ import msgspec
 from lib_automerge.domain import ensemble
 from lib_automerge.domain.ensemble import Ensemble, Member, Role
 from lib_automerge.domain.guards import NARROWEST
-from lib_automerge.domain.human_judge import HUMANS, HumanJudge, human_judge
+from lib_automerge.domain.human_judge import CHOICES, HUMANS, HumanJudge, human_judge
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
 
@@ -79,6 +79,8 @@ class SearchConfig(_Section, frozen=True):
 
 
 _VERDICT_SEEDS, _VERDICT_IMAGES = 6, 60
+_CHOICE_IMAGES = 3 * CHOICES
+"""A picture that comes again would be recognized: each of the three baselines has its own."""
 
 
 class VerdictConfig(_Section, frozen=True):
@@ -88,18 +90,19 @@ class VerdictConfig(_Section, frozen=True):
     None is six seeds, and more where there are few payloads: enough for sixty images. That finds a
     true gain of one standard deviation of an image's score in more than four of five simulated runs
     with four to eight held-out payloads (`benchmarks/search`); six seeds of five payloads find it
-    in every second one only.
+    in every second one only. Where the user alone judges, None is enough for every blind choice to
+    have a picture of its own.
     """
 
     finalists: int = 3
     finalist_seeds: int = 2
     seeds: int | None = None
 
-    def seeds_for(self, payloads: int) -> int:
-        """The fresh seeds of each of so many payloads."""
+    def seeds_for(self, payloads: int, images: int = _VERDICT_IMAGES) -> int:
+        """The fresh seeds of each of so many payloads; None in `seeds`: at least so many images."""
         if self.seeds is not None:
             return self.seeds
-        return max(_VERDICT_SEEDS, -(-_VERDICT_IMAGES // max(payloads, 1)))
+        return max(_VERDICT_SEEDS, -(-images // max(payloads, 1)))
 
 
 Options = dict[str, str | int | float | bool | None]
@@ -216,6 +219,13 @@ class RunConfig(_Section, frozen=True):
     verdict: VerdictConfig = VerdictConfig()
     generator: GeneratorConfig = GeneratorConfig()
     output: OutputConfig = OutputConfig()
+
+    def verdict_seeds(self, payloads: int) -> int:
+        """The fresh seeds that the verdict has of each of so many payloads."""
+        human = self.reward.human
+        if human is not None and human.alone:
+            return self.verdict.seeds_for(payloads, _CHOICE_IMAGES)
+        return self.verdict.seeds_for(payloads)
 
 
 def decode_config(raw: object) -> RunConfig:
@@ -345,8 +355,8 @@ def _check_human(config: RunConfig) -> None:
         (
             "output.checkpoint",
             human.alone and config.output.checkpoint == "always",
-            "with you as the only judge nothing is proved; save the merge that you like in the "
-            "results",
+            "with you as the only judge there may be no verdict; use 'gain', or save the merge "
+            "that you like in the results",
         ),
     )
     for field, used, reason in without:

@@ -152,6 +152,23 @@ class TakenBack(Event, frozen=True, tag="taken_back"):
     """The user took back what they said last."""
 
 
+class Preferred(Event, frozen=True, tag="preferred"):
+    """The user made a blind choice of the verdict: between a picture of `evaluation`, the merge to
+    be proved, and one of the baseline `other`, of the same prompt and seed (number `job`).
+
+    `value` is as in `Judged`.
+    """
+
+    evaluation: int
+    other: int
+    job: int
+    value: float
+
+
+class VerdictWaived(Event, frozen=True, tag="verdict_waived"):
+    """The user ended the blind choices before they decided; there will be no verdict."""
+
+
 class Revalued(Event, frozen=True, tag="revalued"):
     """All that the user said so far, as values of candidates (`domain.preferences`).
 
@@ -230,11 +247,24 @@ class StageDone(Event, frozen=True, tag="stage_done"):
     seconds: Timing = {}
 
 
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a person preferred the winner, the baseline, or neither."""
+
+    winner: int
+    baseline: int
+    equal: int
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The winner against one baseline, on the same payloads and seeds.
 
     `difference` is winner minus baseline, `standard_error` its error, `p_value` that of
     the one-sided test, `low` and `high` the 95 % interval.
+
+    Where a person judged, `choices` are theirs, and a score is a share of those that preferred one
+    of the two. The choices end when the outcome is certain, and `p_value` is the one that comes
+    nearest to changing it, whatever the rest would have been: the highest possible where the
+    baseline is beaten, the lowest where it is not.
     """
 
     baseline: Origin
@@ -244,6 +274,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     p_value: float
     pairs: int
+    choices: Choices | None = None
 
     @property
     def significant(self) -> bool:
@@ -257,6 +288,9 @@ class Verdict(Event, frozen=True, tag="verdict"):
     `winner` is an evaluation number; `gain` is true when it is significantly better than both
     parents and the 50:50 merge; `held_out` tells whether unseen prompts were used, or only unseen
     seeds; `means` are mean scores by evaluation number.
+
+    Where a person judged, `comparisons` ends with the first baseline that is not beaten, and
+    `means` has the share of choices for each of these baselines, and of all choices for the winner.
     """
 
     winner: int
@@ -313,6 +347,8 @@ AnyEvent = (
     | Rejected
     | Judged
     | TakenBack
+    | Preferred
+    | VerdictWaived
     | Revalued
     | Learned
     | Calibrated

@@ -15,6 +15,13 @@ RATE, CHOOSE = "human_rate", "human_choose"
 HUMANS = (RATE, CHOOSE)
 """The names of the rewards that are the user, who is asked in the tab (`domain.human`)."""
 
+CHOICES = 23
+"""So many blind choices per baseline at most, where the user alone proves a merge (`app.blind`).
+
+Sixteen of them prove it, at a level of 4.7 %. A merge that is preferred in three of four choices
+passes with 80 %, in four of five with 93 %; other numbers near it use less of the 5 %.
+"""
+
 
 class HumanJudge(msgspec.Struct, frozen=True, kw_only=True):
     """The user as a judge: `name` is `RATE` (a slider) or `CHOOSE` (one of two candidates).

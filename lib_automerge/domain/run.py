@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from lib_automerge.domain.events import (
+    BASELINES,
     BEFORE_PROOF,
     FAILED,
     AnyEvent,
@@ -23,6 +24,7 @@ from lib_automerge.domain.events import (
     Learned,
     Origin,
     Paused,
+    Preferred,
     Proposed,
     Rejected,
     Resumed,
@@ -38,6 +40,7 @@ from lib_automerge.domain.events import (
     TakenBack,
     Timing,
     Verdict,
+    VerdictWaived,
     Warned,
 )
 from lib_automerge.domain.judging import Judgement
@@ -122,7 +125,9 @@ class RunState:
         self.calibrated: Calibrated | None = None
         self.scale: Scale | None = None
         self.judged: list[Judged] = []
+        self.preferred: list[Preferred] = []
         self.said = 0
+        self.waived = False
         self.verdict: Verdict | None = None
         self.saved: Saved | None = None
         self.finished: Finished | None = None
@@ -161,9 +166,15 @@ class RunState:
             case Judged():
                 self.judged.append(event)
                 self.said += 1
-            case TakenBack():
-                del self.judged[-1:]
+            case Preferred():
+                self.preferred.append(event)
                 self.said += 1
+            case TakenBack():
+                # the choices of the verdict come after all else that was judged
+                del (self.preferred or self.judged)[-1:]
+                self.said += 1
+            case VerdictWaived():
+                self.waived = True
             case Revalued():
                 for number, value in event.values.items():
                     self._revalue(number, value, event.weight)
@@ -210,6 +221,7 @@ class RunState:
         twin.stages = dict(self.stages)
         twin.warnings = list(self.warnings)
         twin.judged = list(self.judged)
+        twin.preferred = list(self.preferred)
         return twin
 
     def _update(self, number: int, **changes: object) -> None:
@@ -259,11 +271,23 @@ class RunState:
         return (*(self.evaluations[number] for number in believed), *rest)
 
     @property
+    def seconds_before_proof(self) -> float:
+        """What the search has taken so far, with what measured the noise and what failed."""
+        parts = [e.seconds for e in self.history]
+        parts += [done.seconds for (stage, _), done in self.stages.items() if stage in BEFORE_PROOF]
+        return math.fsum(part.get("total", 0.0) for part in parts)
+
+    @property
     def images_before_proof(self) -> int:
         """How many images the search has made, with those that measure the noise."""
         return sum(
             len(images) for (stage, _), images in self.scores.items() if stage in BEFORE_PROOF
         )
+
+    @property
+    def baselines(self) -> list[Evaluation]:
+        """The baselines that have a score."""
+        return [e for e in self.history if e.origin in BASELINES and e.score is not None]
 
     def baseline(self, origin: Origin) -> Evaluation | None:
         """The evaluation of a parent or of the 50:50 merge, if it is proposed yet."""

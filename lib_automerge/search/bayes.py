@@ -3,7 +3,9 @@
 The package keeps the observations and asks an acquisition function for the next point; ours
 replaces its model and its search for the maximum. The package's Gaussian process has one
 length-scale for all parameters and no noise, and takes seconds of finite differences for a
-suggestion in 27 dimensions; it is never fitted here.
+suggestion in 27 dimensions; it is never fitted here. Nor are its constraints used, which are a
+model of their own and must be learned from points that break them: a `Space` has no such points.
+What is frozen or tied is no parameter of it, and ranges are the bounds that the package is told.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from lib_automerge.search.acquisition import (
     best_known,
     most_promising,
 )
-from lib_automerge.search.design import SobolSequence, design_size, start_points
+from lib_automerge.search.design import SobolSequence, design_size, first_unused
 from lib_automerge.search.model import Fitted, Model
 from lib_automerge.search.proposers import Proposal, taken
 from lib_automerge.search.randomness import generator
-from lib_automerge.search.space import Key, Space
+from lib_automerge.search.space import Space
 from lib_automerge.search.subspace import Subspace, groups_of
 from lib_automerge.search.surrogate import Posterior
 
@@ -88,18 +90,8 @@ class BayesProposer:
             suggested = self._suggest(fitted, known, waiting, number, rng, within)
             vector = space.unused(suggested, used, rng)
             return Proposal(space.weights(vector), Origin.SEARCH)
-        return Proposal(space.weights(self._design(used, rng)), Origin.DESIGN)
-
-    def _design(self, used: frozenset[Key], rng: np.random.Generator) -> Array:
-        """Return the first point of the start design that is not used yet."""
-        space = self._space
-        points = start_points(self._sequence, self._design_space.dimension)
-        # More tries than used points only fail in a space with few points.
-        for point, _ in zip(points, range(len(used) + 1), strict=False):
-            vector = space.scaled(self._design_space.points(point[None])[0])
-            if space.key(vector) not in used:
-                return vector
-        return space.unused(vector, used, rng)
+        unused = first_unused(space, self._sequence, used, rng, self._design_space)
+        return Proposal(space.weights(unused), Origin.DESIGN)
 
     def _within(self, fitted: Fitted, done: int) -> Subspace:
         """Return the part of the space that a search by groups looks at after `done` evaluations.
@@ -165,8 +157,9 @@ class BayesProposer:
             verbose=0,
             allow_duplicate_points=True,
         )
-        width = space.high - space.low
-        vectors = space.low + width * fitted.posterior.points
+        scaled = space.low + (space.high - space.low) * fitted.posterior.points
+        # rounding may have left the bounds by a last digit, of which the package would warn
+        vectors = np.clip(scaled, space.low, space.high)
         for vector, score in zip(vectors, fitted.posterior.values.tolist(), strict=True):
             # Not optimizer.register: for its log that reformats all observations each time.
             optimizer.space.register(vector, score)

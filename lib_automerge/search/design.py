@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.space import Key, Space
+from lib_automerge.search.subspace import Subspace
 
 Array = NDArray[np.float64]
 
@@ -65,17 +66,29 @@ def start_points(sequence: SobolSequence, dimension: int) -> Iterator[Array]:
 
 
 def first_unused(
-    space: Space, sequence: SobolSequence, used: Collection[Key], rng: np.random.Generator
+    space: Space,
+    sequence: SobolSequence,
+    used: Collection[Key],
+    rng: np.random.Generator,
+    part: Subspace | None = None,
 ) -> Array:
     """Return the first point of the start design, (d,), that is not used yet.
+
+    Args:
+        space: what is searched.
+        sequence: of as many dimensions as `part`.
+        used: the points that are evaluated or about to be.
+        rng: decides where a space is so full that no point of the design is left.
+        part: of the unit cube, where the design is; None is all of it.
 
     Raises:
         SearchError: every point of the space is used.
     """
-    points = start_points(sequence, space.dimension)
+    part = part or Subspace.whole(space.dimension)
+    points = start_points(sequence, part.dimension)
     # More tries than used points only fail in a space with few points.
     for point, _ in zip(points, range(len(used) + 1), strict=False):
-        vector = space.scaled(point)
+        vector = space.scaled(part.points(point[None])[0])
         if space.key(vector) not in used:
             return vector
     return space.unused(vector, used, rng)

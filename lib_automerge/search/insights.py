@@ -163,7 +163,7 @@ def _rounding(space: Space, fitted: Fitted, believed: Ensemble, leader: Array) -
     away = np.hstack([-np.ones((len(points) - 1, 1)), np.eye(len(points) - 1)])
     means, errors = believed.contrasts(points, away)
     change, *changes = (_change(fitted, m, e) for m, e in zip(means, errors, strict=True))
-    possible = (np.abs(moved - vector).max(axis=1) > _NO_STEP).tolist()
+    possible = ((np.abs(moved - vector) / width).max(axis=1) > _NO_STEP).tolist()
     worse = [
         # a step that an end of the range forbids costs nothing and says nothing
         min(

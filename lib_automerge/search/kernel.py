@@ -19,8 +19,8 @@ The kernel is
 
 a Matern-5/2 kernel with one length-scale per feature (automatic relevance determination) plus an
 additive trend: every block has its own best weight, and may have a curve of its own with more than
-one hill. Group features let the model learn from a few
-points that, say, all input blocks should go up together.
+one hill. Group features let the model learn from a few points that, say, all input blocks should
+go up together.
 
 References:
     Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 4 and 5.
@@ -234,7 +234,7 @@ class Kernel:
         return matern + self.trend(hyper, left, right)
 
     def trend(self, hyper: Hyperparameters, left: Basis, right: Basis) -> Array:
-        """Return k without its Matern part, (n, m)."""
+        """Return k without its Matern part, (n, m): the linear and quadratic ones, and curves."""
         return np.asarray(
             hyper.linear * left.linear @ right.linear.T
             + hyper.quadratic * left.quadratic @ right.quadratic.T

@@ -1,6 +1,8 @@
 """What a proposer makes of history and pending: in its space, in order, with one score per point.
 
-Rejected evaluations count as `observations` says; when nothing has a score, all points are equal.
+Rejected evaluations count as `observations` says, with payloads of equal shares: other shares would
+make an estimate surer and leave it where it is on average, and no optimizer here asks how sure it
+is. When nothing has a score, all points are equal.
 """
 
 from __future__ import annotations

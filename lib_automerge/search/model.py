@@ -106,10 +106,17 @@ class Model:
         space: what is searched.
         distances: block -> relative distance of the models there, if known: where they differ more,
             the score is expected to change faster.
+        shares: payload -> its share in the score, above 0, in any unit; 1 where it is not named.
     """
 
-    def __init__(self, space: Space, distances: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        distances: Mapping[str, float] | None = None,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.space = space
+        self._shares = dict(shares or {})
         self.kernel = Kernel(
             group_features(space.names, space.groups), relevance(space, distances or {})
         )
@@ -126,7 +133,9 @@ class Model:
         known = self.known(history)
         if not any(e.score is not None for e in known):
             return None
-        return _kept(self._fitted, known, lambda: self._fit(observed(self.space, known)))
+        return _kept(
+            self._fitted, known, lambda: self._fit(observed(self.space, known, self._shares))
+        )
 
     def _fit(self, data: Observed) -> Fitted:
         low, width = self.space.low, self.space.high - self.space.low

@@ -59,7 +59,9 @@ class _Reading(msgspec.Struct, frozen=True):
     made_up: bool = False
 
 
-def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
+def observed(
+    space: Space, known: Sequence[Evaluation], shares: Mapping[str, float] | None = None
+) -> Observed:
     """Return what evaluations within the space tell; one at least must have a score.
 
     A rejected evaluation counts as what those of its payloads say that were scored, corrected for
@@ -68,8 +70,13 @@ def observed(space: Space, known: Sequence[Evaluation]) -> Observed:
     cliff, and the model could trust nothing around it.
     Evaluations of the same point become one, with the mean weighted by precision; what is made up
     gives way to a score.
+
+    Args:
+        space: what is searched.
+        known: finished evaluations of it.
+        shares: see `Payloads.of`.
     """
-    payloads = Payloads.of(known)
+    payloads = Payloads.of(known, shares)
     worst = min(e.score for e in known if e.score is not None)
     most = max((e.images for e in known if e.score is not None), default=0)
     doubt = float(np.var([e.score for e in known if e.score is not None]))
@@ -99,16 +106,25 @@ class Payloads(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         offsets: payload -> how much higher than its candidate's score it is on average.
+        shares: payload -> its share in a score; they sum to 1.
         variance: of a payload's score around that, pooled over candidates and payloads.
     """
 
     offsets: Mapping[str, float]
+    shares: Mapping[str, float]
     variance: float
 
     @classmethod
-    def of(cls, known: Sequence[Evaluation]) -> Payloads | None:
+    def of(
+        cls, known: Sequence[Evaluation], shares: Mapping[str, float] | None = None
+    ) -> Payloads | None:
         """Return what complete evaluations say; None if there are fewer than two, or they do not
         share enough payloads.
+
+        Args:
+            known: finished evaluations.
+            shares: payload -> its share in the score, above 0, in any unit; 1 where it is not
+                named.
         """
         whole = [e for e in known if e.score is not None and len(e.per_payload) >= FEWEST_PAYLOADS]
         names = set.intersection(*(set(e.per_payload) for e in whole)) if whole else set()
@@ -117,21 +133,34 @@ class Payloads(msgspec.Struct, frozen=True, kw_only=True):
         order = sorted(names)
         apart = np.array([[e.per_payload[n] - (e.score or 0.0) for n in order] for e in whole])
         offsets = apart.mean(axis=0)
-        # two-way layout: one mean for each candidate (its score), one for each payload
-        freedom = (len(whole) - 1) * (len(order) - 1)
+        parts = np.array([(shares or {}).get(name, 1.0) for name in order])
+        parts = parts / parts.sum()
+        # A payload minus the mean has the variance s^2 (1 - 2 w + sum of w^2); one is lost to the
+        # offsets. With equal shares this is the textbook's (candidates - 1) (payloads - 1).
+        freedom = (len(whole) - 1) * (len(order) * (1.0 + float(parts @ parts)) - 2.0)
         variance = float(((apart - offsets) ** 2).sum()) / freedom
-        return cls(offsets=dict(zip(order, offsets.tolist(), strict=True)), variance=variance)
+        return cls(
+            offsets=dict(zip(order, offsets.tolist(), strict=True)),
+            shares=dict(zip(order, parts.tolist(), strict=True)),
+            variance=variance,
+        )
 
     def estimate(self, per_payload: Mapping[str, float]) -> tuple[float, float] | None:
         """Return the score that some payloads foretell and the variance of its error, or None.
 
-        With k of n payloads the error is that of a sample without replacement from n.
+        The score is the mean of those seen, by their shares w; W is the sum of these. A payload
+        counts w / W instead of w, or 0 if it was not seen, and the error is the sum of what that
+        changes: s^2 (sum over seen of (w / W - w)^2 + sum over missing of w^2). With k of n equal
+        shares it is that of a sample without replacement, s^2 (1 / k - 1 / n).
         """
         seen = [name for name in per_payload if name in self.offsets]
         if not seen:
             return None
-        score = sum(per_payload[name] - self.offsets[name] for name in seen) / len(seen)
-        return score, self.variance * (1.0 / len(seen) - 1.0 / len(self.offsets))
+        total = sum(self.shares[name] for name in seen)
+        counts = {name: self.shares[name] / total for name in seen}
+        score = sum(counts[name] * (per_payload[name] - self.offsets[name]) for name in seen)
+        changed = sum((counts.get(name, 0.0) - share) ** 2 for name, share in self.shares.items())
+        return score, self.variance * changed
 
 
 def _trust(known: Sequence[Evaluation], most: float) -> dict[int, tuple[float, float]]:

@@ -33,6 +33,9 @@ ImageKey = tuple[str, int]
 
 ENOUGH_PAYLOADS = 5
 
+_ROUNDING = 1e-12
+"""What rounding makes of a difference at most, as a share of the largest score."""
+
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The score of a candidate.
@@ -97,7 +100,8 @@ def compare(
 ) -> Difference:
     """Return the paired difference of two candidates, image by image.
 
-    If all differences are equal, their sign decides: the p-value is that of the sign test.
+    If all differences are equal, but for the rounding of floating-point numbers, their sign
+    decides: the p-value is that of the sign test.
 
     Args:
         winner: (payload name, seed) -> score.
@@ -121,10 +125,11 @@ def compare(
         differences.setdefault(key[0], []).append(score - baseline[key])
     values, shares = _units(differences, weights)
     mean, error, freedom = _estimate(values, shares)
-    if error == 0.0:
-        low = high = mean
+    rounding = _ROUNDING * max(map(abs, (*winner.values(), *baseline.values())))
+    if error <= rounding:
+        error, low, high = 0.0, mean, mean
         # equal differences: the sign test, one half for every unit
-        p_value = 0.5 ** len(values) if mean > 0 else 1.0
+        p_value = 0.5 ** len(values) if mean > rounding else 1.0
     else:
         reach = error * float(stats.t.ppf(0.975, freedom))
         low, high = mean - reach, mean + reach

@@ -9,7 +9,7 @@ shrinking its text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -143,15 +143,21 @@ def star(x: float, y: float, radius: float, class_: str) -> Markup:
     return element("polygon", points=" ".join(corners), class_=class_)
 
 
-def interval_chart(ident: str, title: str, intervals: Sequence[Interval], width: float) -> Markup:
-    """Differences from zero with their intervals, one below the other."""
+def interval_chart(
+    ident: str,
+    title: str,
+    intervals: Sequence[Interval],
+    width: float,
+    tick: Callable[[float], str] | None = None,
+) -> Markup:
+    """Differences from zero with their intervals, one below the other; `tick` writes the axis."""
     row, bottom = 60.0, 30.0
     height = row * len(intervals) + bottom
     low, high = padded([0.0, *(end for i in intervals for end in (i.low, i.high))])
     x = Scale(low, high, 0.0, width)
     marks = ticks(low, high, max(int(width // 90), 2))
     body = [
-        text(x(v), height - 12, number(v, marks.decimals), "tick", "middle")
+        text(x(v), height - 12, tick(v) if tick else number(v, marks.decimals), "tick", "middle")
         for v in marks.values
         if 14 < x(v) < width - 14
     ]

@@ -40,7 +40,7 @@ def configuration(found: Findings) -> Markup:
                     (
                         "Verdict",
                         f"{plural(config.verdict.finalists, 'finalist')}, "
-                        f"{plural(config.verdict.seeds_for(judged), 'seed')} per payload",
+                        f"{plural(config.verdict_seeds(judged), 'seed')} per payload",
                     ),
                     ("Generator", _pairs(manifest.generator)),
                     ("Versions", _pairs(manifest.versions)),

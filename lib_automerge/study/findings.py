@@ -20,6 +20,7 @@ from lib_automerge.domain.events import (
     Scored,
     Stage,
     StageDone,
+    Verdict,
 )
 from lib_automerge.domain.payload import Payload
 from lib_automerge.domain.recipe import Recipe
@@ -40,6 +41,9 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
     `merge` is the verdict's winner or, before the verdict, the best candidate so far; None while
     there is none besides the baselines. `scores` and `means` go by evaluation number; `means` are
     weighted by payload. `better_parent` is None while no parent has a score.
+
+    After blind choices, `chosen` has the merge's lead over each baseline that it met, by number,
+    and `means` the shares of `domain.events.Verdict`.
     """
 
     stage: Stage
@@ -48,6 +52,7 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
     better_parent: Evaluation | None
     scores: Mapping[int, Mapping[int, Scored]]
     means: Mapping[int, float]
+    chosen: Mapping[int, float] = {}
 
     @property
     def entrants(self) -> tuple[Evaluation, ...]:
@@ -58,12 +63,15 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
         """Mean of the merge minus mean of a baseline."""
         if self.merge is None or baseline is None:
             return None
+        if self.chosen or not {self.merge.number, baseline.number} <= self.means.keys():
+            return self.chosen.get(baseline.number)
         return self.means[self.merge.number] - self.means[baseline.number]
 
 
 class PayloadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One payload of a contest: mean scores by evaluation number, the merge's difference from the
-    better parent (None without both), and how many images each mean is of.
+    """One payload of a contest: mean scores by evaluation number (none where a person alone
+    judges), the merge's difference from the better parent (None without both), and how many images
+    each mean is of.
     """
 
     payload: Payload
@@ -99,6 +107,16 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None
     seconds: float
     memory_bytes: int
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the user alone judges."""
+        return _by_person(self.manifest)
+
+    @property
+    def scored(self) -> bool:
+        """Whether single images have scores; they have none where a person alone judges."""
+        return any(row.means for row in self.rows)
 
     @property
     def name(self) -> str:
@@ -144,12 +162,22 @@ def summarize(
         manifest=manifest,
         state=state,
         contest=compared,
-        rows=payload_rows(compared, manifest.config.payloads),
+        rows=payload_rows(
+            compared,
+            manifest.config.payloads,
+            # before the end, pictures with names would spoil the judgement of those without
+            unscored=_by_person(manifest) and state.finished is not None,
+        ),
         decimals=decimals_for([*typical, *(compared.means[e.number] for e in compared.entrants)]),
         ended=ended,
         seconds=math.fsum(sum(part.values()) for part in times(state).values()),
         memory_bytes=memory_bytes,
     )
+
+
+def _by_person(manifest: RunManifest) -> bool:
+    human = manifest.config.reward.human
+    return human is not None and human.alone
 
 
 def label_of(evaluation: Evaluation) -> str:
@@ -187,7 +215,13 @@ def contest(state: RunState) -> Contest:
             for e in (*baselines, *((merge,) if merge else ()))
         },
         means=means,
+        chosen={} if verdict is None else _chosen(state, verdict),
     )
+
+
+def _chosen(state: RunState, verdict: Verdict) -> dict[int, float]:
+    met = [(state.baseline(c.baseline), c) for c in verdict.comparisons if c.choices is not None]
+    return {e.number: comparison.difference for e, comparison in met if e is not None}
 
 
 def candidates(state: RunState) -> list[Evaluation]:
@@ -208,20 +242,25 @@ def fate(evaluation: Evaluation) -> str:
     return evaluation.rejected.partition(":")[0] if given_up(evaluation) else "rejected"
 
 
-def payload_rows(contest: Contest, payloads: Iterable[Payload]) -> list[PayloadRow]:
-    """The payloads that the contest has scores of, in the order of the configuration."""
+def payload_rows(
+    contest: Contest, payloads: Iterable[Payload], *, unscored: bool = False
+) -> list[PayloadRow]:
+    """The payloads that the contest has scores of, in the order of the configuration.
+
+    `unscored` takes those in that have images without a score: a person looked at them.
+    """
     rows = []
     for payload in payloads:
         groups = {
-            number: [s.score for s in scored.values() if _counts(s, payload)]
+            number: [s.score for s in scored.values() if _counts(s, payload, unscored)]
             for number, scored in contest.scores.items()
         }
         means = {
             number: math.fsum(v for v in values if v is not None) / len(values)
             for number, values in groups.items()
-            if values
+            if values and None not in values
         }
-        if not means:
+        if not any(groups.values()):
             continue
         merge, parent = contest.merge, contest.better_parent
         difference = None
@@ -232,8 +271,9 @@ def payload_rows(contest: Contest, payloads: Iterable[Payload]) -> list[PayloadR
     return rows
 
 
-def _counts(scored: Scored, payload: Payload) -> bool:
-    return scored.payload == payload.name and scored.score is not None
+def _counts(scored: Scored, payload: Payload, unscored: bool) -> bool:
+    known = scored.score is not None or (unscored and scored.broken is None)
+    return scored.payload == payload.name and known
 
 
 def representative(rows: Sequence[PayloadRow], limit: int) -> list[PayloadRow]:

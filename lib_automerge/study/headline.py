@@ -9,8 +9,9 @@ import shlex
 
 import msgspec
 
-from lib_automerge.domain.events import Comparison, Origin, Verdict
+from lib_automerge.domain.events import BASELINES, Comparison, Origin, Verdict
 from lib_automerge.domain.run import Status
+from lib_automerge.study.choices import tally
 from lib_automerge.study.findings import IN_TEXT, Findings, candidates, given_up
 from lib_automerge.study.formats import listed, number, plural, signed
 from lib_automerge.study.judges import named_rewards, unit_hint, won_sentence
@@ -60,6 +61,10 @@ def headline(found: Findings) -> Headline:
         early = any(given_up(e) for e in found.state.history)
         kind, badge = "none", "No good merge" if early else "No usable merge"
         sentence, explanation = _nothing_usable(found)
+    elif verdict.comparisons[0].choices is not None:
+        kind = "gain" if verdict.gain else "none"
+        badge = "You prefer the merge" if verdict.gain else "No significant gain"
+        sentence, explanation = _chosen(verdict)
     elif verdict.gain:
         kind, badge = "gain", "Significant gain"
         sentence, explanation = _gain(found, verdict)
@@ -124,6 +129,29 @@ def _no_gain(found: Findings, verdict: Verdict) -> tuple[str, str]:
     )
 
 
+def _chosen(verdict: Verdict) -> tuple[str, str]:
+    """Of a verdict by blind choices."""
+    told = listed(
+        f"over {IN_TEXT[c.baseline]} in {tally(c.choices)}"
+        for c in verdict.comparisons
+        if c.choices is not None
+    )
+    sentence = f"You preferred evaluation {verdict.winner} {told}."
+    unseen = "prompts and seeds" if verdict.held_out else "seeds"
+    how = (
+        f"Both pictures of a choice had the same prompt and seed, from {unseen} that the search "
+        "never saw, and you were not told whose they were. "
+    )
+    if verdict.gain:
+        return sentence, f"{how}Each of these is more than chance makes in one of twenty runs."
+    weak = listed(IN_TEXT[c.baseline] for c in verdict.comparisons if not c.significant)
+    rest = "; the others were not asked about" if len(verdict.comparisons) < len(BASELINES) else ""
+    return (
+        f"No significant gain: {sentence[:1].lower()}{sentence[1:]}",
+        f"{how}That is not significant against {weak}{rest}.",
+    )
+
+
 def _evidence(found: Findings, verdict: Verdict) -> str:
     unseen = "prompts and seeds" if verdict.held_out else "seeds"
     known = "" if verdict.held_out else ", on the search's own prompts as none were held out"
@@ -168,9 +196,8 @@ def _measured(found: Findings) -> tuple[str, str]:
 
 
 def _only_liked(found: Findings) -> bool:
-    """Whether the user alone judges, and has seen a merge: then there will be no verdict."""
-    human = found.manifest.config.reward.human
-    return human is not None and human.alone and found.contest.merge is not None
+    """Whether the user alone judges, and has seen a merge."""
+    return found.by_person and found.contest.merge is not None
 
 
 def _liked(found: Findings) -> tuple[str, str]:
@@ -181,10 +208,20 @@ def _liked(found: Findings) -> tuple[str, str]:
     value = number(found.contest.means[merge.number], found.decimals)
     return (
         f"You like evaluation {merge.number} best: {value}{over}.",
-        "You are the only judge, so nothing is proved on images that the search never saw. 0 is an "
-        "average candidate; two of three differ from it by less than 1. Save the merge here if it "
-        "pleases you.",
+        f"{_unproved(found)} 0 is an average candidate; two of three differ from it by less than "
+        "1. Save the merge here if it pleases you.",
     )
+
+
+def _unproved(found: Findings) -> str:
+    """Why there is no verdict on what the user liked."""
+    state = found.state
+    if state.waived:
+        made = plural(len(state.preferred), "blind choice")
+        return f"You ended the verdict after {made}, so nothing is proved."
+    if state.finished is not None:
+        return "You are the only judge: nothing is proved on images that the search never saw."
+    return "No verdict yet: after the search, blind choices tell whether it is better."
 
 
 def _so_far(found: Findings) -> tuple[str, str]:

@@ -16,9 +16,10 @@ from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.study import sections, tables
 from lib_automerge.study.charts import Interval, interval_chart
+from lib_automerge.study.choices import as_share, decided, share_text
 from lib_automerge.study.configuration import configuration
 from lib_automerge.study.findings import LABELS, Findings, findings, label_of
-from lib_automerge.study.formats import clock, duration, number, plural, signed, size
+from lib_automerge.study.formats import clock, duration, number, percent, plural, signed, size
 from lib_automerge.study.headline import Headline, headline, interval_text
 from lib_automerge.study.history_chart import CLASSES
 from lib_automerge.study.judges import UNIT, judges, named_rewards
@@ -157,23 +158,30 @@ def intervals(found: Findings) -> Markup:
     for comparison in verdict.comparisons:
         better = comparison.baseline is verdict.better_parent
         name = f"over {LABELS[comparison.baseline]}" + (", better parent" if better else "")
+        choices = comparison.choices
+        shown = signed(comparison.difference, found.decimals)
         intervals.append(
             Interval(
                 name=name,
                 value=comparison.difference,
                 low=comparison.low,
                 high=comparison.high,
-                shown=signed(comparison.difference, found.decimals),
-                range=interval_text(comparison, found.decimals),
+                shown=shown if choices is None else f"{choices.winner} of {decided(choices)}",
+                range=interval_text(comparison, found.decimals)
+                if choices is None
+                else share_text(comparison),
                 sure=comparison.significant,
             )
         )
     title = f"Gain of evaluation {verdict.winner} with 95 % intervals"
+    chosen = verdict.comparisons[0].choices is not None
+    if chosen:
+        title = f"Preference for evaluation {verdict.winner} with 95 % intervals"
     doubt = "" if all(i.sure for i in intervals) else "; hollow: not significant"
     return element(
         "figure",
         element("figcaption", title + doubt),
-        interval_chart("intervals", title, intervals, 440.0),
+        interval_chart("intervals", title, intervals, 440.0, as_share if chosen else None),
         class_="intervals",
     )
 
@@ -193,7 +201,7 @@ def scoreboard(found: Findings) -> Markup:
                 "li",
                 element("span", label_of(entrant), class_="role"),
                 element("span", found.model_of(entrant), class_="model"),
-                element("span", number(mean, found.decimals), class_="score"),
+                element("span", _score(found, mean), class_="score"),
                 element("span", ", ".join(tags), class_="tags"),
                 class_=f"tile {kind} top" if mean == top else f"tile {kind}",
             )
@@ -201,7 +209,13 @@ def scoreboard(found: Findings) -> Markup:
     if not tiles:
         return EMPTY
     where = "verdict" if contest.stage is Stage.VERDICT else "search"
-    if found.manifest.config.reward.ensemble is None:
+    if contest.chosen:
+        caption = (
+            "Share of your blind choices: each baseline's against the merge, the merge's of all"
+        )
+    elif found.by_person:
+        caption = "How much you like them, by your answers: 0 is an average candidate"
+    elif found.manifest.config.reward.ensemble is None:
         caption = f"Mean {named_rewards(found)} score on the images of the {where}"
     else:
         caption = f"Mean score on the images of the {where}, in {UNIT}"
@@ -213,6 +227,10 @@ def scoreboard(found: Findings) -> Markup:
     )
 
 
+def _score(found: Findings, mean: float) -> str:
+    return percent(mean) if found.contest.chosen else number(mean, found.decimals)
+
+
 def run_facts(found: Findings) -> list[tuple[str, str]]:
     """Names and values that sum a run up."""
     state, config = found.state, found.manifest.config
@@ -220,7 +238,8 @@ def run_facts(found: Findings) -> list[tuple[str, str]]:
     count = f"{len(state.history):,} of {config.search.evaluations:,}"
     count += f", {rejected} rejected" if rejected else ""
     scored = sum(len(images) for images in state.scores.values())
-    entries = [("Evaluations", count), ("Images scored", f"{scored:,}")]
+    images = "Images made" if found.by_person else "Images scored"
+    entries = [("Evaluations", count), (images, f"{scored:,}")]
     if found.seconds:
         entries.append(("Time at work", duration(found.seconds)))
     if found.ended is not None:

@@ -70,9 +70,10 @@ def _how_chosen(found: Findings, shown: int) -> str:
     else:
         chosen = "Every payload"
         chosen += ", from the merge's largest gain to its smallest" if ordered else ""
+    marked = " ★ marks its best score." if found.scored else ""
     return (
         f"{unseen} {chosen}; always the payload's first seed. "
-        "A row shares prompt, seed and settings. ★ marks its best score."
+        f"A row shares prompt, seed and settings.{marked}"
     )
 
 
@@ -118,7 +119,7 @@ def _figure(
     score = number(shot.score if shot is not None else None, found.decimals)
     caption = [
         element("span", label, class_="who"),
-        element("span", score, class_="score"),
+        element("span", score, class_="score") if found.scored else EMPTY,
         element("span", "★ best", class_="star") if best else EMPTY,
     ]
     return element("figure", view, element("figcaption", *caption), class_="best" if best else None)

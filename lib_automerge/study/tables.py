@@ -86,7 +86,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
 
 def payload_table(found: Findings) -> Markup:
     """Mean score of every entrant on every payload, and the merge's difference."""
-    if not found.rows:
+    if not found.scored:
         return EMPTY
     entrants = found.contest.entrants
     known = [row.difference for row in found.rows if row.difference is not None]

@@ -111,7 +111,8 @@ FIELDS: tuple[Field, ...] = (
         label="Seeds for the verdict",
         default="",
         info="Fresh seeds per held-out prompt for the winner and each baseline. Empty: six, and "
-        "more with fewer than ten prompts, so that a gain is not missed.",
+        "more with fewer than ten prompts, so that a gain is not missed; if you alone judge, with "
+        "fewer than twelve, so that no picture comes twice.",
     ),
 )
 

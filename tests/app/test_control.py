@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -109,13 +110,14 @@ def test_a_start_point_outside_the_space_is_refused_before_anything_is_written(
     assert not folder.exists()
 
 
-def failing(host: FakeHost, times: int, after: int) -> None:
-    """Make the generator fail `times` times, after so many batches."""
+def failing(host: FakeHost, times: int, after: int, seconds: float = 0.0) -> None:
+    """Make the generator fail `times` times, after so many batches, each time after some time."""
     left = [times]
 
     def fail(jobs: Sequence[ImageJob]) -> None:
         if len(host.batches) > after and left[0]:
             left[0] -= 1
+            time.sleep(seconds)
             raise GenerationError("out of memory with a single image. Close other programs.")
 
     host.before_batch = fail
@@ -145,6 +147,18 @@ def test_what_fails_twice_is_left_out_and_the_run_goes_on(
     assert reason is not None
     assert reason.startswith("failed twice: out of memory")
     assert len(state.history) == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_fails_counts_its_time(
+    host: FakeHost, models: Mapping[str, str], folder: Path, times: int
+) -> None:
+    failing(host, times, BASELINES_DONE, seconds=0.2)
+    state = service(host).start(tiny_config(models), folder)
+    lost = state.evaluations[4]
+    assert (lost.score is None) == (times == 2)
+    assert 0.2 * times < lost.seconds["total"] < state.seconds_before_proof
+    assert all(e.seconds["total"] < 0.2 for e in state.history if e is not lost)
 
 
 class Moody(BrightnessReward):

@@ -20,6 +20,7 @@ from lib_automerge.app.finals import ROUNDS
 from lib_automerge.app.preflight import with_seeds
 from lib_automerge.app.service import Service
 from lib_automerge.domain.events import (
+    FAILED,
     Calibrated,
     Evaluated,
     Origin,
@@ -28,6 +29,7 @@ from lib_automerge.domain.events import (
     Scored,
     SearchEnded,
     Stage,
+    StageDone,
 )
 from lib_automerge.domain.payload import Hires, Payload
 from lib_automerge.domain.run import RunState
@@ -124,6 +126,38 @@ def test_the_tightest_limit_counts() -> None:
     left = remaining(config, timed([60.0] * 10))
     assert left is not None
     assert left.seconds == pytest.approx(3600 - 600 + images_after_search(config) * 10)
+
+
+def test_the_hours_of_a_search_are_also_those_of_the_noise_and_of_what_failed() -> None:
+    config = tiny_config(MODELS, evaluations=1000, hours=1.0)
+    state = timed([60.0] * 10)
+    assert state.seconds_before_proof == 600
+    state.add(Proposed(evaluation=11, origin=Origin.SEARCH, weights={}))
+    state.add(Rejected(evaluation=11, reason=f"{FAILED}: no memory", seconds={"total": 400.0}))
+    for stage, seconds in ((Stage.CALIBRATION, 1000.0), (Stage.FINALISTS, 9999.0)):
+        state.add(
+            StageDone(
+                evaluation=3,
+                stage=stage,
+                mean=0.0,
+                standard_error=None,
+                images=6,
+                seconds={"total": seconds},
+            )
+        )
+    assert state.seconds_before_proof == 2000
+    assert planned_evaluations(config, state) == 11 + 27  # the 1600 s left hold 26.7 of 60 s
+    left = remaining(config, state)
+    assert left is not None
+    assert left.seconds == pytest.approx(1600 + images_after_search(config) * 10)
+
+
+def test_a_journal_that_does_not_know_the_time_of_what_failed_is_read() -> None:
+    state = timed([60.0])
+    state.add(Proposed(evaluation=2, origin=Origin.SEARCH, weights={}))
+    line = b'{"event": "rejected", "evaluation": 2, "reason": "failed twice: no memory"}'
+    state.add(msgspec.json.decode(line, type=Rejected))
+    assert state.seconds_before_proof == 60
 
 
 def test_a_limit_on_images_is_one_on_evaluations() -> None:

@@ -22,7 +22,7 @@ from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import ConfigError
 from lib_automerge.study.store import RunFolder, RunManifest
 from tests.fake_host import BrightnessReward, FakeCatalogue, FakeHost, tiny_config
-from tests.score_logs import FIRST, HEADER, synthetic_log
+from tests.score_logs import FIRST, HEADER, PUBLISHED, synthetic_log
 
 SD1 = architectures.get("sd1")
 Models = Mapping[str, str]
@@ -305,24 +305,22 @@ def test_known_recipes_outside_the_ranges_are_moved_and_scored(
 # --- logs and recipes -------------------------------------------------------------------------
 
 
-def test_a_replayed_auto_mbw_log_begins_the_search(
+def test_a_replayed_published_log_begins_the_search(
     host: FakeHost, models: Models, tmp_path: Path
 ) -> None:
-    log = tmp_path / "15b-synthetic.csv"
-    log.write_text(synthetic_log())
     warm = run(
         host,
-        tiny_config(models, optimizer="bayes", evaluations=16, warm_start=[str(log)]),
+        tiny_config(models, optimizer="bayes", evaluations=16, warm_start=[str(PUBLISHED)]),
         tmp_path / "warm",
     )
     started = own(warm, Origin.START)
-    (source,) = earlier.read([str(log)], SD1)
+    (source,) = earlier.read([str(PUBLISHED)], SD1)
     assert len(started) == START_POINTS
     assert [{block: e.weights[block] for block in source.recipes[0]} for e in started] == list(
         source.recipes[:START_POINTS]
     )
     assert told(warm) == [
-        "Warm start: the 3 best of 96 recipes of 15b-synthetic.csv are scored first. Its scores do "
+        "Warm start: the 3 best of 96 recipes of auto_mbw_15b.csv are scored first. Its scores do "
         "not count: they were not made by a run with this one's models, prompts and reward."
     ]
     assert manifest(tmp_path / "warm").observations == ()

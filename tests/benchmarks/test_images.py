@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.search import images, ours
+from benchmarks.search import images, ours, payload_order
 from lib_automerge.domain.events import Origin
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.model import Model
@@ -32,16 +32,51 @@ def history(draw: np.random.Generator) -> list[Evaluation]:
     ]
 
 
-def test_the_payloads_that_tell_most_together_follow_the_mean_of_all() -> None:
+def of_two_kinds(count: int) -> list[Evaluation]:
+    """Candidates of which half of the payloads, the first, show one thing and half another."""
     draw = np.random.default_rng(0)
     known = []
-    for number in range(1, 13):
+    for number in range(1, count + 1):
         one, other = draw.normal(size=2)
-        # half of the payloads show one thing, half another: only one of each follows the mean
         parts = {f"payload {p}": float(one if p < 6 else other) for p in range(images.PAYLOADS)}
-        known.append(msgspec.structs.replace(candidate(number, 0.5), score=0.0, per_payload=parts))
-    chosen = images.telling(known, 2)
+        known.append(
+            msgspec.structs.replace(
+                candidate(number, 0.5), score=float(one + other) / 2, per_payload=parts
+            )
+        )
+    return known
+
+
+def test_the_payloads_that_tell_most_together_follow_the_mean_of_all() -> None:
+    # only one of each kind follows the mean
+    chosen = images.telling(of_two_kinds(12), 2)
     assert sorted(payload < 6 for payload in chosen) == [False, True]
+
+
+def test_payloads_of_both_kinds_foretell_a_score_sooner_than_those_of_one() -> None:
+    found = payload_order.errors(of_two_kinds(40))
+    as_given, telling = found["as given"], found["most telling first"]
+    assert telling == pytest.approx([0.0] * len(payload_order.COUNTS), abs=0.01)
+    # six and fewer are of one kind: its difference from the mean is as large as the scores differ
+    assert as_given[:2] == pytest.approx([1.0, 1.0], abs=0.4)
+    assert 0.1 < as_given[2] < 0.6
+
+
+def test_a_hopeless_candidate_is_found_out_sooner_by_the_payloads_that_tell() -> None:
+    draw = np.random.default_rng(0)
+    known = of_two_kinds(12)
+    leader = max(known, key=lambda e: e.score or 0.0)
+    table = np.repeat([[leader.per_payload[f"payload {p}"]] for p in range(12)], 2, axis=1)
+    table = table + 1e-3 * draw.normal(size=table.shape)
+    table[6:] -= 1.0
+    policies = ("early reject", "early reject, telling payloads first")
+    as_given, telling = (
+        images.judged(
+            candidate(13, 0.5), images.POLICIES[name], table, known, Model(ours.SPACE)
+        ).images
+        for name in policies
+    )
+    assert telling < as_given
 
 
 @pytest.mark.parametrize("name", ["4 telling payloads first", "one seed first"])

@@ -110,7 +110,8 @@ def grown(proposer: Proposer, space: Space, evaluations: int) -> list[Evaluation
 
 def scattered(space: Space, count: int, *, scale: float = 1.0) -> list[Evaluation]:
     """A history that no single optimizer would make: gaps between the numbers, some points twice,
-    every fourth rejected, every sixth partial, and what is outside of the space."""
+    every fourth rejected, every second of these with what four payloads said, every sixth partial,
+    and what is outside of the space."""
     history = baselines(space)
     rng = generator(5, "scattered")
     for index in range(count):
@@ -120,15 +121,19 @@ def scattered(space: Space, count: int, *, scale: float = 1.0) -> list[Evaluatio
             if again
             else space.weights(space.scaled(rng.random(space.dimension)))
         )
-        rejected = index % 4 == 3
+        rejected, given_up = index % 4 == 3, index % 8 == 7
+        found = scale * (score(space, weights) + 0.01 * index)
+        payloads = [found + scale * (ease + 0.01 * rng.normal()) for ease in (-2, -1, 0, 0, 1, 2)]
+        count = 6 if not rejected else 4 if given_up else 0
         history.append(
             Evaluation(
                 number=4 + 3 * index,
                 origin=Origin.SEARCH,
                 weights=weights,
-                score=None if rejected else scale * (score(space, weights) + 0.01 * index),
-                rejected="black images" if rejected else None,
-                images=1 if index % 6 == 5 else 4,
+                score=None if rejected else found,
+                rejected=("worse" if given_up else "black images") if rejected else None,
+                images=1 if index % 6 == 5 else count,
+                per_payload={f"p{n}": value for n, value in enumerate(payloads[:count])},
             )
         )
     history[:3] = [msgspec.structs.replace(e, score=scale * (-3.0 - e.number)) for e in history[:3]]

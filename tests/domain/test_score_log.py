@@ -4,7 +4,7 @@ import pytest
 
 from lib_automerge.domain import architectures, score_log
 from lib_automerge.errors import ConfigError
-from tests.score_logs import BEST_AT, EVALUATIONS, FIRST, HEADER, synthetic_log
+from tests.score_logs import BEST_AT, EVALUATIONS, FIRST, FROZEN, HEADER, PUBLISHED
 
 SD1, SDXL = architectures.get("sd1"), architectures.get("sdxl")
 OURS = "evaluation,origin,score,images,rejected,weight IN00,weight OUT"
@@ -20,8 +20,8 @@ def test_the_published_row_means_what_auto_mbw_searched() -> None:
     assert set(row.weights) == set(SD1.parameters)
 
 
-def test_a_whole_log_keeps_its_order() -> None:
-    log = score_log.parse(synthetic_log(), SD1)
+def test_a_published_log_keeps_its_order() -> None:
+    log = score_log.parse(PUBLISHED.read_text(), SD1)
     assert len(log.rows) == EVALUATIONS
     assert log.unusable == 0
     scores = [row.score for row in log.rows]
@@ -29,6 +29,11 @@ def test_a_whole_log_keeps_its_order() -> None:
     assert {value for row in log.rows for value in row.weights.values()} <= {
         step / 10 for step in range(11)
     }
+    searched = [row.weights for row in log.rows[1:]]
+    assert sum(len({w[block] for w in searched}) == 1 for block in SD1.parameters) == FROZEN
+    # as its author gives the winner, in nat order
+    assert log.rows[BEST_AT - 1].score == 0.6132534303822829
+    assert [log.rows[BEST_AT - 1].weights[b] for b in ("OUT", "TIME_EMBED")] == [1.0, 0.0]
 
 
 def test_positions_that_an_architecture_lacks_are_dropped() -> None:

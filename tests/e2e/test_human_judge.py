@@ -61,9 +61,14 @@ def start(page: Page, reward: dict[str, Any], evaluations: int) -> str:
 
 def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> None:  # noqa: F811
     page = Page(browser, server.url)
-    chosen = {"model_a": "Demo A", "model_b": "Demo B", "payload_set": SMALL}
-    for name, option in (chosen | {"reward": "You choose"}).items():
-        page.choose(name, option)
+    page.choose("model_a", "Demo A")
+    page.choose("model_b", "Demo B")
+    # the answer about the models brings a set that suits them
+    page.page.wait_for_function(
+        "document.querySelector('#automerge_payload_set input').value.startsWith('Starter')"
+    )
+    page.choose("payload_set", SMALL)
+    page.choose("reward", "You choose")
     checks = page.page.locator("#automerge_checks").first
     checks.get_by_text("You judge: the run waits for you").wait_for(state="attached")
     page.page.locator("#automerge_budget").get_by_label("Custom").check()
@@ -71,6 +76,11 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
     evaluations.fill("5")
     evaluations.blur()
     checks.get_by_text("7 questions").wait_for(state="attached")
+    page.unfold("When finished")
+    seeds = page.page.locator("#automerge_verdict_seeds").locator("input, textarea")
+    seeds.fill("2")
+    seeds.blur()
+    checks.get_by_text("18 blind choices at most").wait_for(state="attached")
     page.page.wait_for_function("!document.getElementById('automerge_generate').disabled")
     page.page.locator("#automerge_generate").click()
 
@@ -108,6 +118,9 @@ def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> 
         panel(page).get_by_role("button", name="Equal").click()
     asked(page, 6)
     panel(page).get_by_role("button", name="B, right").click()
+    panel(page).get_by_text("0 choices made, at most 18 left").wait_for(timeout=LONG_MS)
+    page.page.once("dialog", lambda dialog: dialog.accept())
+    panel(page).get_by_role("button", name="Finish without a verdict").click()
     page.strip.get_by_text("Finished").wait_for(timeout=LONG_MS)
     panel(page).wait_for(state="detached")
     run = page.get("status")["selected"]

@@ -17,7 +17,7 @@ from lib_automerge.search.acquisition import (
     log_improvement,
     most_promising,
 )
-from lib_automerge.search.kernel import Kernel, group_features
+from lib_automerge.search.kernel import Hyperparameters, Kernel, group_features
 from lib_automerge.search.randomness import generator
 from lib_automerge.search.surrogate import Observations, Posterior, fit
 
@@ -100,6 +100,21 @@ def test_most_promising_is_at_a_top_where_little_is_known(bound: bool) -> None:
     beside = np.clip(found + 0.01 * rng.normal(size=(500, 4)), 0.0, 1.0)
     reached = acquisition.value(*model.predict(found[None]))[0]
     assert reached >= acquisition.value(*model.predict(beside)).max() - 1e-6
+
+
+def test_most_promising_looks_around_the_best_known_points() -> None:
+    """A narrow hill in many dimensions, from which nothing leads to a random point."""
+    rng = generator(0, "data")
+    points = rng.random((40, 20))
+    values = np.where(np.arange(40) == 7, 3.0, 0.0)
+    hyper = Hyperparameters(np.full(20, 0.1), 1.0, 1e-4, 0.0, 0.0, 0.0)
+    kernel = Kernel(group_features([f"x{n}" for n in range(20)], {}))
+    model = Posterior(kernel, hyper, Observations(points, values, np.ones(40), np.zeros(40)))
+    _, around = best_known(model)
+    found = most_promising(model, UpperConfidenceBound(), around, generator(0, "search"))
+    assert float(np.linalg.norm(found - points[7])) < 0.2
+    mean, _ = model.predict(found[None])
+    assert mean[0] > 2.0
 
 
 def test_best_known_is_the_best_mean_not_the_luckiest_score() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_the_design_is_uniform_merges_then_sobol_points() -> None:
         expected = space.scaled(sequence.point(index)).tolist()
         assert space.vector(evaluation.weights).tolist() == expected
     assert [e.origin for e in history[3:]] == [Origin.DESIGN] * 11 + [Origin.SEARCH] * 2
+
+
+def test_the_ends_of_odd_ranges_are_within_them() -> None:
+    """low + 1 * (high - low) is above high by the last digit: the package would complain."""
+    low, high = -0.34, 0.27
+    assert low + 1.0 * (high - low) > high
+    space = Space.box({"x": (low, high), "y": (0.0, 2.0)})
+    history = [at(n, (low, high)[n % 2], 0.1 * n, score=float(n), images=4) for n in range(1, 9)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        proposed = BayesProposer(space, seed=0).propose(history, (), 9)
+    assert low <= proposed.weights["x"] <= high
 
 
 def test_baselines_within_the_space_are_part_of_the_design() -> None:

@@ -13,6 +13,7 @@ from lib_automerge.domain.config import BlockRule, SearchConfig
 from lib_automerge.domain.events import Origin
 from lib_automerge.domain.insights import Insights
 from lib_automerge.domain.run import Evaluation
+from lib_automerge.search.effects import LEVELS
 from lib_automerge.search.insights import insights
 from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space
@@ -68,7 +69,7 @@ def test_the_blocks_that_decide_the_score_come_first_with_their_effect(
     assert [effect.name for effect in effects[:2]] == ["IN04", "OUT03"]
     first, second, *others = effects
     assert first.difference == pytest.approx(1.0, abs=0.25)
-    assert first.best == 0.75
+    assert first.best == pytest.approx(0.75, abs=0.07)
     assert second.difference == pytest.approx(0.5, abs=0.15)
     assert second.best == 1.0
     assert first.sure
@@ -95,13 +96,25 @@ def test_what_was_hardly_varied_is_uncertain(two_of_27: Insights) -> None:
     assert any(length.length < 10 for length in scarce.lengths if not length.determined)
 
 
+def test_hills_of_an_eighth_of_the_range_are_seen() -> None:
+    """At every quarter of the range there is a top: levels that far apart see a plain."""
+    space = few("IN04", "OUT03", "M00")
+    found = learned(space, lambda w: 0.5 * np.cos(8.0 * np.pi * w["IN04"]) + 0.1 * w["OUT03"], 90)
+    first, *_, last = found.effects
+    assert (first.name, last.name) == ("IN04", "M00")
+    assert abs(first.difference - 1.0) < 2.0 * first.standard_error
+    assert first.sure
+    assert first.best % 0.25 == 0.0
+
+
 def test_frozen_blocks_are_left_out_and_weights_are_in_their_units() -> None:
     space = few("IN04", "OUT03", low=-1.0, high=2.0)
     found = learned(space, additive, 30)
     assert {effect.name for effect in found.effects} == {"IN04", "OUT03"}
-    assert [weight for weight, _ in found.effects[0].curve] == [-1.0, -0.25, 0.5, 1.25, 2.0]
+    weights = [weight for weight, _ in found.effects[0].curve]
+    assert weights == pytest.approx(np.linspace(-1.0, 2.0, LEVELS))
     by_name = {effect.name: effect for effect in found.effects}
-    assert by_name["IN04"].best == 0.5
+    assert by_name["IN04"].best == pytest.approx(0.75, abs=0.1)
     assert by_name["OUT03"].best == 2.0
     assert {block.name for block in found.rounding.blocks} == {"IN04", "OUT03"}
     # OUT03 alone: rising by 0.5 for each 1 of weight, over a range of 3
@@ -267,6 +280,17 @@ def test_being_off_by_a_hundredth_costs_what_it_costs_in_the_worse_direction() -
             assert change.difference == pytest.approx(min(costs), abs=0.002)
     # a twentieth of 0.5, and of a flat hill top
     assert blocks["OUT03"].twentieth.difference == pytest.approx(-0.025, abs=0.002)
+
+
+def test_a_range_of_next_to_nothing_is_stepped_through_to_its_ends() -> None:
+    rules = {name: BlockRule(fixed=0.0) for name in SD1.parameters}
+    rules |= {"IN04": BlockRule(low=0.3, high=0.3 + 5e-10), "OUT03": BlockRule(low=0.0, high=1.0)}
+    space = Space.of(SearchConfig(blocks=rules), SD1)
+    found = learned(space, lambda w: w["OUT03"], 12)
+    (narrow, wide) = found.rounding.blocks
+    assert (narrow.name, wide.name) == ("IN04", "OUT03")
+    assert not narrow.twentieth.sure  # all candidates had one and the same weight there
+    assert wide.twentieth.difference == pytest.approx(-0.05, abs=0.02)
 
 
 # --- when it says nothing, and that it always says the same ---------------------------------------

@@ -83,6 +83,53 @@ def test_how_easy_payloads_are_is_no_noise() -> None:
     assert payloads.offsets == pytest.approx(EASE)
 
 
+@pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1), (10, 1, 1, 1, 1), (3, 2, 1, 1, 0.5)], ids=str)
+@pytest.mark.parametrize("missing", [(0,), (4,), (0, 1), (1, 2, 3)], ids=str)
+def test_the_error_of_a_partial_score_is_that_which_is_made(
+    weights: tuple[float, ...], missing: tuple[int, ...]
+) -> None:
+    """Simulated: payloads that scatter by 1, a score that is their weighted mean."""
+    rng = generator(3, "partial scores")
+    names = [f"p{n}" for n in range(1, 6)]
+    shares = dict(zip(names, weights, strict=True))
+    squares, claimed = [], []
+    for _ in range(150):
+        tables = np.arange(5.0) + rng.normal(size=(60, 5))
+        levels = (tables @ weights / sum(weights)).tolist()
+        known = [
+            Evaluation(
+                number=number,
+                origin=Origin.SEARCH,
+                weights={"x": number / 100},
+                score=level,
+                images=10,
+                per_payload=dict(zip(names, row, strict=True)),
+            )
+            for number, (row, level) in enumerate(zip(tables.tolist(), levels, strict=True))
+        ]
+        payloads = Payloads.of(known[:40], shares)
+        assert payloads is not None
+        for evaluation in known[40:]:
+            seen = {n: v for n, v in evaluation.per_payload.items() if int(n[1]) - 1 not in missing}
+            estimate = payloads.estimate(seen)
+            assert estimate is not None
+            squares.append((estimate[0] - (evaluation.score or 0.0)) ** 2)
+            claimed.append(estimate[1])
+    assert np.mean(claimed) == pytest.approx(np.mean(squares), rel=0.1)
+
+
+def test_the_model_knows_the_weights_of_payloads() -> None:
+    known = [whole(n, 0.05 * n, level=0.1 * n, scatter=0.3) for n in range(1, 11)]
+    heavy_is_missing = part(11, 0.9, {"p2": -1.0, "p3": 0.5, "p4": -0.5, "p5": 2.0, "p6": -2.0})
+    history = [*known, heavy_is_missing]
+    errors = []
+    for weight in (1.0, 10.0):
+        fitted = Model(LINE, shares={"p1": weight}).fitted(history)
+        assert fitted is not None
+        errors.append(float(fitted.posterior.predict(np.array([[0.9]]))[1][0]))
+    assert errors[1] > 1.5 * errors[0]
+
+
 def test_too_few_payloads_say_nothing() -> None:
     few = {"p1": 1.0, "p2": 0.0}
     known = [

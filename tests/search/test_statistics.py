@@ -165,6 +165,27 @@ def test_equal_differences_are_decided_by_their_sign() -> None:
     assert loss.p_value == 1.0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+def test_rounding_makes_no_difference_of_equal_ones(scale: float) -> None:
+    """1.1 - 1.0 and 0.3 - 0.2 are not quite equal, and 0.1 + 0.2 is not quite 0.3."""
+    better = compare(
+        {("a", 0): 1.1 * scale, ("a", 1): 0.3 * scale},
+        {("a", 0): 1.0 * scale, ("a", 1): 0.2 * scale},
+        {"a": 1.0},
+    )
+    assert (better.p_value, better.standard_error) == (0.25, 0.0)
+    assert better.low == better.high == better.difference
+    sums, same = (0.1 + 0.2) * scale, 0.3 * scale
+    equal = compare({("a", 0): sums, ("a", 1): sums}, {("a", 0): same, ("a", 1): same}, {"a": 1.0})
+    assert equal.p_value == 1.0
+    real = compare(
+        {("a", 0): (1.0 + 1e-9) * scale, ("a", 1): (1.0 + 3e-9) * scale},
+        {("a", 0): scale, ("a", 1): scale},
+        {"a": 1.0},
+    )
+    assert real.standard_error == pytest.approx(1e-9 * scale, rel=1e-3)
+
+
 def test_the_test_keeps_its_level_with_uneven_weights() -> None:
     rng = generator(3, "test")
     names = [f"p{i}" for i in range(6)]

@@ -30,7 +30,7 @@ def pairs(found: Findings, run: str) -> Markup:
     return join(
         [
             element("h3", names[:1].upper() + names[1:]),
-            element("p", "Same prompt and seed. ★ has the higher score.", class_="hint"),
+            element("p", f"Same prompt and seed.{_star(found, 'higher score')}", class_="hint"),
             element("div", *cards, class_="automerge-pairs", data_gallery="live"),
         ]
     )
@@ -48,8 +48,8 @@ def comparison(found: Findings, run: str) -> Markup:
         *(element("th", _heading(found, e), scope="col") for e in columns),
     )
     body = [_grid_row(found, run, row, columns) for row in rows]
-    hint = f"{len(rows)} of {plural(len(found.rows), 'prompt')}, first seed of each. "
-    hint += "★ has the highest score of its row. Choose a picture to see it in full size."
+    hint = f"{len(rows)} of {plural(len(found.rows), 'prompt')}, first seed of each."
+    hint += f"{_star(found, 'highest score of its row')} Choose a picture to see it in full size."
     table = element(
         "table",
         element("caption", "The same prompts and seeds by every model"),
@@ -60,6 +60,10 @@ def comparison(found: Findings, run: str) -> Markup:
     )
     scroll = element("div", table, class_="scroll", role="region", tabindex="0")
     return join([element("p", hint, class_="hint"), scroll])
+
+
+def _star(found: Findings, what: str) -> str:
+    return f" ★ has the {what}." if found.scored else ""
 
 
 def _pair(found: Findings) -> list[Evaluation]:
@@ -189,7 +193,7 @@ def _shot(
     score = number(shot.score, found.decimals)
     best = shot.score is not None and shot.score == top
     who = f"{label_of(evaluation)}, {found.model_of(evaluation)}"
-    caption = f"{who} · {score} · seed {shot.seed} · {payload.prompt}"
+    said = [who, *([score] if found.scored else []), f"seed {shot.seed}", payload.prompt]
     image = element(
         "img",
         src=image_address(run, shot, "thumbs"),
@@ -203,9 +207,9 @@ def _shot(
     return element(
         "a",
         image,
-        element("span", *label, class_="automerge-score"),
+        element("span", *label, class_="automerge-score") if found.scored else EMPTY,
         href=image_address(run, shot, "images"),
         class_="automerge-shot best" if best else "automerge-shot",
         data_action="zoom",
-        data_caption=caption,
+        data_caption=" · ".join(said),
     )

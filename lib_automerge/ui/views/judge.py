@@ -1,6 +1,7 @@
 """The judge's panel: what the run asks its user, with the pictures that it is about.
 
-Nothing here tells which candidate is which: names and scores would decide before the eyes do.
+Nothing here tells which candidate is which: names and scores would decide before the eyes do. The
+pictures of the verdict's blind choices come from an address that tells nothing either.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 import zlib
 
 from lib_automerge.app.desk import Opened
+from lib_automerge.domain.blind import SIDES, Asked, Trial
 from lib_automerge.domain.events import Scored, Stage
 from lib_automerge.domain.human import Question
 from lib_automerge.domain.payload import Payload
 from lib_automerge.study.formats import plural, shortened
 from lib_automerge.study.markup import EMPTY, Markup, element, join
-from lib_automerge.ui.views.parts import button, image_address
+from lib_automerge.ui.views.parts import address, button, image_address
 
 PICTURES = 24
 """How many pictures of a candidate are shown."""
 
 VIEW = "judge"
+
+KEYS = "Keys: A or ← for left, B or → for right, E or ↓ for "
 
 
 def place(run: str) -> Markup:
@@ -26,27 +30,34 @@ def place(run: str) -> Markup:
     return element("div", data_automerge_view=VIEW, data_run=run)
 
 
-def version(question: Question | None) -> str:
+def version(question: Asked | None) -> str:
     """Changes when something else is asked."""
     return "none" if question is None else question.key
 
 
-def judge(opened: Opened, question: Question | None) -> Markup:
+def judge(opened: Opened, question: Asked | None) -> Markup:
     """Draw the question of the run in hand; nothing if it asks none."""
     if question is None or not opened.live:
         return EMPTY
+    if isinstance(question, Trial):
+        return _panel(question.key, "Which picture is better?", _trial(opened, question))
     rating = question.other is None
     said = f"{plural(len(opened.state.judged), 'judgement')} so far."
-    parts = [
-        element("h3", "How good are these pictures?" if rating else "Which pictures are better?"),
+    return _panel(
+        question.key,
+        "How good are these pictures?" if rating else "Which pictures are better?",
         element("p", f"The run waits for you. {said}", class_="hint"),
         _rating(opened, question) if rating else _choice(opened, question),
-    ]
+    )
+
+
+def _panel(key: str, heading: str, *parts: Markup) -> Markup:
     return element(
         "section",
+        element("h3", heading),
         *parts,
         class_="automerge-judge",
-        data_question=question.key,
+        data_question=key,
         aria_label="Your judgement",
     )
 
@@ -96,9 +107,82 @@ def _rating(opened: Opened, question: Question) -> Markup:
 
 def _choice(opened: Opened, question: Question) -> Markup:
     left, right = sides(question)
+    first = float(left == question.evaluation)
+    buttons = [*_choose(opened, question, first, "Equal"), _back(opened, question)]
+    one, two = _shots(opened, left), _shots(opened, right)
+    cards = [_card(opened, [("A", one[job]), ("B", two[job])]) for job in one if job in two]
+    gallery = element("div", *cards, class_="automerge-sheet of-two", data_gallery=VIEW)
+    return join([element("div", *buttons), _keys("equal"), gallery])
 
-    def choose(label: str, name: str, value: float) -> Markup:
-        return button(
+
+def _keys(neither: str) -> Markup:
+    return element("p", f"{KEYS}{neither}.", class_="hint automerge-keys")
+
+
+def _trial(opened: Opened, trial: Trial) -> Markup:
+    """A blind choice of the verdict."""
+    count = f"{plural(trial.made, 'choice')} made, at most {trial.most} left."
+    enough = button(
+        "Finish without a verdict",
+        "judge",
+        opened.id,
+        confirm="End the run without a verdict? Nothing is proved then; the merge can still be "
+        "saved.",
+        id="automerge-judge-enough",
+        data_question=trial.key,
+        data_value="",
+        data_enough="true",
+    )
+    scored = opened.state.scores[Stage.VERDICT, trial.evaluation][trial.job]
+    payload = _payload(opened, scored.payload)
+    pictures = [_blind(opened, trial, side, name) for side, name in zip(SIDES, "AB", strict=True)]
+    return join(
+        [
+            EMPTY if trial.made else element("p", _explained(opened), class_="hint"),
+            element("p", element("b", count), class_="hint"),
+            element(
+                "div", *_choose(opened, trial, 1.0, "No difference"), class_="automerge-choose"
+            ),
+            element(
+                "figure",
+                element("div", *pictures, data_gallery=VIEW),
+                element("figcaption", payload.prompt if payload is not None else ""),
+                class_="automerge-pair",
+            ),
+            _keys("no difference"),
+            element("div", _back(opened, trial), enough),
+        ]
+    )
+
+
+def _explained(opened: Opened) -> str:
+    held_out = any(payload.held_out for payload in opened.manifest.config.payloads)
+    return (
+        "These are the blind choices of the verdict: pictures of "
+        f"{'held-out prompts and seeds' if held_out else 'seeds'} that the search never saw. Both "
+        "are of one prompt and seed, sides are drawn by lot, and nobody tells whose they are."
+    )
+
+
+def _blind(opened: Opened, trial: Trial, side: str, name: str) -> Markup:
+    href = address("runs", opened.id, "pairs", trial.key, side)
+    words = f"{name}: the picture on the {side}"
+    return element(
+        "a",
+        element("img", src=href, alt=words),
+        element("span", name, class_="automerge-score"),
+        class_="automerge-shot",
+        href=href,
+        data_action="zoom",
+        data_caption=words,
+    )
+
+
+def _choose(opened: Opened, question: Asked, left: float, neither: str) -> list[Markup]:
+    """The buttons of a choice; `left` is the answer that prefers the left one."""
+    answers = (("A, left", "left", left), (neither, "equal", 0.5), ("B, right", "right", 1 - left))
+    return [
+        button(
             label,
             "judge",
             opened.id,
@@ -107,22 +191,13 @@ def _choice(opened: Opened, question: Question) -> Markup:
             data_question=question.key,
             data_value=value,
         )
-
-    buttons = [
-        choose("A, left", "left", float(left == question.evaluation)),
-        choose("Equal", "equal", 0.5),
-        choose("B, right", "right", float(right == question.evaluation)),
-        _back(opened, question),
+        for label, name, value in answers
     ]
-    hint = "Keys: A or ← for left, B or → for right, E or ↓ for equal."
-    one, two = _shots(opened, left), _shots(opened, right)
-    cards = [_card(opened, [("A", one[job]), ("B", two[job])]) for job in one if job in two]
-    gallery = element("div", *cards, class_="automerge-sheet of-two", data_gallery=VIEW)
-    return join([element("div", *buttons), element("p", hint, class_="hint"), gallery])
 
 
-def _back(opened: Opened, question: Question) -> Markup:
-    if not opened.state.judged:
+def _back(opened: Opened, question: Asked) -> Markup:
+    made = question.made if isinstance(question, Trial) else len(opened.state.judged)
+    if not made:
         return EMPTY
     return button(
         "Take back",

@@ -29,7 +29,7 @@ def progress(now: Standing, clock: float) -> Markup:
         # nothing comes after the baselines where only the noise is measured
         _stages(run, done=run.state == "finished") if run.planned > len(BASELINES) else EMPTY,
         element("p", *_doing(now, run), class_="automerge-doing"),
-        element("p", *_times(run, clock), class_="hint"),
+        element("p", *_times(now, run, clock), class_="hint"),
         class_="automerge-progress",
     )
 
@@ -76,6 +76,8 @@ def _doing(now: Standing, run: RunStanding) -> list[str]:
         where = f"Evaluation {run.evaluation:,} again, on fresh seeds"
     else:
         where = f"Evaluation {run.evaluation:,} on images the search never saw"
+    if _choosing(now, run):
+        return [element("b", "Your blind choices"), " · all images are made"]
     parts: list[str] = [element("b", where)]
     if now.activity:
         parts.append(f" · {now.activity}")
@@ -83,8 +85,15 @@ def _doing(now: Standing, run: RunStanding) -> list[str]:
     return parts
 
 
-def _times(run: RunStanding, clock: float) -> list[str]:
+def _choosing(now: Standing, run: RunStanding) -> bool:
+    """Whether only the user's blind choices are left to do."""
+    return run.stage is Stage.VERDICT and now.waiting
+
+
+def _times(now: Standing, run: RunStanding, clock: float) -> list[str]:
     parts: list[str] = [f"{duration(run.elapsed_s)} at work"]
+    if _choosing(now, run):
+        return [*parts, " · done when you have chosen"]
     left = run.remaining
     if left is None:
         return [*parts, " · measuring the pace"]

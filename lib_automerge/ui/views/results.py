@@ -51,7 +51,9 @@ def results(opened: Opened, found: Findings) -> Markup:
                 element("h4", "What the merge takes from whom"),
                 sections.blocks(found),
             ),
-            fold("payloads", "Score by prompt", tables.payload_table(found)),
+            fold("payloads", "Score by prompt", tables.payload_table(found))
+            if found.scored
+            else EMPTY,
             fold("importance", "Which blocks mattered, and what to try", later("importance", run)),
         ]
     parts.append(

@@ -8,8 +8,9 @@ from datetime import datetime
 import msgspec
 
 from lib_automerge.app.standing import RESUMABLE
+from lib_automerge.study.choices import as_share
 from lib_automerge.study.findings import Findings
-from lib_automerge.study.formats import duration, number, shortened, signed, size
+from lib_automerge.study.formats import duration, number, percent, shortened, signed, size
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.views.parts import address, button, link
 
@@ -97,7 +98,7 @@ def _row(row: Row) -> Markup:
         return element("tr", name, *cells, _actions(row), data_search=" ".join(words))
     models = [ref.name for _, ref in sorted(found.manifest.models.items())]
     state = found.state
-    merge = found.contest.merge
+    chosen = bool(found.contest.chosen)
     gain = found.contest.gain_over(found.contest.better_parent)
     verdict = state.verdict
     proved = verdict is not None and verdict.gain
@@ -109,12 +110,13 @@ def _row(row: Row) -> Markup:
             f"{len(state.history):,} of {found.manifest.config.search.evaluations:,}",
             "evaluations",
         ),
-        _cell(number(found.contest.means[merge.number] if merge else None, found.decimals), "best"),
+        _cell(_best(found), "best"),
         element(
             "td",
             element("span", "★ ", title="significant") if proved else EMPTY,
-            signed(gain, found.decimals),
+            as_share(gain) if chosen and gain is not None else signed(gain, found.decimals),
             class_="num",
+            title="share of your blind choices" if chosen else None,
             data_label="over better parent",
         ),
         _cell("" if started is None else _moment(started), "started"),
@@ -123,6 +125,14 @@ def _row(row: Row) -> Markup:
     ]
     words += models
     return element("tr", name, *cells, _actions(row), data_search=" ".join(words).casefold())
+
+
+def _best(found: Findings) -> str:
+    merge = found.contest.merge
+    mean = None if merge is None else found.contest.means[merge.number]
+    if found.contest.chosen and mean is not None:
+        return percent(mean)
+    return number(mean, found.decimals)
 
 
 def _cell(text: str, label: str | None = None) -> Markup:

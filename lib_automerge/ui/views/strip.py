@@ -105,7 +105,7 @@ def _numbers(run: RunStanding, clock: float) -> list[Markup]:
     if run.per_hour is not None:
         pace = element("b", f"{run.per_hour:.0f}")
         items.append(element("li", pace, " per hour", title="evaluations per hour"))
-    if run.remaining is not None:
+    if run.remaining is not None and run.remaining.seconds > 0:
         items.append(
             element("li", "done about ", element("b", clock_time(run.remaining.seconds, clock)))
         )
