@@ -8,6 +8,7 @@
     const ELSEWHERE_MS = 10000;
     const HIDDEN_MS = 30000;
     const MAX_RETRY_MS = 30000;
+    const STARTERS = "#automerge_generate, #automerge_reward_try, #automerge_lab_save, #automerge_lab_preview";
     const STORED_RUN = "automerge-selected-run";
 
     let token = "";
@@ -21,6 +22,7 @@
     let seenRunning = false;
     let seenQuestion = "";
     let seenDownloading = false;
+    let seenMerging = false;
 
     const byId = (id) => document.getElementById(id);
     const root = () => byId("automerge_root");
@@ -37,11 +39,11 @@
     // is in the page, so what is drawn last is about what the fields hold, however long each takes.
     const GIVE_UP_MS = 60000;
     const MOUNT_MS = 250;
-    const form = {turns: [], draw: "", sent: "", since: 0};
+    const form = {turns: [], draws: [], sent: "", since: 0};
 
     window.automergeForm = {
         ask(id, again) {
-            if (id === "automerge_keep" || id === "automerge_redraw") drawLater(id);
+            if (/_(keep|redraw)$/.test(id)) drawLater(id);
             else if (!form.turns.includes(id) && (again || form.sent !== id)) form.turns.push(id);
             setTimeout(nextTurn, 0);
         },
@@ -52,13 +54,17 @@
         },
     };
 
+    // Once for each form of the page; keeping draws too.
     function drawLater(id) {
-        if (form.draw !== "automerge_keep") form.draw = id;
+        const keep = id.replace(/redraw$/, "keep");
+        if (form.draws.includes(keep)) return;
+        form.draws = form.draws.filter((other) => other.replace(/redraw$/, "keep") !== keep);
+        form.draws.push(id);
     }
 
     function nextTurn() {
         if (form.sent && Date.now() - form.since < GIVE_UP_MS) return;
-        const id = form.turns[0] || form.draw;
+        const id = form.turns[0] || form.draws[0];
         if (!id) return;
         const button = byId(id);
         if (!button) {
@@ -67,7 +73,7 @@
             return;
         }
         if (form.turns.length) form.turns.shift();
-        else form.draw = "";
+        else form.draws.shift();
         Object.assign(form, {sent: id, since: Date.now()});
         button.click();
     }
@@ -192,6 +198,7 @@
         ring(answer);
         ringForQuestion(answer);
         lookAfterDownload(answer);
+        lookAfterMerge(answer);
         if (root() && (!before || before.announcement !== answer.announcement)) {
             own("automerge-announcement", "status").textContent = answer.announcement;
         }
@@ -277,9 +284,17 @@
         seenDownloading = answer.downloading;
     }
 
+    // A file that was merged is taken, and the lab may start again.
+    function lookAfterMerge(answer) {
+        if (seenMerging && !answer.merging) lookAgain();
+        seenMerging = answer.merging;
+    }
+
     function lookAgain() {
-        const again = byId("automerge_look_again");
-        if (again) again.click();
+        for (const id of ["automerge_look_again", "automerge_lab_look_again"]) {
+            const again = byId(id);
+            if (again) again.click();
+        }
     }
 
     // Once, when a run that this page saw running has ended by itself.
@@ -329,7 +344,7 @@
 
     function pathOf(place) {
         const view = place.dataset.automergeView;
-        if (["runs", "rewards", "reward-try"].includes(view)) return "views/" + view;
+        if (["runs", "rewards", "reward-try", "lab"].includes(view)) return "views/" + view;
         const run = place.dataset.run || (view === "results" ? status.selected : status.run && status.run.id);
         return run ? "runs/" + encodeURIComponent(run) + "/views/" + view : "views/" + view;
     }
@@ -507,6 +522,9 @@
             await post("rewards/cancel");
             pollNow();
         },
+        "lab-cancel": () => mergeLab("cancel"),
+        "lab-resume": () => mergeLab("resume"),
+        "lab-discard": () => mergeLab("discard"),
         zoom: (link) => zoom(link),
         judge: (button) => judge(button),
     };
@@ -517,6 +535,13 @@
 
     async function change(button, action, body) {
         await post("runs/" + encodeURIComponent(button.dataset.run) + "/" + action, body);
+        pollNow();
+    }
+
+    async function mergeLab(action) {
+        await post("lab/" + action);
+        // it may be over before the next question
+        if (action === "resume") seenMerging = true;
         pollNow();
     }
 
@@ -573,7 +598,7 @@
             type("automerge_payload_pick", pick.dataset.payload);
             return;
         }
-        if (event.target.closest("#automerge_generate, #automerge_reward_try")) {
+        if (event.target.closest(STARTERS)) {
             for (const delay of [300, 1000, 2500]) setTimeout(pollNow, delay);
             return;
         }

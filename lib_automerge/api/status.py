@@ -14,7 +14,7 @@ from lib_automerge.app.standing import RunStanding, Standing, standing, state_wo
 from lib_automerge.app.worker import Snapshot
 from lib_automerge.domain.blind import SIDES, Asked, Trial
 from lib_automerge.study.library import Entry
-from lib_automerge.ui.views import judge
+from lib_automerge.ui.views import judge, lab
 from lib_automerge.ui.views.parts import address
 from lib_automerge.ui.views.progress import progress
 from lib_automerge.ui.views.rewards import LIST, TRY
@@ -47,7 +47,9 @@ class StatusBoard:
         stamp = self._desk.library.stamp(but=self._desk.worker.busy_with())
         download = self._desk.downloads.snapshot()
         rewards = {LIST: download.version, TRY: self._desk.reward_try.snapshot().version}
-        work = f"{self._desk.saver.sequence}.{'.'.join(rewards.values())}"
+        merge = self._desk.lab.snapshot()
+        others = {**rewards, lab.VIEW: merge.version}
+        work = f"{self._desk.saver.sequence}.{'.'.join(others.values())}"
         token = f"{self._mark}.{sequence}.{stamp}.{work}.{selected}"
         if call.query.get("since") == token:
             return {"unchanged": True, "token": token}
@@ -71,8 +73,9 @@ class StatusBoard:
             "selected": shown.id if shown is not None else "",
             "saving": self._desk.saver.status(),
             "downloading": download.running,
+            "merging": merge.working,
             "fragments": _fragments(found, now),
-            "views": _views(snapshot, entries, found, shown, stamp, now) | rewards,
+            "views": _views(snapshot, entries, found, shown, stamp, now) | others,
         }
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lib_automerge.app.checkpoint_names import CHECKPOINT_NAME, checkpoint_name
 from lib_automerge.app.checks import Level, Preflight
-from lib_automerge.app.desk import CHECKPOINT_NAME, Desk, checkpoint_name
+from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import OutputConfig, RewardConfig, RunConfig

@@ -53,7 +53,7 @@ def left_of(cap: int, reserved: int) -> int:
     Raises:
         ConfigError: too little is left; says how much is needed.
     """
-    own = _own_memory()
+    own = own_memory()
     left = cap - own - reserved
     if left < LEAST:
         needed = own + reserved + LEAST
@@ -64,7 +64,7 @@ def left_of(cap: int, reserved: int) -> int:
     return left
 
 
-def _own_memory() -> int:
+def own_memory() -> int:
     """Bytes that the process holds now; an estimate where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

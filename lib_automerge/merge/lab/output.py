@@ -59,8 +59,7 @@ class Output:
         self._layout = layout
         self._merge = merge
         self._resume = resume
-        self._partial = path.with_name(f".{path.name}.partial")
-        self._journal = path.with_name(f".{path.name}.journal")
+        self._partial, self._journal = _kept_files(path)
         self._hold = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
@@ -219,6 +218,32 @@ class Output:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def kept(path: Path) -> int | None:
+    """Return the bytes that a cancelled merge into this file has kept; None if it kept nothing."""
+    partial, journal = _kept_files(path)
+    return _held(partial) if partial.exists() and journal.exists() else None
+
+
+def discard(path: Path) -> None:
+    """Throw away what a cancelled merge into this file has kept, if there is anything.
+
+    Raises:
+        StorageError: it cannot be deleted.
+    """
+    try:
+        for file in _kept_files(path):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot delete {error.filename}: {error.strerror}. Delete it yourself."
+        ) from error
+
+
+def _kept_files(path: Path) -> tuple[Path, Path]:
+    """What is written until the merge is complete: the file itself, and its journal."""
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.journal")
 
 
 def _held(path: Path) -> int:
