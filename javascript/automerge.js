@@ -22,7 +22,7 @@
     let seenRunning = false;
     let seenQuestion = "";
     let seenDownloading = false;
-    let seenMerging = false;
+    let seenMerge = "";
 
     const byId = (id) => document.getElementById(id);
     const root = () => byId("automerge_root");
@@ -280,21 +280,20 @@
 
     // What was downloaded changes the checks of the form.
     function lookAfterDownload(answer) {
-        if (seenDownloading && !answer.downloading) lookAgain();
+        if (seenDownloading && !answer.downloading) lookAgain("automerge_look_again");
         seenDownloading = answer.downloading;
     }
 
     // A file that was merged is taken, and the lab may start again.
     function lookAfterMerge(answer) {
-        if (seenMerging && !answer.merging) lookAgain();
-        seenMerging = answer.merging;
+        if (answer.merging) return;
+        if (seenMerge && seenMerge !== answer.views.lab) lookAgain("automerge_lab_look_again");
+        seenMerge = answer.views.lab;
     }
 
-    function lookAgain() {
-        for (const id of ["automerge_look_again", "automerge_lab_look_again"]) {
-            const again = byId(id);
-            if (again) again.click();
-        }
+    function lookAgain(id) {
+        const again = byId(id);
+        if (again) again.click();
     }
 
     // Once, when a run that this page saw running has ended by itself.
@@ -306,7 +305,7 @@
         if (!seenRunning) return;
         seenRunning = false;
         // what the run has shown of the pace is in the form's forecast, and its message is over
-        lookAgain();
+        for (const id of ["automerge_look_again", "automerge_lab_look_again"]) lookAgain(id);
         const run = answer.run;
         const state = run ? run.state : "";
         const ended = answer.failure || state === "finished" || state === "failed" ||
@@ -540,8 +539,6 @@
 
     async function mergeLab(action) {
         await post("lab/" + action);
-        // it may be over before the next question
-        if (action === "resume") seenMerging = true;
         pollNow();
     }
 
@@ -635,6 +632,14 @@
             event.preventDefault();
             return;
         }
+        const lab = byId("automerge_lab_form");
+        if (start && lab && visible(lab)) {
+            // the host would start a search, whose form is not in sight
+            event.stopImmediatePropagation();
+            event.preventDefault();
+            byId("automerge_lab_save").click();
+            return;
+        }
         if (judgeByKey(event)) return;
         if (typeof gradioApp === "function") return;
         // the stand-alone page has no host that knows these keys
@@ -642,6 +647,49 @@
         if (button) {
             button.click();
             event.preventDefault();
+        }
+    }
+
+    // --- a recipe that is dropped on the lab ----------------------------------------------------
+
+    const LONGEST_RECIPE = 4 << 20;
+    const LONGEST_HEADER = 64 << 20;
+
+    // Of a checkpoint only the recipe in its header is read, here: it may have many gigabytes.
+    async function recipeIn(file) {
+        if (!file.name.toLowerCase().endsWith(".safetensors")) {
+            if (file.size < LONGEST_RECIPE) return file.text();
+            throw new Error(file.name + " is too large for a recipe. Drop a recipe.json.");
+        }
+        const none = new Error(file.name + " holds no recipe. Drop a checkpoint that Automerge has merged.");
+        const start = new DataView(await file.slice(0, 8).arrayBuffer());
+        const length = start.byteLength < 8 ? 0 : Number(start.getBigUint64(0, true));
+        if (length > LONGEST_HEADER) throw none;
+        let metadata = {};
+        try {
+            metadata = JSON.parse(await file.slice(8, 8 + length).text()).__metadata__ || {};
+        } catch (error) {
+            throw none;
+        }
+        if (!metadata.automerge_recipe) throw none;
+        return metadata.automerge_recipe;
+    }
+
+    function onRecipe(event) {
+        return event.target.closest && event.target.closest("#automerge_lab_recipe");
+    }
+
+    async function onDrop(event) {
+        const file = event.dataTransfer && event.dataTransfer.files[0];
+        if (!onRecipe(event) || !file) return;
+        event.preventDefault();
+        event.stopPropagation();
+        try {
+            type("automerge_lab_recipe", await recipeIn(file));
+            // gradio takes up what was typed a moment later
+            setTimeout(() => byId("automerge_lab_load").click(), 150);
+        } catch (error) {
+            tell(error.message || String(error), true);
         }
     }
 
@@ -764,6 +812,10 @@
             if (event.target.matches && event.target.matches("[data-filter]")) filterRows(event.target);
             if (event.target.matches && event.target.matches(".automerge-rating input")) showRating(event.target);
         });
+        document.addEventListener("dragover", (event) => {
+            if (onRecipe(event)) event.preventDefault();
+        }, true);
+        document.addEventListener("drop", onDrop, true);
         document.addEventListener("visibilitychange", () => { if (!document.hidden) pollNow(); });
         // a tab that comes into sight is brought up to date at once
         new IntersectionObserver((entries) => {

@@ -70,6 +70,29 @@ def needs(values: Values) -> tuple[str, ...]:
     return tuple(found)
 
 
+def with_matching(text: str, titles: Sequence[str], values: Values) -> tuple[list[str], int]:
+    """The chosen models of many and those whose titles hold some words, and how many are new.
+
+    Args:
+        text: the words, in any order.
+        titles: what is offered.
+        values: of the form.
+
+    Raises:
+        ConfigError: there is no text, or nothing new matches it.
+    """
+    words = text.lower().split()
+    if not words:
+        raise ConfigError("there is no text to look for. Enter a part of the models' names.")
+    form = Reader(LAB_READ, values)
+    before = list(form.names("lab_models"))
+    others = [title for title in titles if title not in (*before, form.text("lab_base"))]
+    new = [title for title in others if all(word in title.lower() for word in words)]
+    if not new:
+        raise ConfigError(f"no other model has {text!r} in its name. Enter another part.")
+    return [*before, *new], len(new)
+
+
 def by_block(values: Values) -> dict[str, dict[str, float]]:
     """The values by block, of all parameters that have had some.
 

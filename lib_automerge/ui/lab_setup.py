@@ -331,26 +331,6 @@ class LabSetup:
         models = self.desk.catalogue.models()
         return lab_recipes.load(text, values, models, self.architecture(values))
 
-    def add_matching(self, text: str, values: Values) -> tuple[list[str], int]:
-        """The chosen models with those whose names hold a text, and how many were added.
-
-        Raises:
-            ConfigError: there is no text, or nothing new matches it.
-        """
-        words = text.lower().split()
-        if not words:
-            raise ConfigError("there is no text to look for. Enter a part of the models' names.")
-        before = list(Reader(LAB_READ, values).names("lab_models"))
-        skip = {*before, str(values.get("lab_base") or "")}
-        new = [
-            title
-            for title in self.titles()
-            if title not in skip and all(word in title.lower() for word in words)
-        ]
-        if not new:
-            raise ConfigError(f"no other model has {text!r} in its name. Enter another part.")
-        return [*before, *new], len(new)
-
 
 def _taken(folder: Path, name: str) -> bool:
     return (folder / f"{name}.safetensors").exists()

@@ -23,7 +23,7 @@ from lib_automerge.ui.lab_fields import (
     field_name,
     label_of,
 )
-from lib_automerge.ui.lab_form import by_block, method_of, values_text
+from lib_automerge.ui.lab_form import by_block, method_of, values_text, with_matching
 from lib_automerge.ui.lab_setup import LabSetup, LabView
 from lib_automerge.ui.wiring import MESSAGE, FormWiring, Offer
 
@@ -240,7 +240,8 @@ class LabTab:
             return {name: Offer(titles, values[name]) for name in SLOTS}
 
         def matched(values: dict[str, object]) -> dict[str, object]:
-            models, count = setup.add_matching(str(values[MATCHING.name] or ""), values)
+            text = str(values[MATCHING.name] or "")
+            models, count = with_matching(text, setup.titles(), values)
             told = f"Added {count}: {len(models)} models are chosen."
             new = {**values, "lab_models": models}
             return {"lab_models": models, **other_models(new), MESSAGE: told}
