@@ -64,9 +64,9 @@ def needs(values: Values) -> tuple[str, ...]:
         found.append(f"{method.label} needs a base model: choose it as Base.")
     many = len([role for role in have if role != BASE])
     if not method.roles and many < method.minimum:
-        count = "a model" if method.minimum == 1 else f"{method.minimum} models"
-        some = " to merge into the base" if method.based else ""
-        found.append(f"{method.label} needs {count} or more{some}: choose them under Models.")
+        count = "one model" if method.minimum == 1 else f"{method.minimum} models"
+        besides = " besides the base" if method.based else ""
+        found.append(f"{method.label} needs at least {count}{besides}: choose it under Models.")
     return tuple(found)
 
 

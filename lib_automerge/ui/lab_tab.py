@@ -95,8 +95,9 @@ class LabTab:
                 self._refresh = button(
                     "lab_refresh", "Refresh the list", size="sm", scale=0, min_width=110
                 )
+        with gr.Column(elem_id="automerge_lab_hidden", elem_classes=[HIDDEN]):
             for name in ("lab_values", "lab_digests"):
-                self._add(name, elem_classes=[HIDDEN])
+                self._add(name)
 
     def _build_parameters(self) -> None:
         with gr.Column(variant="panel", elem_id="automerge_lab_parameters_section"):
