@@ -242,8 +242,6 @@ class LabSetup:
         Raises:
             AutomergeError: something is missing or wrong; names it as the form does.
         """
-        for told in needs(values):
-            raise ConfigError(told)
         form = Reader(LAB_READ, values)
         on_mismatch = MISMATCHES.name(form.text("lab_mismatch"))
         if on_mismatch == "fill-base" and not method_of(values).based:
@@ -286,6 +284,8 @@ class LabSetup:
 
     def _recipe(self, values: Values) -> Recipe:
         models = self.desk.catalogue.models()
+        for told in needs(values):
+            raise ConfigError(told)
         return recipe_of(values, models, self.known_architecture(values))
 
     def _payloads(self, values: Values) -> tuple[Payload, ...]:

@@ -137,8 +137,8 @@ class LabTab:
             _heading("4. File")
             self._add("lab_name")
             with gr.Row():
-                self._add("lab_dtype", min_width=140)
-                self._add("lab_memory", min_width=140)
+                self._add("lab_dtype", min_width=200)
+                self._add("lab_memory", min_width=200)
             with gr.Accordion(
                 "Tensors that differ or are damaged", open=False, elem_id="automerge_lab_bad_fold"
             ):
