@@ -17,7 +17,7 @@ import msgspec
 import lib_automerge
 from lib_automerge import run_commands
 from lib_automerge.domain.run import Status
-from lib_automerge.errors import AutomergeError, ConfigError, RunFailedError
+from lib_automerge.errors import AutomergeError, CancelledError, ConfigError, RunFailedError
 from lib_automerge.run_commands import DONE, INTERRUPTED
 
 DATA = Path(lib_automerge.DATA_FOLDER)
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailedError as error:
         print(f"The run stopped: {error}", file=sys.stderr)
         return STOPPED_EARLY
+    except CancelledError as error:
+        print(f"Stopped: {error}", file=sys.stderr)
+        return INTERRUPTED
     except AutomergeError as error:
         print(f"Error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -113,7 +116,28 @@ def _parser() -> argparse.ArgumentParser:
     merge = _command(commands, "merge", _merge, "merge a recipe into a checkpoint")
     merge.add_argument("recipe", type=Path)
     merge.add_argument("-o", "--output", type=Path, required=True)
-    merge.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), help="default: model A's own")
+    _lab_options(merge)
+
+    soup = _command(commands, "soup", _soup, "merge any number of models by a method of the lab")
+    soup.add_argument("method", metavar="METHOD", help="see `methods`")
+    soup.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="the models; A, B, C in this order"
+    )
+    soup.add_argument("--base", type=Path, help="the model that changes are counted from")
+    soup.add_argument(
+        "--set",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter: k=0.2, or by block weight=IN00:0.3,OUT11:1; can be repeated",
+    )
+    soup.add_argument("-o", "--output", type=Path, required=True)
+    _lab_options(soup)
+
+    methods = _command(commands, "methods", _methods, "list the merge methods of the lab")
+    methods.add_argument("name", nargs="?", metavar="NAME", help="one method; default: all")
+    methods.add_argument("--json", action="store_true")
 
     inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -167,6 +191,37 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "write report.html of a run again")
     report.add_argument("run_dir", type=Path)
     return parser
+
+
+def _lab_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("fp16", "bf16", "fp32", "fp64", "fp8_e4m3", "fp8_e5m2"),
+        help="of the result; default: the first model's own",
+    )
+    lab = parser.add_argument_group(
+        "the merge lab", "for the command soup, and for recipes of the lab"
+    )
+    lab.add_argument("--memory", metavar="SIZE", help="cap for the whole process; default: 2GiB")
+    lab.add_argument(
+        "--threads", type=int, metavar="N", help="default: one for each core, at most 4"
+    )
+    lab.add_argument(
+        "--on-mismatch",
+        choices=("refuse", "keep-a", "fill-base"),
+        help="where tensors are missing or of another shape; default: refuse",
+    )
+    lab.add_argument(
+        "--on-nan",
+        choices=("refuse", "zero"),
+        help="where a model holds NaN or infinite numbers; default: refuse",
+    )
+    lab.add_argument(
+        "--resume",
+        action="store_true",
+        default=None,
+        help="go on with what a cancelled merge has kept",
+    )
 
 
 def _allow_plugins(parser: argparse.ArgumentParser) -> None:
@@ -283,10 +338,28 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from lib_automerge import lab_commands
     from lib_automerge.domain.recipe import read_recipe
-    from lib_automerge.merge import merge_files
 
-    print(merge_files(read_recipe(options.recipe), options.output, dtype=options.dtype))
+    lab_commands.merge(read_recipe(options.recipe), options)
+    return DONE
+
+
+def _soup(options: argparse.Namespace) -> int:
+    from lib_automerge import lab_commands
+
+    lab_commands.soup(options)
+    return DONE
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from lib_automerge import lab_commands
+
+    found = lab_commands.described(options.name)
+    if options.json:
+        _print_json(found)
+    else:
+        print("\n\n".join(map(lab_commands.in_words, found)))
     return DONE
 
 

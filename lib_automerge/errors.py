@@ -12,6 +12,7 @@ caller (command line, tab, API) can show one sentence and never a stack trace.
       StorageError      a run folder, journal or output file cannot be read or written
       HostError         the WebUI (or another host) does not do what was asked of it
       BusyError         another run is in progress
+      CancelledError    a merge was cancelled; tells what was kept
       RunFailedError    a run that had begun could not go on; it can be resumed
 """
 
@@ -55,6 +56,10 @@ class HostError(AutomergeError):
 
 class BusyError(AutomergeError):
     """A run is in progress, and only one can be; nothing was changed."""
+
+
+class CancelledError(AutomergeError):
+    """What was asked for was cancelled by its caller; tells what was kept of it."""
 
 
 class RunFailedError(AutomergeError):

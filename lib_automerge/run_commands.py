@@ -19,6 +19,8 @@ from lib_automerge.terminal import Progress
 DONE, INTERRUPTED = 0, 130
 """Exit codes of a run that is over and of one that was stopped."""
 
+STOPPING = "Stopping after the images in the air"
+
 
 def new_folder(name: str) -> Path:
     """The first free `runs/NAME-001`; only letters, digits and dashes of the name are used."""
@@ -41,7 +43,7 @@ def carried_out(config: RunConfig, folder: Path, stream: TextIO) -> RunState:
     service = build_service()
     progress = Progress(config, stream)
     print(f"Run folder: {folder}", file=stream)
-    with _stop_flag() as stop:
+    with stop_flag(STOPPING) as stop:
         try:
             return service.start(config, folder, controls=Controls(stop=stop), listener=progress)
         finally:
@@ -56,7 +58,7 @@ def resume(folder: Path) -> int:
 
     service = build_service()
     progress = Progress(RunFolder.open(folder).manifest().config, sys.stdout)
-    with _stop_flag() as stop:
+    with stop_flag(STOPPING) as stop:
         try:
             state = service.resume(folder, controls=Controls(stop=stop), listener=progress)
         finally:
@@ -97,8 +99,12 @@ def _command_line(command: str, path: Path) -> str:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    """A flag that the first Ctrl+C (or SIGTERM) sets; the second one interrupts at once."""
+def stop_flag(told: str) -> Iterator[Callable[[], bool]]:
+    """A flag that the first Ctrl+C (or SIGTERM) sets; the second one interrupts at once.
+
+    Args:
+        told: what to tell at the first one.
+    """
     asked = False
 
     def ask(_number: int, _frame: FrameType | None) -> None:
@@ -106,7 +112,7 @@ def _stop_flag() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("\nStopping after the images in the air; Ctrl+C again stops at once.", flush=True)
+        print(f"\n{told}; Ctrl+C again stops at once.", file=sys.stderr, flush=True)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, ask) for number in numbers}

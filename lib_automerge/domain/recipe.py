@@ -21,7 +21,7 @@ others are `m001`, `m002`, ... without a gap."""
 
 _MANY = re.compile(r"m(\d{3})")
 
-ParameterValue = float | str | bool | dict[str, float]
+ParameterValue = float | int | str | bool | dict[str, float]
 """One value for the whole merge, or a number for each block (or model) that is named."""
 
 Precision = Literal["fp32", "fp64"]

@@ -12,4 +12,5 @@ _FAMILIES = (pairs, differences, soup, votes, dropping, robust, spectral)
 
 def names() -> tuple[str, ...]:
     """The names of all methods, by family: simple ones first."""
-    return tuple(METHODS)
+    families = [family.__name__ for family in _FAMILIES]
+    return tuple(sorted(METHODS, key=lambda name: families.index(METHODS[name].merge.__module__)))

@@ -64,7 +64,7 @@ def della(
     Ranks are taken in each tensor of each model, equal sizes in the order of their offset.
     """
     for start, stop in _windows(stack, Votes.BYTES + 4):
-        votes = Votes(stop - start)
+        votes = Votes(stop - start, stack.models)
         for model in range(stack.models):
             chance = DropChances(stack, model, (start, stop), p, epsilon, favour)
             for first, last in stack.chunks(start, stop):
@@ -74,7 +74,6 @@ def della(
                 np.subtract(1.0, drop, out=drop)
                 changes /= drop
                 votes.add(changes, first - start)
-            votes.next_model()
         for first, last in stack.chunks(start, stop):
             merged = votes.merged(vote, last - first, first - start)
             yield first, on_base(stack.base(first, last), merged, scale)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.errors import ModelError
+from lib_automerge.errors import CancelledError, ModelError
 from lib_automerge.merge.lab import stack as stacks
 from lib_automerge.merge.lab.budget import DEFAULT, Budget, left_of
 from lib_automerge.merge.lab.methods import LabMethod
@@ -25,7 +25,7 @@ from lib_automerge.merge.lab.number_types import FLOATS, Floats, Raw, narrow, ov
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Settings
 from lib_automerge.merge.lab.sources import Source
-from lib_automerge.merge.lab.stack import Bad, CancelledError, Reading, Stack
+from lib_automerge.merge.lab.stack import Bad, Reading, Stack
 from lib_automerge.merge.lab.sums import BLOCK
 
 WRITTEN_AT_ONCE = 1 << 22
@@ -166,7 +166,7 @@ class _Merge:
         before = self._method.before
         self._sources = tuple(before(job.sources)) if before else job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
-        points = 8 * BLOCK * models
+        points = 16 * BLOCK * models
         self._budget = Budget(left_of(memory, threads * (_PER_THREAD + points)))
         self._stopped = threading.Event()
         self._cancelled = cancelled

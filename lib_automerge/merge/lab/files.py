@@ -14,7 +14,7 @@ import lib_automerge
 from lib_automerge.domain import architectures
 from lib_automerge.domain.detection import Detection, Header, check_mergeable
 from lib_automerge.domain.recipe import BASE, ModelRef, Recipe, recipe_json
-from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
 from lib_automerge.merge.lab import catalogue, matching
@@ -26,7 +26,7 @@ from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
 from lib_automerge.merge.lab.sources import Entry, FileSource
-from lib_automerge.merge.lab.stack import CHUNK, CancelledError
+from lib_automerge.merge.lab.stack import CHUNK
 from lib_automerge.merge.metadata import merged_metadata
 from lib_automerge.merge.recorded import open_recorded
 from lib_automerge.merge.sinks import FileLayout
@@ -78,6 +78,8 @@ def write_lab(
         StorageError: the output exists or cannot be written.
         CancelledError: the options cancelled the merge; tells what was kept.
     """
+    # as it will be read from the file: 0 and 0.0 are two texts for one weight
+    recipe = msgspec.convert(msgspec.to_builtins(recipe), Recipe)
     method = catalogue.get(recipe.method)
     roles = _roles(recipe, method)
     number_type = None if dtype is None else output_type(dtype)

@@ -18,6 +18,7 @@ from lib_automerge.merge.readers import DTYPES
 
 Floats = NDArray[np.float64]
 Raw = NDArray[np.uint8]
+Singles = NDArray[np.float32]
 
 NUMBER_TYPES = {**DTYPES, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 """safetensors number type -> PyTorch's, for everything that the lab reads."""
@@ -73,6 +74,11 @@ def widen(raw: Raw, number_type: str, out: Floats, scratch: Tensor) -> None:
         target.copy_(stored)
     else:
         target.copy_(scratch[: out.size].copy_(stored))
+
+
+def single(raw: Raw, number_type: str, out: Singles) -> None:
+    """Convert stored numbers of at most 32 bits exactly into float32; see `widen`."""
+    torch.from_numpy(out).copy_(torch.from_numpy(raw).view(NUMBER_TYPES[number_type]))
 
 
 def narrow(values: Floats, number_type: str) -> Raw:

@@ -17,9 +17,8 @@ from typing import BinaryIO
 import filelock
 import msgspec
 
-from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.errors import CancelledError, ConfigError, StorageError
 from lib_automerge.merge.lab.number_types import Raw
-from lib_automerge.merge.lab.stack import CancelledError
 from lib_automerge.merge.sinks import FileLayout, cannot_write, check_room
 
 SYNCED = 1 << 29

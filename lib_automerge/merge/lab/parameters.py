@@ -19,7 +19,7 @@ import msgspec
 from lib_automerge.errors import ConfigError, unknown_name
 
 Kind = Literal["number", "whole number", "true or false", "choice", "number per model"]
-Given = float | str | bool | Mapping[str, float]
+Given = float | int | str | bool | Mapping[str, float]
 """A parameter in a recipe: one value, or block -> number, or role -> number."""
 
 _KINDS: Mapping[object, Kind] = {float: "number", int: "whole number", bool: "true or false"}

@@ -26,7 +26,7 @@ from lib_automerge.merge.lab.number_types import Floats
 from lib_automerge.merge.lab.parameters import Within
 from lib_automerge.merge.lab.ranking import BYTES
 from lib_automerge.merge.lab.stack import Pieces, Stack, scratch
-from lib_automerge.merge.lab.sums import blocks, gram
+from lib_automerge.merge.lab.sums import BLOCK, blocks, gram
 from lib_automerge.merge.lab.votes import Votes, on_base
 
 Iterations = Annotated[int, Within(1, 10000, "steps of Weiszfeld's iteration at most")]
@@ -108,7 +108,7 @@ class _Masks:
 
 
 def _median(stack: Stack, stays: Stays, scale: float, iterations: int) -> Pieces:
-    votes = Votes(min(stack.size, next(blocks(stack.size), (0, 0))[1]))
+    votes = Votes(min(stack.size, BLOCK), stack.models)
 
     def points(start: int, stop: int, out: Floats) -> None:
         stack.changes(start, stop, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,8 +10,8 @@ import msgspec
 import numpy as np
 import torch
 
-from lib_automerge.errors import AutomergeError, ModelError
-from lib_automerge.merge.lab.number_types import Floats, Raw, size_of, widen
+from lib_automerge.errors import CancelledError, ModelError
+from lib_automerge.merge.lab.number_types import Floats, Raw, Singles, single, size_of, widen
 from lib_automerge.merge.lab.sources import Source
 
 CHUNK = 1 << 15
@@ -18,10 +19,6 @@ CHUNK = 1 << 15
 
 SPAN = 1 << 20
 """Elements of a model that one read brings if the tensor is read once."""
-
-
-class CancelledError(AutomergeError):
-    """The merge was cancelled by its caller."""
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -129,20 +126,39 @@ class Stack:
             np.subtract(self.value(model, start, stop), base, out=out[model])
         return out
 
-    def _wide(self, index: int, start: int, stop: int, name: str) -> Floats:
-        if self._reading.cancelled():
-            raise CancelledError("the merge was cancelled. Start it again to have it.")
-        out = scratch(name, stop - start)
-        raw = self._raw(index, start, stop)
-        widen(raw, self._types[index], out, _singles(stop - start))
-        # the sum is a cheap test: one NaN or infinity makes it NaN or infinite
-        with np.errstate(invalid="ignore", over="ignore"):
-            sound = np.isfinite(out.sum())
-        if not sound:
+    @property
+    def is_single(self) -> bool:
+        """Whether float32 holds every stored number exactly."""
+        return "F64" not in self._types
+
+    def single(self, index: int, start: int, stop: int, name: str) -> Singles:
+        """Return elements of a source (the base is 0) in float32; `is_single` must be True.
+
+        See `value`.
+        """
+        self._check_cancelled()
+        out = _singles(name, stop - start)
+        single(self._raw(index, start, stop), self._types[index], out)
+        # squares may overflow in float32: then each number is looked at
+        if not math.isfinite(np.dot(out, out)):
             self._judge(index, out)
         return out
 
-    def _judge(self, index: int, values: Floats) -> None:
+    def _check_cancelled(self) -> None:
+        if self._reading.cancelled():
+            raise CancelledError("the merge was cancelled. Start it again to have it.")
+
+    def _wide(self, index: int, start: int, stop: int, name: str) -> Floats:
+        self._check_cancelled()
+        out = scratch(name, stop - start)
+        raw = self._raw(index, start, stop)
+        widen(raw, self._types[index], out, torch.from_numpy(_singles("widened", stop - start)))
+        # a cheap test: one NaN or infinity makes the sum of squares NaN or infinite
+        if not math.isfinite(np.dot(out, out)):
+            self._judge(index, out)
+        return out
+
+    def _judge(self, index: int, values: Floats | Singles) -> None:
         bad = ~np.isfinite(values)
         count = int(np.count_nonzero(bad))
         if not count:
@@ -174,7 +190,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.floats: dict[str, Floats] = {}
-        self.singles = torch.empty(0, dtype=torch.float32)
+        self.singles: dict[str, Singles] = {}
 
 
 _scratch = _Scratch()
@@ -189,10 +205,12 @@ def scratch(name: str, size: int) -> Floats:
     return held[:size]
 
 
-def _singles(size: int) -> torch.Tensor:
-    if _scratch.singles.numel() < size:
-        _scratch.singles = torch.empty(size, dtype=torch.float32)
-    return _scratch.singles
+def _singles(name: str, size: int) -> Singles:
+    held = _scratch.singles.get(name)
+    if held is None or held.size < size:
+        held = np.empty(size, np.float32)
+        _scratch.singles[name] = held
+    return held[:size]
 
 
 Pieces = Iterator[tuple[int, Floats]]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lib_automerge.merge.lab.methods import BASE, register, role_of
-from lib_automerge.merge.lab.number_types import Floats
+from lib_automerge.merge.lab.number_types import Floats, Singles
 from lib_automerge.merge.lab.parameters import Within
-from lib_automerge.merge.lab.selection import Largest, threshold, top_count
+from lib_automerge.merge.lab.selection import EachModels, Exact, Largest, thresholds, top_count
 from lib_automerge.merge.lab.stack import Pieces, Stack, scratch
 
 Vote = Literal["none", "sum", "count"]
 """How signs are elected: not at all, by the sum of changes (TIES), or by counting models."""
+
+Counts = NDArray[np.uint8] | NDArray[np.int16]
 
 ChangesOf = Callable[[int, Floats, int, int], Floats]
 """`changes(model, base, start, stop)`: a model's changes as they are merged; scratch memory."""
@@ -32,41 +35,34 @@ class Votes:
     BYTES = 24
     """Memory for each element, with one float64 to work with."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, models: int) -> None:
+        counts = np.uint8 if models < 1 << 8 else np.int16
         self._positive = np.zeros(size)
         self._negative = np.zeros(size)
-        self._more = np.zeros(size, np.uint16)
-        self._fewer = np.zeros(size, np.uint16)
-        self._models = 0
+        self._more: Counts = np.zeros(size, counts)
+        self._fewer: Counts = np.zeros(size, counts)
+        self._models = models
 
     def clear(self) -> None:
-        """Forget all models."""
+        """Forget all changes."""
         for held in (self._positive, self._negative, self._more, self._fewer):
             held[:] = 0
-        self._models = 0
 
     def add(self, changes: Floats, at: int = 0) -> None:
         """Add a model's changes of the elements from `at` on."""
         part = slice(at, at + changes.size)
-        up, down = changes > 0.0, changes < 0.0
-        np.add(self._positive[part], changes, out=self._positive[part], where=up)
-        np.add(self._negative[part], changes, out=self._negative[part], where=down)
-        self._more[part] += up
-        self._fewer[part] += down
+        # PyTorch cuts at 0 four times faster than NumPy
+        signed = torch.from_numpy(changes)
+        one_sided = torch.from_numpy(scratch("one sided", changes.size))
+        torch.from_numpy(self._positive[part]).add_(torch.clamp(signed, min=0.0, out=one_sided))
+        torch.from_numpy(self._negative[part]).add_(torch.clamp(signed, max=0.0, out=one_sided))
+        self._more[part] += (changes > 0.0).view(np.uint8)
+        self._fewer[part] += (changes < 0.0).view(np.uint8)
 
-    def next_model(self) -> None:
-        """Count a model: all of its changes were added."""
-        self._models += 1
-
-    def sign(self, vote: Vote, size: int, at: int = 0) -> NDArray[np.int8]:
+    def sign(self, vote: Vote, size: int, at: int = 0) -> Floats:
         """Return the elected sign of `size` elements from `at` on: -1, 0 or 1."""
-        part = slice(at, at + size)
-        if vote == "sum":
-            balance = self._positive[part] + self._negative[part]
-        else:
-            balance = self._more[part].astype(np.float64) - self._fewer[part]
-        elected: NDArray[np.int8] = np.sign(balance).astype(np.int8)
-        return elected
+        balance = self._balance(vote, slice(at, at + size))
+        return np.sign(balance, out=balance)
 
     def merged(self, vote: Vote, size: int, at: int = 0) -> Floats:
         """Return the merged change of `size` elements from `at` on.
@@ -75,16 +71,31 @@ class Votes:
         """
         part = slice(at, at + size)
         positive, negative = self._positive[part], self._negative[part]
-        out = scratch("merged", size)
         if vote == "none":
-            np.add(positive, negative, out=out)
-            out /= max(self._models, 1)
+            out = np.add(positive, negative, out=scratch("merged", size))
+            out /= self._models
             return out
-        sign = self.sign(vote, size, at)
-        out[:] = 0.0
-        np.divide(positive, self._more[part], out=out, where=sign > 0)
-        np.divide(negative, self._fewer[part], out=out, where=sign < 0)
+        balance = torch.from_numpy(self._balance(vote, part))
+        up = balance > 0.0
+        out = scratch("merged", size)
+        merged = torch.from_numpy(out)
+        # PyTorch chooses several times faster than NumPy where the choice has no pattern
+        torch.where(up, torch.from_numpy(positive), torch.from_numpy(negative), out=merged)
+        more, fewer = (torch.from_numpy(held[part]) for held in (self._more, self._fewer))
+        counts = torch.where(up, more, fewer).clamp_(min=1)
+        merged.div_(torch.from_numpy(scratch("one sided", size)).copy_(counts))
+        merged.masked_fill_(balance == 0.0, 0.0)
         return out
+
+    def _balance(self, vote: Vote, part: slice) -> Floats:
+        """What is above 0 where plus is elected, and below where minus is; scratch memory."""
+        size = part.stop - part.start
+        if vote == "sum":
+            return np.add(self._positive[part], self._negative[part], out=scratch("balance", size))
+        balance = scratch("balance", size)
+        balance[:] = self._more[part]
+        balance -= self._fewer[part]
+        return balance
 
 
 def vote_by_chunk(stack: Stack, changes: ChangesOf, *, vote: Vote, scale: float) -> Pieces:
@@ -96,13 +107,12 @@ def vote_by_chunk(stack: Stack, changes: ChangesOf, *, vote: Vote, scale: float)
         vote: how signs are elected.
         scale: of the merged change.
     """
-    votes = Votes(min(stack.chunk, stack.size))
+    votes = Votes(min(stack.chunk, stack.size), stack.models)
     for start, stop in stack.chunks():
         base = stack.base(start, stop)
         votes.clear()
         for model in range(stack.models):
             votes.add(changes(model, base, start, stop))
-            votes.next_model()
         yield start, on_base(base, votes.merged(vote, stop - start), scale)
 
 
@@ -146,17 +156,44 @@ def _ties(stack: Stack, k: float, vote: Vote, scale: float) -> Pieces:
     if count == stack.size:
         yield from vote_by_chunk(stack, stack.change, vote=vote, scale=scale)
         return
-    largest = []
-    for model in range(stack.models):
-        magnitudes = partial(magnitudes_of, stack, model)
-        largest.append(Largest(threshold(stack, magnitudes, count)))
+    largest = [Largest(found) for found in thresholds(stack, magnitudes_of_all(stack), count)]
 
     def trimmed(model: int, base: Floats, start: int, stop: int) -> Floats:
         changes = stack.change(model, base, start, stop)
-        changes *= largest[model].mark(np.abs(changes, out=scratch("magnitude", stop - start)))
+        largest[model].keep(changes)
         return changes
 
     yield from vote_by_chunk(stack, trimmed, vote=vote, scale=scale)
+
+
+def magnitudes_of_all(stack: Stack) -> EachModels:
+    """Return what yields the magnitudes of all models' changes for a range of elements."""
+    return partial(_rough_magnitudes if stack.is_single else _exact_magnitudes, stack)
+
+
+def _exact_magnitudes(stack: Stack, start: int, stop: int) -> Iterator[tuple[Floats, Exact]]:
+    base = stack.base(start, stop)
+    for model in range(stack.models):
+        changes = stack.change(model, base, start, stop)
+        np.abs(changes, out=changes)
+        yield changes, changes.__getitem__
+
+
+def _rough_magnitudes(stack: Stack, start: int, stop: int) -> Iterator[tuple[Singles, Exact]]:
+    """Rounded to float32, which is half the work."""
+    base = stack.single(0, start, stop, "single base")
+    for model in range(stack.models):
+        values = stack.single(1 + model, start, stop, "single")
+        rough = values - base
+        np.abs(rough, out=rough)
+        yield rough, partial(_exact_changes, base, values)
+
+
+def _exact_changes(base: Singles, values: Singles, chosen: NDArray[np.bool_]) -> Floats:
+    places = np.flatnonzero(chosen)
+    changes = values[places].astype(np.float64)
+    changes -= base[places]
+    return np.abs(changes, out=changes)
 
 
 def magnitudes_of(stack: Stack, model: int, start: int, stop: int) -> Floats:

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_automerge.errors import ConfigError, ModelError, StorageError
+from lib_automerge.errors import CancelledError, ConfigError, ModelError, StorageError
 from lib_automerge.merge.lab import budget, catalogue, dropping, engine, output, ranking, selection
 from lib_automerge.merge.lab.engine import Progress
-from lib_automerge.merge.lab.stack import CancelledError, Reading, Stack
+from lib_automerge.merge.lab.stack import Reading, Stack
 from tests.lab_merges import merge_to, merged, random_models, source, write
 
 SHAPES = {"conv": (9, 7, 3, 3), "linear": (83, 211), "bias": (19,), "scalar": (), "one": (1, 50)}
@@ -141,7 +141,7 @@ def test_thresholds_are_exact(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert selection._by_digits(stack, magnitudes, count) == (expected, ties)
         # a sample that misleads must not matter
         with monkeypatch.context() as patch:
-            patch.setattr(selection, "_bracket", lambda *_: (0.3, 0.4))
+            patch.setattr(selection, "_brackets", lambda *_: [(0.3, 0.4)])
             assert selection.threshold(stack, magnitudes, count) == (expected, ties)
 
 

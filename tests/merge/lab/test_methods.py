@@ -229,6 +229,13 @@ def test_ties_votes_by_sums_and_ties_soup_by_counts(tmp_path: Path) -> None:
     assert merged_array(tmp_path, "ties_soup", models).tolist() == [-1.0, 0.0]
 
 
+def test_more_models_vote_than_a_byte_counts(tmp_path: Path) -> None:
+    # 300 say +1 and 260 say -2
+    models = [np.zeros(2)] + [np.ones(2)] * 300 + [np.full(2, -2.0)] * 260
+    assert merged_array(tmp_path, "ties_soup", models).tolist() == [1.0, 1.0]
+    assert merged_array(tmp_path, "ties", models, {"k": 1.0}).tolist() == [-2.0, -2.0]
+
+
 def test_ties_keeps_exactly_the_share_that_was_asked_for(tmp_path: Path) -> None:
     values = np.arange(1.0, 11.0)
     found = merged_array(tmp_path, "ties", [np.zeros(10), values], {"k": 0.2})
@@ -237,9 +244,10 @@ def test_ties_keeps_exactly_the_share_that_was_asked_for(tmp_path: Path) -> None
     assert np.count_nonzero(halves) == 5
 
 
-def test_ties_of_equal_changes_keeps_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_ties_of_equal_changes_keeps_the_first(chunk: int, tmp_path: Path) -> None:
     values = np.array([1.0, -2.0, 2.0, 2.0, 1.0, -2.0, 0.5, 0.0, 0.0, 0.0])
-    found = merged_array(tmp_path, "ties", [np.zeros(10), values], {"k": 0.3}, chunk=2)
+    found = merged_array(tmp_path, "ties", [np.zeros(10), values], {"k": 0.3}, chunk=chunk)
     assert np.flatnonzero(found).tolist() == [1, 2, 3]
 
 
