@@ -20,7 +20,13 @@ from lib_automerge.app.ports import Host
 from lib_automerge.domain.config import GeneratorConfig
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe, primary
-from lib_automerge.errors import AutomergeError, BusyError, ConfigError, GenerationError
+from lib_automerge.errors import (
+    AutomergeError,
+    BusyError,
+    CancelledError,
+    ConfigError,
+    GenerationError,
+)
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import output
@@ -28,7 +34,6 @@ from lib_automerge.merge.lab.budget import DEFAULT, own_memory
 from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions
 from lib_automerge.merge.lab.matching import OnMismatch
-from lib_automerge.merge.lab.stack import CancelledError
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.formats import size
 
