@@ -242,7 +242,7 @@ class Lab:
                 kept=None if again else before.kept,
                 kept_name="" if again else before.kept_name,
             )
-            # a daemon: a closing host must not wait, and half a file never has the final name
+            # a daemon: half a file never has the final name
             self._thread = threading.Thread(
                 target=self._work, args=(work,), name="automerge-lab", daemon=True
             )
@@ -326,8 +326,7 @@ class Lab:
             raise GenerationError(
                 f"the merge makes no picture: {broken}. Change its parameters, or its models."
             )
-        file = io.BytesIO()
-        made[0].save(file, "PNG")
+        made[0].save(file := io.BytesIO(), "PNG")
         picture = Picture(
             number=self.snapshot().number,
             png=file.getvalue(),

@@ -78,14 +78,18 @@ class LabSetup:
     # --- filling --------------------------------------------------------------------------------
 
     def titles(self) -> list[str]:
+        """The checkpoints that can be chosen, as they were found last."""
+        return [model.title for model in self.desk.catalogue.models()]
+
+    def refresh(self) -> list[str]:
         """The checkpoints that can be chosen, looked for again."""
         self.desk.catalogue.refresh()
-        return [model.title for model in self.desk.catalogue.models()]
+        return self.titles()
 
     def fill(self) -> dict[str, object]:
         """The form as it was left, without what is gone since."""
         values = clean(LAB_FIELDS, self.desk.lab_draft.read())
-        titles = self.titles()
+        titles = self.refresh()
         for name in (*FIXED, "lab_base"):
             if values[name] not in titles:
                 values[name] = ""

@@ -237,12 +237,16 @@ class LabTab:
             return {"lab_digests": "{}", "lab_blocks": picked(values)["lab_blocks"]}
 
         def refreshed(values: dict[str, object]) -> dict[str, object]:
-            titles = setup.titles()
+            titles = setup.refresh()
             return {name: Offer(titles, values[name]) for name in SLOTS}
+
+        def looked(values: dict[str, object]) -> dict[str, object]:
+            # a merge that was just saved can be merged on
+            return {**refreshed(values), MESSAGE: EMPTY}
 
         def matched(values: dict[str, object]) -> dict[str, object]:
             text = str(values[MATCHING.name] or "")
-            models, count = with_matching(text, setup.titles(), values)
+            models, count = with_matching(text, setup.refresh(), values)
             told = f"Added {count}: {len(models)} models are chosen."
             new = {**values, "lab_models": models}
             return {"lab_models": models, **other_models(new), MESSAGE: told}
@@ -261,7 +265,7 @@ class LabTab:
 
         everything = (*ALL, "lab_blocks", "lab_parameter")
         wiring.on([blocks.load], filled, everything, keep=False)
-        wiring.on([look_again.click], lambda _values: {MESSAGE: EMPTY}, keep=False)
+        wiring.on([look_again.click], looked, SLOTS, keep=False)
         wiring.on([self._refresh.click], refreshed, SLOTS)
         wiring.on(
             edited(self._controls["lab_method"]),
