@@ -114,8 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
 
     merge = _command(commands, "merge", _merge, "merge a recipe into a checkpoint")
-    merge.add_argument("recipe", type=Path)
+    merge.add_argument(
+        "recipe", type=Path, help="in any format that `convert` reads, or a merged checkpoint"
+    )
     merge.add_argument("-o", "--output", type=Path, required=True)
+    _sources(merge)
     _lab_options(merge)
 
     soup = _command(commands, "soup", _soup, "merge any number of models by a method of the lab")
@@ -139,14 +142,81 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method; default: all")
     methods.add_argument("--json", action="store_true")
 
-    inspect = _command(commands, "inspect", _inspect, "describe checkpoints, and compare two")
+    rebasin = _command(
+        commands, "rebasin", _rebasin, "write B with its channels where they are nearest to A's"
+    )
+    rebasin.add_argument("a", type=Path, metavar="A", help="the model that stays as it is")
+    rebasin.add_argument("b", type=Path, metavar="B", help="the model to permute")
+    rebasin.add_argument("-o", "--output", type=Path, required=True)
+    rebasin.add_argument(
+        "--cache",
+        type=Path,
+        default=DATA / "rebasin",
+        metavar="DIR",
+        help="folder for what was found, to go on after a stop (default: ./automerge-data/rebasin)",
+    )
+    rebasin.add_argument("--sweeps", type=int, default=10, help="at most; default: 10")
+    rebasin.add_argument("--seed", type=int, default=0, help="default: 0")
+
+    inspect = _command(
+        commands, "inspect", _inspect, "describe checkpoints side by side, and compare two"
+    )
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true")
+    inspect.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="draw the blocks: sizes of one model, distances of two, or the weights of --recipe",
+    )
+    inspect.add_argument("--recipe", type=Path, help="whose weights --svg shows")
 
-    convert = _command(commands, "convert", _convert, "rewrite block weights in another order")
-    convert.add_argument("--from", dest="source", metavar="ORDER", help="order of a bare list")
-    convert.add_argument("--to", dest="target", metavar="ORDER", required=True)
-    convert.add_argument("weights", nargs="?", default="-", help="the weights; - reads stdin")
+    edit = _command(
+        commands, "edit", _edit, "write a copy of a checkpoint with other components or precision"
+    )
+    edit.add_argument("file", type=Path)
+    edit.add_argument("-o", "--output", type=Path, required=True)
+    edit.add_argument(
+        "--text-encoder", type=Path, metavar="FILE", help="take this checkpoint's text encoder"
+    )
+    edit.add_argument(
+        "--vae", type=Path, metavar="FILE", help="put in the VAE of a checkpoint or of a VAE file"
+    )
+    edit.add_argument(
+        "--fix-positions", action="store_true", help="reset CLIP's position indices to 0..76"
+    )
+    edit.add_argument(
+        "--drop-ema", action="store_true", help="leave out the averaged copy of training"
+    )
+    precisions = ("fp16", "bf16", "fp32")
+    edit.add_argument("--dtype", choices=precisions, help="store everything so")
+    edit.add_argument("--dtype-denoiser", choices=precisions, help="the UNet or transformer")
+    edit.add_argument("--dtype-text-encoder", choices=precisions)
+    edit.add_argument("--dtype-vae", choices=precisions)
+
+    distance = _command(
+        commands, "distance", _distance, "measure how far the models of a pool are apart"
+    )
+    distance.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    distance.add_argument("--base", type=Path, help="the model that the others were trained from")
+    distance.add_argument("--json", action="store_true")
+    distance.add_argument(
+        "--svg", type=Path, metavar="DIR", help="draw tree.svg, map.svg and pairs.svg there"
+    )
+    distance.add_argument(
+        "--sample", type=int, metavar="K", help="draw K of the files at random first"
+    )
+    distance.add_argument("--seed", type=int, default=0, help="of --sample; default: 0")
+
+    convert = _command(commands, "convert", _convert, "rewrite a recipe or block weights")
+    convert.add_argument("--to", dest="target", metavar="FORMAT", required=True)
+    convert.add_argument(
+        "recipe", nargs="?", default="-", help="a file, a checkpoint or the text; - reads stdin"
+    )
+    convert.add_argument("-o", "--output", type=Path, help="write a file (default: print)")
+    convert.add_argument("--name", default="", help="of a preset")
+    convert.add_argument("--json", action="store_true", help="the text with what was noted")
+    _sources(convert)
 
     ui = _command(commands, "ui", _ui, "serve the page: set up and watch runs in a browser")
     ui.add_argument(
@@ -176,6 +246,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     rewards.add_argument("--device", help="for --selftest: cpu, cuda, ...; default: the best")
     rewards.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the reward NAME, such as url=http://127.0.0.1:8123; may be repeated",
+    )
+    rewards.add_argument(
         "--data",
         type=Path,
         default=DATA,
@@ -197,7 +274,7 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("fp16", "bf16", "fp32", "fp64", "fp8_e4m3", "fp8_e5m2"),
-        help="of the result; default: the first model's own",
+        help="of the result; default: the recipe's, or the first model's own",
     )
     lab = parser.add_argument_group(
         "the merge lab", "for the command soup, and for recipes of the lab"
@@ -221,6 +298,25 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="go on with what a cancelled merge has kept",
+    )
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="order", metavar="ORDER", help="order of its list, where it must be told"
+    )
+    parser.add_argument("--architecture", help="of the models, where the text does not say it")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="folders in which the models are found by SHA-256, A1111's old hash or name",
+    )
+    parser.add_argument(
+        "--lossy", action="store_true", help="give up what cannot be said, instead of an error"
     )
 
 
@@ -338,10 +434,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from lib_automerge import lab_commands
-    from lib_automerge.domain.recipe import read_recipe
+    from lib_automerge import lab_commands, recipe_commands
 
-    lab_commands.merge(read_recipe(options.recipe), options)
+    lab_commands.merge(recipe_commands.whole(options), options)
     return DONE
 
 
@@ -363,26 +458,85 @@ def _methods(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _rebasin(options: argparse.Namespace) -> int:
+    from lib_automerge import rebasin_command
+
+    return rebasin_command.permute(
+        options.a,
+        options.b,
+        options.output,
+        cache=options.cache,
+        sweeps=options.sweeps,
+        seed=options.seed,
+    )
+
+
 def _inspect(options: argparse.Namespace) -> int:
+    from lib_automerge import model_commands
     from lib_automerge.merge import inspection
 
+    if options.recipe is not None and options.svg is None:
+        raise ConfigError("--recipe says what --svg shows. Give --svg FILE as well.")
     described = [inspection.inspect(path) for path in options.files]
     comparison = inspection.compare(*options.files) if len(options.files) == 2 else None
+    if options.svg is not None:
+        drawing = model_commands.inspect_drawing(described, comparison, options.recipe)
+        model_commands.write_new(options.svg, drawing)
     if options.json:
         _print_json({"files": described, "comparison": comparison})
+    else:
+        print(model_commands.inspect_text(described, comparison))
+    return DONE
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from lib_automerge.merge.edits import Edits, edit_file
+    from lib_automerge.merge.surgery import COMPONENTS
+
+    asked = {part: getattr(options, f"dtype_{part}") or options.dtype for part in COMPONENTS}
+    edits = Edits(
+        drop_ema=options.drop_ema,
+        text_encoder=options.text_encoder,
+        vae=options.vae,
+        fix_positions=options.fix_positions,
+        dtypes={part: name for part, name in asked.items() if name},
+    )
+    done = edit_file(options.file, options.output, edits)
+    for sentence in done.told:
+        print(sentence)
+    print(done.path)
+    return DONE
+
+
+def _distance(options: argparse.Namespace) -> int:
+    from lib_automerge import model_commands
+    from lib_automerge.merge import pool, pool_text
+
+    files = [path for path in options.files if path != options.base]
+    if options.sample is not None:
+        files = pool.sampled(files, options.sample, options.seed)
+    drawings = model_commands.drawings_of_pool(options.svg) if options.svg else {}
+    found = pool.pool_distances(files, base=options.base, progress=model_commands.read_so_far())
+    for path, draw in drawings.items():
+        model_commands.write_new(path, draw(found))
+    if options.json:
+        _print_json(pool_text.pool_data(found))
         return DONE
-    for description in described:
-        print(inspection.format_inspection(description))
-    if comparison is not None:
-        print(inspection.format_comparison(comparison))
+    if options.sample is not None:
+        print(f"{len(files)} of {len(options.files)} files, drawn with seed {options.seed}:")
+    print(pool_text.format_pool(found))
     return DONE
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from lib_automerge.domain import weights
+    from lib_automerge import recipe_commands
 
-    text = sys.stdin.read() if options.weights == "-" else options.weights
-    print(weights.convert(text, options.source, options.target))
+    converted = recipe_commands.convert(options)
+    if options.json:
+        _print_json(converted)
+    elif options.output is None:
+        # a .mecha recipe must not end with a line break
+        print(converted.text, end="")
     return DONE
 
 
@@ -423,13 +577,14 @@ def _rewards(options: argparse.Namespace) -> int:
     from lib_automerge.reward.files import FOLDER
 
     folder = options.data / FOLDER
+    given = reward_commands.read_options(options.name, options.option)
     if options.download:
-        reward_commands.download(options.name, folder)
+        reward_commands.download(options.name, folder, given)
         return DONE
     if options.selftest:
-        sound = reward_commands.selftest(options.name, folder, options.device)
+        sound = reward_commands.selftest(options.name, folder, options.device, given)
         return DONE if sound else USER_ERROR
-    found = reward_commands.statuses(options.name, folder)
+    found = reward_commands.statuses(options.name, folder, given)
     if options.json:
         _print_json(found)
     else:

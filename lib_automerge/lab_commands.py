@@ -75,6 +75,10 @@ def recipe_of(
         told = "needs --base FILE" if method.based else "takes no --base"
         raise ConfigError(f"{name} {told}: it takes {method.takes}.")
     paths = [*([base] if base is not None else []), *files]
+    given: dict[str, ParameterValue] = dict(map(_parameter, parameters))
+    if method.weight is not None and method.weight not in given:
+        # a recipe that says nothing of it would leave every block as the first model's
+        given[method.weight] = next(p.default for p in method.parameters if p.name == method.weight)
     with open_checkpoint(paths[0]) as first:
         architecture = first.detection.architecture
     return Recipe(
@@ -84,7 +88,7 @@ def recipe_of(
             role: ModelRef(path.stem, path=str(path.absolute()))
             for role, path in zip(roles, paths, strict=True)
         },
-        parameters=dict(map(_parameter, parameters)),
+        parameters=given,
         precision="fp64",
     )
 

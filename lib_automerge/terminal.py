@@ -1,4 +1,4 @@
-"""What a terminal user sees while a run goes on: one live line, or one line per evaluation."""
+"""What a terminal user sees while something goes on: one live line, or lines that stay."""
 
 from __future__ import annotations
 
@@ -25,6 +25,42 @@ from lib_automerge.domain.events import (
 from lib_automerge.domain.run import Activity, RunState, best
 
 
+class LiveLine:
+    """A line that is written again and again on a terminal; elsewhere every line stays.
+
+    Args:
+        stream: where to write.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.live = stream.isatty()
+        self._width = 0
+
+    def rewrite(self, text: str) -> None:
+        """Show the text in place of the line before, cut to the terminal's width."""
+        width = shutil.get_terminal_size().columns - 1
+        text = text[:width]
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def print(self, text: str) -> None:
+        """Write a line that stays."""
+        if self.live and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the live line."""
+        if self.live and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._width = 0
+
+
 class Progress:
     """A listener that writes progress to a stream.
 
@@ -34,12 +70,10 @@ class Progress:
 
     def __init__(self, config: RunConfig, stream: TextIO) -> None:
         self._config = config
-        self._stream = stream
-        self._live = stream.isatty()
+        self._line = LiveLine(stream)
         self._began = time.monotonic()
         self._images_before = 0
         self._images = 0
-        self._width = 0
 
     def __call__(self, event: AnyEvent | Activity, state: RunState) -> None:
         """Show an event."""
@@ -49,18 +83,20 @@ class Progress:
                 self._began = time.monotonic()
             case Scored():
                 self._images += 1
-                if self._live:
-                    self._rewrite(self.line(state))
+                if self._line.live:
+                    self._line.rewrite(self.line(state))
             case Evaluated() | Rejected():
-                self._rewrite(self.line(state)) if self._live else self._print(self.line(state))
+                self._line.rewrite(self.line(state)) if self._line.live else self._line.print(
+                    self.line(state)
+                )
             case SearchEnded():
-                self._print(f"Search over: {event.reason}. {event.outlook}".rstrip())
+                self._line.print(f"Search over: {event.reason}. {event.outlook}".rstrip())
                 if len(state.history) > len(BASELINES):
-                    self._print("Proving the result on images that the search never saw ...")
+                    self._line.print("Proving the result on images that the search never saw ...")
             case Calibrated():
-                self._print(event.sentence)
+                self._line.print(event.sentence)
             case Warned():
-                self._print(f"Warning: {event.message}")
+                self._line.print(f"Warning: {event.message}")
             case Proposed() | _:
                 pass
 
@@ -92,26 +128,9 @@ class Progress:
         made = self._images_before + self._images
         return max(0.0, planned_images(self._config, state) - made) * pace
 
-    def _rewrite(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        text = text[:width]
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
-        self._width = len(text)
-
-    def _print(self, text: str) -> None:
-        if self._live and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
-        self._stream.write(text + "\n")
-        self._stream.flush()
-
     def close(self) -> None:
         """Leave the live line."""
-        if self._live and self._width:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._width = 0
+        self._line.close()
 
 
 def duration(seconds: float) -> str:

@@ -23,6 +23,16 @@ def tiny_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size // SHRINK if size % SHRINK == 0 else size for size in shape)
 
 
+def tiny_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
+    """Return every key of the architecture with a tiny shape that tells the same variant."""
+    found = architectures.get(architecture)
+    shapes = {key: tiny_shape(shape) for key, shape in found.reference_keys.items()}
+    if found.inputs is not None:
+        key = found.unet_prefix + found.inputs.key
+        shapes[key] = (shapes[key][0], found.inputs.plain, *shapes[key][2:])
+    return shapes
+
+
 def tiny_state(
     architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float16
 ) -> dict[str, Tensor]:
@@ -30,10 +40,7 @@ def tiny_state(
 
     The same seed gives the same numbers. Position indices are int64, as in real files.
     """
-    shapes = {
-        key: tiny_shape(shape)
-        for key, shape in architectures.get(architecture).reference_keys.items()
-    }
+    shapes = tiny_shapes(architecture)
     sizes = [torch.Size(shape).numel() for shape in shapes.values()]
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randn(sum(sizes), generator=generator).mul_(0.05).to(dtype).split(sizes)
@@ -63,17 +70,17 @@ def write_tiny(
 
     Args:
         path: the file to write.
-        architecture: `sd1`, `sd2`, `sdxl` or `sdxl_refiner`.
+        architecture: a name of `architectures.names()`.
         seed: of the weights.
         dtype: of the weights.
         metadata: of the file.
         drop: globs of keys to leave out.
         rename: key -> key in the file.
         extra: tensors to add or to replace, by canonical key.
-        channels: input channels of the UNet; 9 makes an inpainting model.
+        channels: input channels of a UNet; 9 makes an inpainting model.
     """
     state = tiny_state(architecture, seed=seed, dtype=dtype)
-    if channels != state[INPUT_CONV].shape[1]:
+    if INPUT_CONV in state and channels != state[INPUT_CONV].shape[1]:
         width, _, *kernel = state[INPUT_CONV].shape
         state[INPUT_CONV] = torch.full((width, channels, *kernel), 0.01, dtype=dtype)
     state.update(extra or {})

@@ -111,6 +111,9 @@ class BrightnessReward:
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         return [float(np.asarray(image)[..., 0].mean()) / 255 - 0.5 for image in images]
 
+    def read(self, prompts: Sequence[str]) -> None:
+        pass
+
     def place(self, device: str) -> None:
         pass
 

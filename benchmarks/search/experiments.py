@@ -23,7 +23,7 @@ from benchmarks.search.tables import markdown, number
 
 RACED = ("additive", "levy", "classes", "domains", "classes-noisy")
 SPENT = ("classes-noisy", "domains-noisy")
-STOPPING_SEEDS, RACE_SEEDS, SPENDING_SEEDS, ORDER_SEEDS = 10, 3, 4, 10
+STOPPING_SEEDS, RACE_SEEDS, SPENDING_SEEDS, ORDER_SEEDS = 10, 7, 4, 10
 
 
 def run_stopping(folder: Path, seeds: int) -> None:

@@ -150,11 +150,15 @@ def parallel_lines(folder: Path) -> list[Line]:
         shares = experiments.parallel_shares(races, workers)
         median = float(np.median(shares))
         each = ", ".join(
-            f"{name} {share:.2f}" if np.isfinite(share) else f"{name} not reached"
+            f"{name} {_share(share, 2)}"
             for name, share in zip(experiments.RACED, shares, strict=True)
         )
-        lines.append((label, f"{median:.3f} ({each})", median <= limit))
+        lines.append((label, f"{_share(median, 3)} ({each})", median <= limit))
     return lines
+
+
+def _share(share: float, digits: int) -> str:
+    return f"{share:.{digits}f}" if np.isfinite(share) else "not reached"
 
 
 def verdict_lines(folder: Path) -> list[Line]:

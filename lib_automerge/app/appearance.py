@@ -14,7 +14,9 @@ from PIL import Image
 from PIL.Image import Image as Picture
 
 from lib_automerge.domain.events import Scored
+from lib_automerge.errors import RewardError
 from lib_automerge.reward.looks import diversity, embedding, near_duplicate, perceptual_hash
+from lib_automerge.reward.rgb import as_rgb
 from lib_automerge.study.store import RunFolder
 
 log = logging.getLogger(__name__)
@@ -75,9 +77,8 @@ class Appearance:
         """An image of the run; None, and a line in the log, if somebody removed it."""
         try:
             with Image.open(self._folder.path / file) as picture:
-                colours: Picture = picture.convert("RGB")
-                return colours
-        except OSError as error:
+                return as_rgb(picture)
+        except (OSError, RewardError) as error:
             log.warning("%s cannot be compared with others: %s", file, error)
             return None
 

@@ -18,14 +18,13 @@ import msgspec
 from lib_automerge.app import blind, earlier, wildcards
 from lib_automerge.app.estimate import images_in_stage, images_per_evaluation
 from lib_automerge.app.ports import Catalogue, Host
-from lib_automerge.app.preflight import check_settings, open_models
+from lib_automerge.app.preflight import check_models, check_settings, open_models
 from lib_automerge.domain import architectures
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import Stage
 from lib_automerge.domain.human import expected_questions
 from lib_automerge.domain.payload import named
 from lib_automerge.errors import AutomergeError, StorageError
-from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.reward import registry
 from lib_automerge.reward.files import FOLDER
@@ -103,8 +102,7 @@ def _reported(checks: list[Check], subject: str) -> Iterator[None]:
 def _models(
     config: RunConfig, models: Mapping[str, Checkpoint], host: Host, checks: list[Check]
 ) -> None:
-    Merger(models, config.method)
-    host.generator(config.generator).check(models["a"])
+    check_models(config, models, host.generator(config.generator))
     found = architectures.get(models["a"].detection.architecture)
     searched = len(found.parameters)
     checks.append(Check(Level.OK, "Models", f"{found.label}: {searched} blocks can be searched."))

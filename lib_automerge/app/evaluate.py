@@ -109,7 +109,7 @@ class Scorer:
                 raise StopRequested
             for _, image in self._session.images([job], self._stop):
                 self._panel.measure([image] * len(prompts), prompts)
-                self._pass_on(self._panel.warnings())
+                self._pass_on_of_rewards()
 
     def rest(self) -> None:
         """Between evaluations: others may use the device, if the session shares it."""
@@ -190,6 +190,11 @@ class Scorer:
         for message in messages:
             self._record.add(Warned(message=message))
 
+    def _pass_on_of_rewards(self) -> None:
+        """What rewards say of prompts they say in every session of a run, and a user reads once."""
+        told = self._record.state.warnings
+        self._pass_on([text for text in self._panel.warnings() if text not in told])
+
     def _made(self, number: int, stage: Stage, batch: Sequence[ImageJob], seconds: Timing) -> _Made:
         """Make the images of a batch, and have them stored and judged meanwhile."""
         start = time.perf_counter()
@@ -238,7 +243,7 @@ class Scorer:
                 made.clear()
                 raise
             finally:
-                self._pass_on(self._panel.warnings())
+                self._pass_on_of_rewards()
             seconds["score"] += time.perf_counter() - start
             events = self._events(number, stage, batch, measured, images)
             new = [event for event in events if event.job not in images]

@@ -13,6 +13,7 @@ from lib_automerge.app.ports import Host
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.config import RunConfig, check_config
+from lib_automerge.domain.detection import SMALL_FLOATS
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.errors import ConfigError, ModelError
@@ -65,6 +66,31 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[earlier.Source, ...] = ()
 
 
+def check_models(config: RunConfig, models: Mapping[str, Checkpoint], generator: Generator) -> None:
+    """Check by their headers that models can be merged, and that the result makes images.
+
+    Raises:
+        ConfigError: a role of the method has no model.
+        ModelError: they do not fit together, the generator makes no images of their family, or
+            their weights are too coarse to be searched.
+    """
+    Merger(models, config.method)
+    generator.check(models["a"])
+    for model in models.values():
+        stored = {
+            model.header.tensors[name].dtype
+            for key, name in model.detection.keys.items()
+            if architectures.get(model.detection.architecture).block_of(key) is not None
+        }
+        coarse = next(iter(sorted(stored & set(SMALL_FLOATS))), None)
+        if coarse is not None:
+            raise ModelError(
+                f"{model.path.name} stores weights in 8 bits ({coarse}), which rounds away most of "
+                "what a search changes. Use its 16-bit version, or convert the file with: "
+                "python -m lib_automerge edit FILE -o NEW --dtype fp16"
+            )
+
+
 def check_run(
     config: RunConfig, models: Mapping[str, Checkpoint], host: Host, generator: Generator
 ) -> Checked:
@@ -75,8 +101,7 @@ def check_run(
         ModelError: models that do not fit together, are equal, or hold NaN or infinite values.
     """
     _check_output(config)
-    Merger(models, config.method)
-    generator.check(models["a"])
+    check_models(config, models, generator)
     architecture = architectures.get(models["a"].detection.architecture)
     check_settings(config, architecture)
     sources = earlier.read(config.search.warm_start, architecture)

@@ -21,6 +21,7 @@ from lib_automerge.domain.prompt_cleaning import cleaned
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError
 from lib_automerge.reward import registry
 from lib_automerge.reward.panel import assemble
+from lib_automerge.reward.rgb import as_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What is read. Pillow knows more formats, some of which start other programs."""
@@ -250,7 +251,7 @@ def _decoded(data: bytes) -> Picture:
 
 
 def _preview(image: Picture) -> str:
-    small = image.convert("RGB")
+    small = as_rgb(image)
     small.thumbnail((EDGE, EDGE))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)

@@ -11,20 +11,46 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from lib_automerge.domain import keylists
 from lib_automerge.errors import ConfigError, ModelError, unknown_name
 
+Prediction = Literal["epsilon", "v", "edm", "flow", "unknown"]
+"""What a denoiser predicts."""
+
+
+class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The layer whose number of input channels tells what a model is for.
+
+    Attributes:
+        key: the weight, without the denoiser's prefix; its second size is the number.
+        plain: the number in a model that makes images from prompts alone.
+        kinds: number -> what models with it are for.
+    """
+
+    key: str
+    plain: int
+    kinds: dict[str, str]
+
+
+class Editions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Two kinds of published models that one optional weight of the denoiser tells apart."""
+
+    key: str  # without the denoiser's prefix
+    present: str
+    absent: str
+
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of one file in `data/architectures/`."""
 
     label: str
+    prediction: Prediction  # what its models predict; "unknown" if that differs between them
     parameters: dict[str, tuple[str, ...]]  # group -> blocks; in order, the blocks of the denoiser
     text_encoders: tuple[str, ...]
     vae: tuple[str, ...]
@@ -35,25 +61,33 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: dict[str, str]  # prefix as some files have it -> canonical prefix
     optional: tuple[str, ...]  # globs of keys that complete files may lack
     keys: dict[str, Any]
+    signature: tuple[str, ...] = ()  # keys of the denoiser that tell the family; !KEY must lack
+    inputs: Inputs | None = None
+    editions: Editions | None = None
+    layers: tuple[str, ...] = ("IN", "M", "OUT")  # groups of the numbered layers
+    varying: tuple[str, ...] = ()  # keys whose size differs between published models
 
 
 class Architecture(msgspec.Struct, frozen=True, dict=True, eq=False):
     """A family of checkpoints with the same keys, and the partition of these keys into blocks.
 
     Attributes:
-        name: `sd1`, `sd2`, `sdxl` or `sdxl_refiner`.
+        name: how recipes and files of the project call it, such as `sd1` or `flux1`.
         label: the name to show.
+        prediction: what its models predict: `epsilon`, `v`, `flow`, or `unknown` if it differs.
         parameters: the blocks of the denoiser; what a run searches unless told otherwise.
-        text_encoders: the blocks of the text encoders.
-        vae: the block of the image autoencoder.
-        groups: group -> blocks: `IN`, `M`, `OUT`, `EXTRA` (embeddings and the last convolution),
-            `BASE` (text encoders) and `VAE`; together every block once, in canonical order.
+        text_encoders: the blocks of the text encoders; empty if they come in files of their own.
+        vae: the block of the image autoencoder; likewise.
+        groups: group -> blocks: the numbered ones of the denoiser (`IN`, `M` and `OUT` of a UNet,
+            the rows of layers of a transformer), `EXTRA` (embeddings and the last layers), `BASE`
+            (text encoders) and `VAE`; together every block once, in canonical order.
         unet_prefix: how the canonical keys of the denoiser start.
         aliases: prefix that some files use -> canonical prefix.
     """
 
     name: str
     label: str
+    prediction: Prediction
     parameters: tuple[str, ...]
     text_encoders: tuple[str, ...]
     vae: tuple[str, ...]
@@ -66,6 +100,43 @@ class Architecture(msgspec.Struct, frozen=True, dict=True, eq=False):
     def blocks(self) -> tuple[str, ...]:
         """Every block that can be merged, in canonical order."""
         return self.parameters + self.text_encoders + self.vae
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """Keys of the denoiser, without its prefix, that tell the family; `!key` must be absent.
+
+        Empty for UNets, whose families share their names.
+        """
+        return self.document.signature
+
+    @property
+    def denoiser(self) -> str:
+        """What kind of network makes the images: `UNet` or `transformer`."""
+        return "transformer" if self.document.signature else "UNet"
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """The layer that tells variants of the family, if there are any."""
+        return self.document.inputs
+
+    @property
+    def editions(self) -> Editions | None:
+        """The optional weight that tells two published kinds, if there are any."""
+        return self.document.editions
+
+    @cached_property
+    def varying_keys(self) -> frozenset[str]:
+        """Canonical keys whose size differs between published models of the family."""
+        inputs = (self.unet_prefix + self.inputs.key,) if self.inputs else ()
+        return frozenset((*self.document.varying, *inputs))
+
+    @property
+    def layers(self) -> Mapping[str, tuple[str, ...]]:
+        """Group -> blocks of the network's numbered layers, in the order of the data flow.
+
+        Together they are what merge tools count as a family's layers.
+        """
+        return {group: self.groups[group] for group in self.document.layers}
 
     @cached_property
     def reference_keys(self) -> Mapping[str, tuple[int, ...]]:
@@ -152,18 +223,32 @@ def get(name: str) -> Architecture:
 def _load(name: str) -> Architecture:
     path = keylists.DATA / "architectures" / f"{name}.json"
     document = msgspec.json.decode(path.read_bytes(), type=_Document)
-    parameters = tuple(block for group in document.parameters.values() for block in group)
+    groups = {group: _spelled(blocks) for group, blocks in document.parameters.items()}
+    parameters = tuple(block for blocks in groups.values() for block in blocks)
     return Architecture(
         name=name,
         label=document.label,
+        prediction=document.prediction,
         parameters=parameters,
         text_encoders=document.text_encoders,
         vae=document.vae,
-        groups=document.parameters | {"BASE": document.text_encoders, "VAE": document.vae},
+        groups=groups | {"BASE": document.text_encoders, "VAE": document.vae},
         unet_prefix=document.unet,
         aliases=document.aliases,
         document=document,
     )
+
+
+def _spelled(blocks: Iterable[str]) -> tuple[str, ...]:
+    """Return every block by name: `B{40}` stands for B00 to B39."""
+    names: list[str] = []
+    for block in blocks:
+        repeat = re.fullmatch(r"(\w+)\{(\d+)\}", block)
+        if repeat:
+            names += [f"{repeat[1]}{index:02}" for index in range(int(repeat[2]))]
+        else:
+            names.append(block)
+    return tuple(names)
 
 
 def _any_glob(globs: tuple[str, ...]) -> re.Pattern[str]:

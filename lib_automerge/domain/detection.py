@@ -1,7 +1,7 @@
 """What a checkpoint is, told from the names, shapes and number types in its header alone.
 
-The family comes from the topology of the UNet, never from the text encoders or the file's name, so
-that files that hold only a UNet are recognised too.
+The family comes from the topology of the denoiser (UNet or transformer), never from the text
+encoders or the file's name, so that files that hold only a denoiser are recognised too.
 """
 
 from __future__ import annotations
@@ -9,31 +9,35 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
 from lib_automerge.domain import architectures, refusals
-from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.architectures import Architecture, Prediction
 from lib_automerge.errors import ModelError
 
-FLOATS = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+FLOATS = {"F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 """Number types that can be merged -> bytes per element."""
+
+SMALL_FLOATS = frozenset({"F8_E4M3", "F8_E5M2"})
+"""Number types of 8 bits: stored to save space, too coarse to generate or to train with."""
 
 UNET_PREFIXES = (
     "model.diffusion_model.",
+    "model.diffusion_model.net.",
     "diffusion_model.",
+    "net.",
     "model.model.",
     "model.",
+    "transformer.",
     "unet.",
     "",
 )
-"""How the keys of the UNet start in the files of various tools; most common first."""
+"""How the keys of the denoiser start in the files of various tools; most common first."""
 
 _SIGNATURE = ("input_blocks.0.0.weight", "time_embed.0.weight", "middle_block.0.in_layers.0.weight")
-_VARIANTS = {4: None, 9: "inpainting", 8: "instruct-pix2pix", 5: "depth", 7: "upscaler"}
 
-Prediction = Literal["epsilon", "v", "edm", "unknown"]
+EMA_COUNTERS = frozenset({"model_ema.decay", "model_ema.num_updates"})
 
 # The plain SD2 models exist in both types with the same shapes.
 _SD2_KINDS: dict[str, Prediction] = {"inpainting": "epsilon", "depth": "epsilon", "upscaler": "v"}
@@ -61,14 +65,16 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         architecture: a name of `domain.architectures`.
         variant: None for the plain text-to-image model, else `inpainting`, `instruct-pix2pix`,
-            `depth`, `upscaler` or `playground-2.5`; such models are merged with their like only.
-        prediction: what the UNet predicts, as far as the file tells: SD2 models do not say.
+            `depth`, `fill` and others; such models are merged with their like only.
+        edition: which of two published kinds with nearly the same weights it is, such as `dev` or
+            `schnell` of Flux.1; None if the family has no such kinds.
+        prediction: what the denoiser predicts, as far as the file tells: SD2 models do not say.
         standard_size: False for models of the same topology with other widths.
         has_text_encoder: whether any text encoder is in the file.
         has_vae: whether the image autoencoder is in the file.
-        has_ema: whether the file carries a second, averaged copy of the UNet.
+        has_ema: whether the file carries a second, averaged copy of the denoiser.
         dtype: the safetensors number type of most parameters.
-        unet_prefix: how the keys of the UNet start in the file; "" if they have no prefix.
+        unet_prefix: how the keys of the denoiser start in the file; "" if they have no prefix.
         aliases: prefixes of the file that were renamed to the canonical ones.
         keys: canonical key -> key in the file, for every key of the file.
         strays: keys that do not belong to the model; they are copied from model A.
@@ -76,6 +82,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
     architecture: str
     variant: str | None
+    edition: str | None
     prediction: Prediction
     standard_size: bool
     has_text_encoder: bool
@@ -101,23 +108,23 @@ def detect(header: Header) -> Detection:
     reason = refusals.quantised(tensors, (info.dtype for info in tensors.values()))
     if reason:
         raise ModelError(reason)
-    prefix = _unet_prefix(tensors)
-    architecture = architectures.get(_family(tensors, prefix))
+    prefix, architecture = _family(tensors)
     keys, aliases = _canonical(tensors, architecture, prefix)
     blocks = {key: architecture.block_of(key) for key in keys}
     shapes = {key: tensors[keys[key]].shape for key in keys}
-    standard = _check_unet(shapes, architecture)
-    _check_floats({key: tensors[keys[key]].dtype for key in keys if blocks[key]})
+    standard = _check_denoiser(shapes, architecture)
+    check_floats({key: tensors[keys[key]].dtype for key in keys if blocks[key]})
     present = set(blocks.values())
-    variant = _variant(shapes[architecture.unet_prefix + _SIGNATURE[0]][1], tensors)
+    variant = _variant(shapes, architecture)
     return Detection(
         architecture=architecture.name,
         variant=variant,
+        edition=_edition(shapes, architecture),
         prediction=_prediction(header, architecture, variant),
         standard_size=standard,
         has_text_encoder=not present.isdisjoint(architecture.text_encoders),
         has_vae=not present.isdisjoint(architecture.vae),
-        has_ema=any(key.startswith("model_ema.diffusion_model") for key in tensors),
+        has_ema=any(key.startswith("model_ema.") and key not in EMA_COUNTERS for key in tensors),
         dtype=_main_dtype(tensors),
         unet_prefix=prefix,
         aliases=aliases,
@@ -156,22 +163,33 @@ def check_mergeable(models: Mapping[str, tuple[Header, Detection]]) -> tuple[str
     return tuple(notes)
 
 
-def _unet_prefix(tensors: Mapping[str, TensorInfo]) -> str:
+def _family(tensors: Mapping[str, TensorInfo]) -> tuple[str, Architecture]:
+    """Return the prefix of the denoiser's keys, and the only family that can have such layers.
+
+    A few keys tell it here; `_check_denoiser` looks at all of them.
+    """
+    transformers = [a for a in map(architectures.get, architectures.names()) if a.signature]
     for prefix in UNET_PREFIXES:
         if all(prefix + key in tensors for key in _SIGNATURE):
-            return prefix
+            return prefix, architectures.get(_unet_family(tensors, prefix))
+        for architecture in transformers:
+            if all(
+                (prefix + key.removeprefix("!") in tensors) is not key.startswith("!")
+                for key in architecture.signature
+            ):
+                return prefix, architecture
     raise ModelError(refusals.no_denoiser(tensors))
 
 
-def _family(tensors: Mapping[str, TensorInfo], prefix: str) -> str:
-    """Return the only architecture whose UNet can have these layers; `_check_unet` decides."""
+def _unet_family(tensors: Mapping[str, TensorInfo], prefix: str) -> str:
+    """Return the only architecture whose UNet can have these layers."""
 
     def shape(key: str) -> tuple[int, ...]:
         info = tensors.get(prefix + key)
         return info.shape if info else ()
 
     if any(".time_stack." in key for key in tensors):
-        raise ModelError("it is a video model. Use a checkpoint of Stable Diffusion 1, 2 or XL.")
+        raise ModelError("it is a video model. Use a checkpoint that makes images.")
     classes = shape("label_emb.0.0.weight")
     if not classes:
         linear = len(shape("input_blocks.1.1.proj_in.weight")) == 2
@@ -195,7 +213,7 @@ def _canonical(
         name = key
         rest = architecture.unet_prefix + key.removeprefix(prefix)
         alias = _alias(key, architecture)
-        # Without a prefix any name would do, so that only known ones are taken for the UNet's.
+        # Without a prefix any name would do: only known ones are taken for the denoiser's.
         if key.startswith(prefix) and (prefix or architecture.has_block(rest)):
             name = rest
         elif alias and alias[1] + key.removeprefix(alias[0]) not in tensors:
@@ -218,27 +236,30 @@ def _alias(key: str, architecture: Architecture) -> tuple[str, str] | None:
     return None
 
 
-def _check_unet(shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> bool:
-    """Check that the UNet has exactly the weights of its family; return if all sizes are usual.
+def _check_denoiser(shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> bool:
+    """Check that the denoiser has the weights of its family; return if all sizes are usual.
 
     The number of input channels is left to the variant.
     """
-    prefix = architecture.unet_prefix
+    prefix, name = architecture.unet_prefix, architecture.denoiser
     expected = {k: s for k, s in architecture.reference_keys.items() if k.startswith(prefix)}
     found = {key: shape for key, shape in shapes.items() if key.startswith(prefix)}
-    missing = [key for key in expected if key not in found]
+    missing = [key for key in expected if key not in found and not architecture.is_optional(key)]
     if missing:
         raise ModelError(
-            f"its UNet is not that of {architecture.label}: {len(missing)} of {len(expected)} "
+            f"its {name} is not that of {architecture.label}: {len(missing)} of {len(expected)} "
             f"weights are missing, first {missing[0]!r}. "
             "Use a complete model, neither pruned nor distilled to fewer layers."
         )
-    foreign = next((key for key in found if key not in expected), None)
+    foreign = next(
+        (key for key in found if key not in expected and not architecture.is_optional(key)), None
+    )
     if foreign is not None:
         raise ModelError(
-            f"its UNet has layers that {architecture.label} has not: {foreign!r}. "
+            f"its {name} has layers that {architecture.label} has not: {foreign!r}. "
             "Use a plain checkpoint without built-in extensions."
         )
+    expected = {key: shape for key, shape in expected.items() if key in found}
     uneven = next((key for key in expected if len(expected[key]) != len(found[key])), None)
     if uneven is not None:
         raise ModelError(
@@ -246,11 +267,12 @@ def _check_unet(shapes: Mapping[str, tuple[int, ...]], architecture: Architectur
             f"{architecture.label} cannot have: it is {_times(expected[uneven])} there. "
             "Use a checkpoint in the original layout."
         )
-    first = prefix + _SIGNATURE[0]
-    return all(found[key] == shape for key, shape in expected.items() if key != first)
+    varying = architecture.varying_keys
+    return all(found[key] == shape for key, shape in expected.items() if key not in varying)
 
 
-def _check_floats(dtypes: Mapping[str, str]) -> None:
+def check_floats(dtypes: Mapping[str, str]) -> None:
+    """Raise ModelError if the weights, key -> number type, are not all floating point numbers."""
     for key, dtype in dtypes.items():
         if dtype not in FLOATS:
             raise ModelError(
@@ -259,10 +281,24 @@ def _check_floats(dtypes: Mapping[str, str]) -> None:
             )
 
 
-def _variant(input_channels: int, tensors: Mapping[str, TensorInfo]) -> str | None:
-    if "edm_mean" in tensors and "edm_std" in tensors:
+def _variant(shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> str | None:
+    if "edm_mean" in shapes and "edm_std" in shapes:
         return "playground-2.5"
-    return _VARIANTS.get(input_channels, f"{input_channels} input channels")
+    inputs = architecture.inputs
+    if inputs is None:
+        return None
+    channels = shapes[architecture.unet_prefix + inputs.key][1]
+    if channels == inputs.plain:
+        return None
+    return inputs.kinds.get(str(channels), f"{channels} input channels")
+
+
+def _edition(shapes: Mapping[str, tuple[int, ...]], architecture: Architecture) -> str | None:
+    editions = architecture.editions
+    if editions is None:
+        return None
+    there = architecture.unet_prefix + editions.key in shapes
+    return editions.present if there else editions.absent
 
 
 def _prediction(header: Header, architecture: Architecture, variant: str | None) -> Prediction:
@@ -274,9 +310,11 @@ def _prediction(header: Header, architecture: Architecture, variant: str | None)
     told = header.metadata.get("modelspec.prediction_type", "").lower()
     if told.startswith("v"):
         return "v"
-    if told.startswith("eps") or architecture.name != "sd2":
+    if told.startswith("eps"):
         return "epsilon"
-    return _SD2_KINDS.get(variant or "", "unknown")
+    if architecture.prediction == "unknown":
+        return _SD2_KINDS.get(variant or "", "unknown")
+    return architecture.prediction
 
 
 def _main_dtype(tensors: Mapping[str, TensorInfo]) -> str:
@@ -311,7 +349,7 @@ def _check_kinds(model_a: tuple[str, Detection], model_b: tuple[str, Detection])
 def _check_keys(
     model_a: tuple[str, Header, Detection], model_b: tuple[str, Header, Detection]
 ) -> list[str]:
-    """Compare trained weights; return a sentence for each component that is not in both models."""
+    """Compare trained weights; return a sentence for each part that is not in both models."""
     (name_a, header_a, a), (name_b, header_b, b) = model_a, model_b
     architecture = architectures.get(a.architecture)
     trained_a, trained_b = (
@@ -326,15 +364,24 @@ def _check_keys(
                 f"{_times(shape_b)} in {name_b}. Choose models of one size."
             )
     single = trained_a ^ trained_b
-    unet = sorted(key for key in single if key.startswith(architecture.unet_prefix))
-    if unet:
-        holder = name_a if unet[0] in trained_a else name_b
+    needed = sorted(
+        key
+        for key in single
+        if key.startswith(architecture.unet_prefix) and not architecture.is_optional(key)
+    )
+    if needed:
+        holder = name_a if needed[0] in trained_a else name_b
         raise ModelError(
-            f"models with different layers: only {holder} has {unet[0]!r} "
-            f"({len(unet)} such weights). Choose complete models of one family."
+            f"models with different layers: only {holder} has {needed[0]!r} "
+            f"({len(needed)} such weights). Choose complete models of one family."
         )
     notes = []
-    for blocks, part in ((architecture.text_encoders, "text encoder"), (architecture.vae, "VAE")):
+    parts = (
+        (architecture.parameters, architecture.denoiser),
+        (architecture.text_encoders, "text encoder"),
+        (architecture.vae, "VAE"),
+    )
+    for blocks, part in parts:
         for keys, name in ((trained_a - trained_b, name_b), (trained_b - trained_a, name_a)):
             lost = sum(architecture.block_of(key) in blocks for key in keys)
             if lost:

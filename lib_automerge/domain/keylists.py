@@ -8,8 +8,8 @@
 - a mapping, a group of further children.
 
 Sizes are numbers, parameters, or a multiple of a parameter (`"4*c"`). A child named `blocks.{n}`
-stands for `blocks.0` to `blocks.n-1`, and a child named `""` puts the keys of its body directly
-into the parent.
+stands for `blocks.0` to `blocks.n-1`, `blocks.{3-5}` for 3 to 5, and a child named `""` puts the
+keys of its body directly into the parent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Body = Any  # list | str | dict: JSON, checked by expand
 
 DATA = Path(__file__).parent.parent / "data"
 
-_REPEAT = re.compile(r"\{(\w+)\}")
+_REPEAT = re.compile(r"\{(?:(\d+)-(\d+)|(\w+))\}")
 
 
 def expand(body: Body) -> dict[str, tuple[int, ...]]:
@@ -69,8 +69,9 @@ def _repeated(child: str, sizes: Mapping[str, int]) -> list[str]:
     repeat = _REPEAT.search(child)
     if repeat is None:
         return [child]
-    count = _size(repeat.group(1), sizes)
-    return [child.replace(repeat.group(0), str(index)) for index in range(count)]
+    first, last, count = repeat.groups()
+    indices = range(_size(count, sizes)) if count else range(int(first), int(last) + 1)
+    return [child.replace(repeat.group(0), str(index)) for index in indices]
 
 
 def _size(dimension: str | int, sizes: Mapping[str, int]) -> int:

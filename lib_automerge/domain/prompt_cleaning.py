@@ -7,11 +7,15 @@ what it sees. `cleaned` keeps the words that the finished image is meant to show
     [from:to:when]               whichever is active for more of the steps; `to` if it is a draw
     [to:when] [from::when]       the words, if they are active for half of the steps or more
     [one|two]                    one after the other: the image is a blend of all of them
-    BREAK, AND, AND words :0.5   a comma; a part whose weight is 0 or less is dropped
+    BREAK                        a comma
+    words :0.5 AND words :0      a comma between the parts; one of weight 0 or less is dropped
     <lora:name:0.8>              nothing, like every tag of an extra network
     \( \) \[ \] \\               the character itself; a backslash before anything else vanishes
     { | } __name__ ${name}       unchanged: they belong to dynamic prompts
     # to the end of a line        nothing: a comment
+
+A prompt without `AND` is one part, so that a number after a colon at its very end is a weight too:
+the WebUI draws `photo, 16:9` as `photo, 16`. Brackets do not reach from one part into another.
 
 Words of different weights are read one by one, so `(red:1.2)car` is two words. A bracket without
 its partner is dropped. Whitespace, newlines included, becomes one space; nothing
@@ -26,14 +30,16 @@ from __future__ import annotations
 
 import re
 
-VERSION = 2
+VERSION = 3
 """Belongs into the key of everything that depends on cleaned prompts; counts every change here."""
 
 _TAG = re.compile(r"<\w+:[^<>]+>")
-_TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\b(?:BREAK|AND)\b|[^\\()\[\]{}:|AB]+|[AB]", re.DOTALL)
-_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_WHOLE_NUMBER = re.compile(rf"\s*({_NUMBER})\s*")
-_PART_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*$")
+_TOKEN = re.compile(r"\\.?|[()\[\]{}:|]|\bBREAK\b|[^\\()\[\]{}:|B]+|B", re.DOTALL)
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
+_WEIGHT = re.compile(rf"\s*({_NUMBER})\s*")
+_WHEN = re.compile(rf"\s*({_NUMBER}(?:[eE][+-]?\d+)?)\s*")
+_AND = re.compile(r"\bAND\b")
+_WEIGHT_OF_PART = re.compile(rf":\s*({_NUMBER})\s*$")
 _SEAM = "\ud800"
 """Between words of different weights; not a character that a text can hold."""
 
@@ -47,7 +53,7 @@ def cleaned(prompt: str, steps: int = 20) -> str:
 
     Takes time in proportion to the length and accepts any text. A prompt without syntax comes back
     with tidied whitespace and commas only, so cleaning twice changes nothing unless the first
-    pass uncovered characters that had been escaped.
+    pass uncovered syntax: characters that had been escaped, or a colon and a number at the end.
 
     Args:
         prompt: in the syntax of the WebUI.
@@ -56,10 +62,8 @@ def cleaned(prompt: str, steps: int = 20) -> str:
     Returns:
         The words; empty if the prompt asks for nothing.
     """
-    reading = _Reading(steps)
-    for match in _TOKEN.finditer(_TAG.sub("", without_comments(prompt))):
-        reading.take(match.group())
-    return _tidy(reading.text())
+    parts = _AND.split(_TAG.sub("", without_comments(prompt)))
+    return _tidy(", ".join(_read(part, steps) for part in parts))
 
 
 def without_comments(prompt: str) -> str:
@@ -67,6 +71,19 @@ def without_comments(prompt: str) -> str:
     of its line.
     """
     return _COMMENT.sub("", prompt)
+
+
+def _read(part: str, steps: int) -> str:
+    """The words of what stands between two `AND`, without its weight."""
+    weight = _WEIGHT_OF_PART.search(part)
+    if weight is not None:
+        if float(weight.group(1)) <= 0:
+            return ""
+        part = part[: weight.start()]
+    reading = _Reading(steps)
+    for match in _TOKEN.finditer(part):
+        reading.take(match.group())
+    return reading.text()
 
 
 class _Open:
@@ -88,8 +105,6 @@ class _Reading:
         self._pieces: list[str] = []
         self._open: list[_Open] = []
         self._waiting = {"(": 0, "[": 0}
-        self._parts = [0]
-        self._composed = False
 
     def take(self, token: str) -> None:
         """Read the next token."""
@@ -100,11 +115,6 @@ class _Reading:
             self._waiting[token] += 1
         elif token in ")]":
             self._close("(" if token == ")" else "[")
-        elif token == "AND":
-            self._composed = True
-            if not self._open:
-                self._parts.append(len(self._pieces))
-            self._pieces.append(", ")
         elif token == "BREAK":
             self._pieces.append(", ")
         else:
@@ -113,13 +123,8 @@ class _Reading:
             self._pieces.append(token)
 
     def text(self) -> str:
-        """All that was read, without the parts that `AND` weighs with 0 or less."""
-        text = "".join(self._pieces)
-        if self._composed:
-            ends = [*self._parts[1:], len(self._pieces)]
-            parts = ("".join(self._pieces[start:end]) for start, end in zip(self._parts, ends))
-            text = ",".join(map(_without_weight, parts))
-        return _BETWEEN_WORDS.sub(" ", text).replace(_SEAM, "")
+        """All that was read."""
+        return _BETWEEN_WORDS.sub(" ", "".join(self._pieces)).replace(_SEAM, "")
 
     def _note_separator(self, bracket: _Open, token: str) -> None:
         if token == "{":
@@ -160,7 +165,7 @@ class _Reading:
         return bracket
 
     def _weigh(self, start: int, colons: list[int]) -> None:
-        number = self._last_number(colons)
+        number = self._last(_WEIGHT, colons)
         if number is not None:
             keep = float(number) > 0
             del self._pieces[colons[-1] if keep else start :]
@@ -174,7 +179,7 @@ class _Reading:
         self._pieces[bracket.start :] = [" ".join(different.values())]
 
     def _schedule(self, bracket: _Open) -> None:
-        number = self._last_number(bracket.colons)
+        number = self._last(_WHEN, bracket.colons)
         if number is None:
             return
         # the WebUI reads a number with a point as a share of the steps, any other as a step
@@ -188,19 +193,12 @@ class _Reading:
         later = until < 0.5 or (until == 0.5 and bool(after))
         self._pieces[bracket.start :] = after if later else before
 
-    def _last_number(self, colons: list[int]) -> str | None:
-        """The number between the last colon and the end of a bracket, or None."""
+    def _last(self, kind: re.Pattern[str], colons: list[int]) -> str | None:
+        """The number of a kind between the last colon and the end of a bracket, or None."""
         if not colons or len(self._pieces) != colons[-1] + 2:
             return None
-        match = _WHOLE_NUMBER.fullmatch(self._pieces[-1])
+        match = kind.fullmatch(self._pieces[-1])
         return match and match.group(1)
-
-
-def _without_weight(part: str) -> str:
-    match = _PART_WEIGHT.search(part)
-    if match is None:
-        return part
-    return part[: match.start()] if float(match.group(1)) > 0 else ""
 
 
 def _tidy(text: str) -> str:

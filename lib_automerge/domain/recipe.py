@@ -41,6 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `weights` maps block names to numbers; 0 returns model A. A block that is not named is A's.
     `precision` is that of the arithmetic: "fp32" is what a search scores and live merging does,
     "fp64" is the merge lab's. Methods of the lab alone are always computed in fp64.
+    `dtype` is that of the result ("fp16", ...; see `merge.merge_files`); empty keeps the first
+    model's.
     """
 
     architecture: str
@@ -49,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights: dict[str, float] = {}
     parameters: Mapping[str, ParameterValue] = {}
     precision: Precision = "fp32"
+    dtype: str = ""
     provenance: dict[str, object] = {}
     format: int = 1
     kind: str = "automerge-recipe"
@@ -137,6 +140,7 @@ def recipe_json(recipe: Recipe) -> str:
     fields = ("format", "kind", "architecture", "method", "models", "weights", "parameters")
     raw: Mapping[str, object] = msgspec.to_builtins(recipe)
     # recipes that say nothing new are written as before, so that files with them keep their bytes
-    more = () if recipe.precision == "fp32" else ("precision",)
+    more: tuple[str, ...] = () if recipe.precision == "fp32" else ("precision",)
+    more += ("dtype",) if recipe.dtype else ()
     ordered = {name: raw[name] for name in (*fields, *more, "provenance")}
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2).decode() + "\n"

@@ -23,15 +23,18 @@ AUTOMBW = "modelA="
 
 AUTOMBW_ORDER = "recipe"
 
-PRESET_ORDERS = ("supermerger", "supermerger-xl", "mbw")
-"""The orders of preset files; each has another length."""
+PRESET_ORDERS = ("supermerger", "supermerger-xl", "supermerger-xl-vae", "mbw")
+"""The orders of preset files."""
 
 
 class AmbiguousOrderError(ConfigError):
     """A list of weights that can be in several orders, with different meanings."""
 
 
-_PRESET = re.compile(r"[^\t:,={}]+[\t:]\s*(?P<numbers>-?[\d.]+(?:\s*,\s*-?[\d.]+){10,})")
+_NUMBER = r"[-+.\de]+"
+_PRESET = re.compile(
+    rf"(?P<name>[^\t:,={{}}]+)[\t:]\s*(?P<numbers>{_NUMBER}(?:\s*,\s*{_NUMBER}){{10,}})"
+)
 
 
 def parse(
@@ -55,11 +58,18 @@ def parse(
     if any(line.startswith(AUTOMBW) for line in lines):
         numbers = "\n".join(line for line in lines if "=" not in line)
         return (weights.parse(numbers, order or AUTOMBW_ORDER, architecture),)
-    presets = [match["numbers"] for match in map(_PRESET.fullmatch, lines) if match]
-    if presets:
-        return tuple(_listed(preset, architecture, order, PRESET_ORDERS) for preset in presets)
+    found = presets(text)
+    if found:
+        return tuple(_listed(listed, architecture, order, PRESET_ORDERS) for _, listed in found)
     _check_architecture(text, architecture)
     return (_listed(text, architecture, order, weights.fitting(architecture)),)
+
+
+def presets(text: str) -> list[tuple[str, str]]:
+    """The presets of a text, each with its name and its list; other lines are left out."""
+    lines = (line.strip() for line in text.splitlines())
+    matches = map(_PRESET.fullmatch, lines)
+    return [(match["name"].strip(), match["numbers"]) for match in matches if match]
 
 
 def _listed(
@@ -74,7 +84,7 @@ def _listed(
         for name in orders:
             with suppress(ConfigError):
                 meaning = weights.parse(text, name, architecture)
-                if meaning not in meanings:
+                if weights.effect(meaning) not in map(weights.effect, meanings):
                     meanings.append(meaning)
         if len(meanings) > 1:
             raise AmbiguousOrderError(str(error)) from error

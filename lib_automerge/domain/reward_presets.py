@@ -39,7 +39,7 @@ PRESETS = (
     Preset(
         "default",
         "ImageReward",
-        "One reward, 1.8 GB: runs on any machine.",
+        "One reward, one file: runs on any machine.",
         Ensemble(members=(Member(reward="image_reward"),)),
     ),
     Preset(

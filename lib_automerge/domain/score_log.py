@@ -56,6 +56,11 @@ def is_log(text: str) -> bool:
     return _SCORE in _header(text)
 
 
+def blocks(text: str) -> tuple[str, ...]:
+    """The blocks that the columns of a table name; none if they are numbered."""
+    return tuple(name.removeprefix(NAMED) for name in _header(text) if _is_named(name))
+
+
 def parse(text: str, architecture: Architecture) -> ScoreLog:
     """Read a table of scored recipes.
 

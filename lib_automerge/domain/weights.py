@@ -34,7 +34,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         used_by: who writes lists in this order.
         architectures: what such a list can be for; the first is assumed unless told otherwise.
-        blocks: the block of each position; `BASE` stands for all text encoders.
+        blocks: the block of each position; `BASE` stands for all text encoders, and any other name
+            that is no block for those that follow it.
         follows: block without a position -> block whose weight the tool gives it; `OUT{last}` is
             the last numbered OUT block.
     """
@@ -61,6 +62,36 @@ def fitting(architecture: Architecture | str) -> list[str]:
     """Return the orders that a list for this architecture can have, `named` first."""
     target = _architecture(architecture)
     return [NAMED, *(n for n, o in _orders().items() if target.name in o.architectures)]
+
+
+def of_length(length: int) -> tuple[str, ...]:
+    """Return the orders of lists with so many numbers."""
+    return tuple(name for name, order in _orders().items() if len(order.blocks) == length)
+
+
+def blocks_of(order: str) -> tuple[str, ...]:
+    """Return the block of each position of an order.
+
+    Raises:
+        ConfigError: unknown order.
+    """
+    return _order(order).blocks
+
+
+def architectures_of(order: str) -> tuple[str, ...]:
+    """Return the architectures that a list in this order can be for.
+
+    Raises:
+        ConfigError: unknown order.
+    """
+    return _order(order).architectures
+
+
+def without_order(length: int) -> ConfigError:
+    """The error for a list that can be in several orders, or in none: it names those there are."""
+    return ConfigError(
+        f"a list of {length} numbers does not say which block each is for. {_candidates(length)}"
+    )
 
 
 def from_list(
@@ -110,10 +141,16 @@ def to_list(weights: Mapping[str, float], order: str) -> list[float]:
     Raises:
         ConfigError: unknown order.
     """
+    known = _order(order)
     encoders = [value for block, value in weights.items() if block.startswith("BASE_")]
-    base = encoders[0] if encoders else 0.0
-    held = {"BASE": base, **weights}
-    return [float(held.get(block, 0.0)) for block in _order(order).blocks]
+    held = {"BASE": encoders[0]} if encoders else {}
+    own = {block for name in known.architectures for block in architectures.get(name).blocks}
+    for block, position in known.follows.items():
+        # BASE is told by the text encoders above
+        if position not in own and position != "BASE" and block in weights:
+            held.setdefault(position, weights[block])
+    held |= weights
+    return [float(held.get(block, 0.0)) for block in known.blocks]
 
 
 def lost(weights: Mapping[str, float], order: str) -> dict[str, float]:
@@ -129,6 +166,11 @@ def lost(weights: Mapping[str, float], order: str) -> dict[str, float]:
         for block, value in weights.items()
         if told.get(_source(block, known, weights), 0.0) != value
     }
+
+
+def effect(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights that change anything: all but those that keep model A."""
+    return {block: weight for block, weight in weights.items() if weight}
 
 
 def parse(
@@ -147,13 +189,10 @@ def parse(
         ConfigError: not readable; a list without an order, with the orders of its length; an
             unknown order or block; a value that is not a finite number.
     """
-    content = _read(text)
+    content = read(text)
     if isinstance(content, list):
         if order is None or order == NAMED:
-            raise ConfigError(
-                f"a list of {len(content)} numbers does not say which block each is for. "
-                + _candidates(len(content))
-            )
+            raise without_order(len(content))
         return from_list(content, order, architecture)
     for block, value in content.items():
         _check_number(block, value)
@@ -166,6 +205,44 @@ def parse(
         named = dict.fromkeys(target.text_encoders, base) | named
     validate(named, target)
     return named
+
+
+def read(text: str) -> dict[str, Any] | list[Any]:
+    """Return what a text holds: values by block, or a bare list; neither is checked.
+
+    Raises:
+        ConfigError: it is neither, or is empty.
+    """
+    stripped = text.strip()
+    if stripped.startswith(("{", "[")):
+        return _read_json(stripped)
+    parts = [part.strip() for part in re.split(r"[,;\n]", stripped) if part.strip()]
+    if not parts:
+        raise ConfigError("there are no weights: the text is empty. Give pairs like IN00:0.5.")
+    pairs = [re.split(r"\s*[:=]\s*", part) for part in parts]
+    if all(len(pair) == 1 for pair in pairs):
+        return [_number(pair[0]) for pair in pairs]
+    named: dict[str, Any] = {}
+    for part, pair in zip(parts, pairs, strict=True):
+        if len(pair) != 2:
+            raise ConfigError(f"not a weight: {part!r}. Write pairs like IN00:0.5.")
+        if pair[0].upper() in named:
+            raise ConfigError(f"two weights for one block: {pair[0]!r}. Keep one of them.")
+        named[pair[0].upper()] = _number(pair[1])
+    return named
+
+
+def numbers(values: object) -> tuple[float, ...]:
+    """Return a list that `read` returned as finite numbers.
+
+    Raises:
+        ConfigError: it is no list, or a value is not a finite number.
+    """
+    if not isinstance(values, list):
+        raise ConfigError("there is no list of weights. Give the numbers, separated by commas.")
+    for position, value in enumerate(values):
+        _check_number(f"position {position}", value)
+    return tuple(float(value) for value in values)
 
 
 def format(weights: Mapping[str, float], order: str = NAMED) -> str:
@@ -223,7 +300,7 @@ def _source(block: str, order: Order, blocks: Iterable[str]) -> str:
     """Return the name under which an order holds the weight of one of the blocks."""
     if block in order.blocks:
         return block
-    if block.startswith("BASE"):
+    if block.startswith("BASE") and block not in order.follows:
         return "BASE"
     last = max((name for name in blocks if _is_numbered_out(name)), default="")
     return order.follows.get(block, block).replace(_LAST_OUT, last)
@@ -241,26 +318,6 @@ def _candidates(length: int) -> str:
     return f"No known order has {length} numbers; they have: {lengths}."
 
 
-def _read(text: str) -> dict[str, Any] | list[Any]:
-    stripped = text.strip()
-    if stripped.startswith(("{", "[")):
-        return _read_json(stripped)
-    parts = [part.strip() for part in re.split(r"[,;\n]", stripped) if part.strip()]
-    if not parts:
-        raise ConfigError("there are no weights: the text is empty. Give pairs like IN00:0.5.")
-    pairs = [re.split(r"\s*[:=]\s*", part) for part in parts]
-    if all(len(pair) == 1 for pair in pairs):
-        return [_number(pair[0]) for pair in pairs]
-    named: dict[str, Any] = {}
-    for part, pair in zip(parts, pairs, strict=True):
-        if len(pair) != 2:
-            raise ConfigError(f"not a weight: {part!r}. Write pairs like IN00:0.5.")
-        if pair[0].upper() in named:
-            raise ConfigError(f"two weights for one block: {pair[0]!r}. Keep one of them.")
-        named[pair[0].upper()] = _number(pair[1])
-    return named
-
-
 def _read_json(text: str) -> dict[str, Any] | list[Any]:
     try:
         content = msgspec.json.decode(text)
@@ -276,7 +333,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"not a number: {text!r}. Write pairs like IN00:0.5.") from None
+        raise ConfigError(f"not a number: {text[:40]!r}. Write pairs like IN00:0.5.") from None
 
 
 def _check_number(block: str, value: object) -> None:

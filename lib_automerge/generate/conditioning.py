@@ -22,7 +22,9 @@ FROM_PENULTIMATE = 2
 
 A1111 goes no further for them; larger numbers skip more layers, as in Forge."""
 
-_WEBUI_SYNTAX = re.compile(r"[(\[#]|<(?:lora|lyco|hypernet):|\b(?:AND|BREAK)\b")
+_WEBUI_SYNTAX = re.compile(
+    r"[(\[#]|<(?:lora|lyco|hypernet):|\b(?:AND|BREAK)\b|:\s*[-+]?(?:\d+\.?|\d*\.\d+)\s*$"
+)
 
 
 class Conditioner:
@@ -81,7 +83,8 @@ class Conditioner:
             if _WEBUI_SYNTAX.search(text):
                 sentences.append(
                     f"The {kind} of payload {payload.name!r} uses WebUI syntax (attention, LoRA, "
-                    "AND, BREAK or a comment), which is read literally here. Write plain text."
+                    "AND, BREAK, a comment or a weight at its end), which is read literally here. "
+                    "Write plain text."
                 )
         return sentences
 

@@ -6,7 +6,6 @@ from them, are taken from the shapes in the file, so that small models of the sa
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lib_automerge.domain.keylists import DATA
+from lib_automerge.domain.widths import SD1_HEADS, heads, norm_groups, unet_heads
 from lib_automerge.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -79,14 +79,16 @@ def _unet(architecture: str, shapes: Shapes, text_2: Mapping[str, Any]) -> dict[
     first = shapes[f"{UNET}input_blocks.0.0.weight"]
     cross = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     # diffusers calls the number of heads "attention_head_dim". SD1 has 8, the others 64 wide ones.
-    heads: Any = 8 if architecture == "sd1" else [_heads(width) for width in widths]
+    attention_heads: Any = (
+        SD1_HEADS if architecture == "sd1" else [unet_heads(architecture, w) for w in widths]
+    )
     change: dict[str, Any] = {
         "block_out_channels": widths,
         "in_channels": first[1],
         "out_channels": shapes[f"{UNET}out.2.weight"][0],
         "cross_attention_dim": shapes[cross][1],
-        "attention_head_dim": heads,
-        "norm_num_groups": _groups(widths),
+        "attention_head_dim": attention_heads,
+        "norm_num_groups": norm_groups(widths),
         "use_linear_projection": len(shapes[f"{UNET}middle_block.1.proj_in.weight"]) == 2,
     }
     if architecture == "sdxl":
@@ -111,7 +113,7 @@ def _vae(shapes: Shapes) -> dict[str, Any]:
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "layers_per_block": _count(shapes, VAE + r"encoder\.down\.0\.block\.(\d+)\."),
         "latent_channels": shapes[f"{VAE}decoder.conv_in.weight"][1],
-        "norm_num_groups": _groups(widths),
+        "norm_num_groups": norm_groups(widths),
     }
 
 
@@ -142,7 +144,7 @@ def _text_encoder(prefix: str, shapes: Shapes) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": shapes[prefix + inner][0],
         "num_hidden_layers": depth,
-        "num_attention_heads": _heads(width),
+        "num_attention_heads": heads(width),
         "max_position_embeddings": shapes[prefix + positions][0],
         "projection_dim": shapes.get(f"{prefix}text_projection", (width, width))[1],
     }
@@ -152,17 +154,3 @@ def _count(shapes: Shapes, pattern: str) -> int:
     """Return how many indices from 0 on the pattern's only group takes."""
     found = (re.match(pattern, key) for key in shapes)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
-def _heads(width: int) -> int:
-    """Return how many heads of 64 fit, made to divide the width."""
-    heads = max(1, width // 64)
-    while width % heads:
-        heads -= 1
-    return heads
-
-
-def _groups(widths: list[int]) -> int:
-    """Return 32 as in the original, or the largest power of two that divides all widths."""
-    common = math.gcd(*widths)
-    return min(32, common & -common)

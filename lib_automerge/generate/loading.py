@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_automerge.domain import architectures
+from lib_automerge.domain import refusals
 from lib_automerge.errors import AutomergeError, GenerationError, ModelError
 from lib_automerge.generate.devices import is_out_of_memory
 from lib_automerge.generate.diffusers_config import write_config
@@ -101,17 +101,9 @@ def _loading_error(name: str, error: Exception) -> GenerationError:
 def check_complete(checkpoint: Checkpoint) -> None:
     """Raise ModelError unless images can be made from the checkpoint alone, and from prompts."""
     detection = checkpoint.detection
-    label = architectures.get(detection.architecture).label
-    if detection.architecture not in _PIPELINES:
-        raise ModelError(
-            f"{checkpoint.name} is {label}, which makes no images from prompts alone. "
-            "Pick a checkpoint of Stable Diffusion 1, 2 or XL."
-        )
-    if detection.variant is not None:
-        raise ModelError(
-            f"{checkpoint.name} is of the kind {detection.variant}, which makes no images from "
-            "prompts alone here. Pick a plain text-to-image checkpoint."
-        )
+    reason = refusals.no_images(detection, _PIPELINES)
+    if reason:
+        raise ModelError(f"{checkpoint.name}: {reason}")
     if any(key.startswith("edm_vpred.") for key in detection.keys):
         raise ModelError(
             f"{checkpoint.name} has a continuous noise schedule (EDM), which this generator lacks. "

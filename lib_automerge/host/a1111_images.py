@@ -11,6 +11,7 @@ from PIL import Image
 
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.prompt_cleaning import without_comments
+from lib_automerge.reward.rgb import as_rgb
 
 BLACK = 2
 """A picture whose brightest value (0 to 255) is not above this shows nothing."""
@@ -150,7 +151,7 @@ def judged(image: Image.Image) -> Image.Image:
     """As RGB, marked if it shows nothing."""
     if image.mode != "RGB":
         information = image.info
-        image = image.convert("RGB")
+        image = as_rgb(image)
         image.info.update(information)
     if max(high for _, high in image.getextrema()) <= BLACK:  # type: ignore[misc]
         image.info["broken"] = "black"

@@ -23,7 +23,7 @@ from modules import (
     shared,
 )
 
-from lib_automerge.domain import architectures
+from lib_automerge.domain import architectures, refusals
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.errors import HostError, ModelError
 from lib_automerge.generate.base import StopFlag
@@ -69,13 +69,9 @@ class A1111:
     def check(self, model: Checkpoint) -> None:
         """See `host.ports.WebUI`."""
         detection = model.detection
-        if detection.architecture not in FAMILIES or detection.variant is not None:
-            label = architectures.get(detection.architecture).label
-            kind = f"{label} ({detection.variant})" if detection.variant else label
-            raise ModelError(
-                f"{model.name} is {kind}, which makes no images from prompts alone. "
-                "Pick a plain checkpoint of Stable Diffusion 1, 2 or XL."
-            )
+        reason = refusals.no_images(detection, FAMILIES)
+        if reason:
+            raise ModelError(f"{model.name}: {reason}")
         for part, present in (
             ("text encoder", detection.has_text_encoder),
             ("VAE", detection.has_vae),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_automerge.domain import architectures
 from lib_automerge.errors import ModelError
-from lib_automerge.merge.readers import Checkpoint
+from lib_automerge.merge.readers import Checkpoint, widened
 
 CHUNK = 1 << 18
 """Elements that are widened to float32 at once."""
@@ -80,7 +80,9 @@ def key_distances(
         if one.shape == two.shape:
             size, gap = scratch.norms(one, two)
             # The square of a tiny difference can vanish; number types convert exactly.
-            identical = gap == 0.0 and (one.dtype != two.dtype or torch.equal(one, two))
+            identical = gap == 0.0 and (
+                one.dtype != two.dtype or torch.equal(widened(one), widened(two))
+            )
             yield KeyDistance(key, block, size, gap, identical)
 
 
@@ -126,7 +128,7 @@ def relative(size: float, gap: float) -> float:
 
 def not_finite(tensor: Tensor) -> int:
     """Return how many elements are NaN or infinite."""
-    return sum(piece.numel() - int(piece.isfinite().sum()) for piece in _pieces(tensor))
+    return sum(piece.numel() - int(widened(piece).isfinite().sum()) for piece in _pieces(tensor))
 
 
 def _refuse_not_finite(model: Checkpoint, key: str) -> None:

@@ -140,7 +140,8 @@ class Merger:
         flat = [tensor.reshape(-1) for tensor in tensors]
         dtypes = {tensor.dtype for tensor in flat}
         exact = {out.dtype} == dtypes and (
-            out.dtype in (torch.float32, torch.float64) or self._method.halves
+            out.dtype in (torch.float32, torch.float64)
+            or (self._method.halves and out.itemsize == 2)  # 8 bits have no arithmetic
         )
         if exact:
             self._method.combine(flat, weight, out)

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from lib_automerge.domain.recipe import Recipe, check
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import methods
@@ -24,7 +26,9 @@ def merge_files(
 
     Model paths come from the recipe; a recorded SHA-256 must match. `dtype` ("fp16", "bf16",
     "fp32"; recipes of the lab also "fp64", "fp8_e4m3", "fp8_e5m2") converts floating point
-    tensors; None keeps model A's. `lab` says how a recipe of the merge lab is carried out.
+    tensors; None takes the recipe's, or else keeps model A's. `lab` says how a recipe of the
+    merge lab is carried out. The recipe in the file's metadata records the dtype, and is enough to
+    write the file again.
 
     Returns:
         The path that was written.
@@ -36,14 +40,10 @@ def merge_files(
         StorageError: the output exists or cannot be written.
         CancelledError: the lab's options cancelled the merge; tells what was kept.
     """
-    check(recipe)
-    if output.suffix != ".safetensors":
-        raise ConfigError(
-            f"the output is called {output.name}, but safetensors is what is written. Give it the "
-            "ending .safetensors."
-        )
+    recipe = check(_stored_as(recipe, dtype))
+    check_output(output)
     if is_lab(recipe):
-        write_lab(recipe, output, dtype=dtype, options=lab or LabOptions())
+        write_lab(recipe, output, dtype=recipe.dtype or None, options=lab or LabOptions())
         return output
     if lab is not None:
         raise ConfigError(
@@ -68,17 +68,36 @@ def merge_files(
                 f"the recipe is for {recipe.architecture}, but {models['a'].name} is {found}. "
                 "Point to the models that the recipe names."
             )
-        write_merge(recipe, models, output, dtype=dtype)
+        # so that the metadata name the inputs by what they are, not by where they were
+        named = {
+            role: msgspec.structs.replace(ref, sha256=digests[role])
+            for role, ref in recipe.models.items()
+        }
+        write_merge(msgspec.structs.replace(recipe, models=named), models, output)
     return output
+
+
+def check_output(output: Path) -> None:
+    """Raise ConfigError unless a checkpoint to write has the ending of what is written."""
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
 
 
 def write_merge(
     recipe: Recipe, models: Mapping[str, Checkpoint], output: Path, *, dtype: str | None = None
 ) -> None:
     """Write the merge of open models; see `merge_files`."""
-    merger = Merger(models, recipe.method, dtype=dtype)
+    recipe = _stored_as(recipe, dtype)
+    merger = Merger(models, recipe.method, dtype=recipe.dtype or None)
     merger.check(recipe.weights)
     tensors = {key: (merger.dtype_of(key), merger.shape_of(key)) for key in merger.keys()}  # noqa: SIM118
     metadata = merged_metadata(recipe, models["a"].header.metadata)
     with FileSink(output, tensors, metadata, merger.copied()) as sink:
         merger.merge(recipe.weights, sink, keys=sink.order)
+
+
+def _stored_as(recipe: Recipe, dtype: str | None) -> Recipe:
+    return msgspec.structs.replace(recipe, dtype=dtype) if dtype else recipe

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-BAR = 36
+ABREAST = 4
+"""Files whose tables stand side by side."""
+
+BAR = 24
 """Characters of the longest bar in a table."""
+
+_ORDER = ("UNet", "transformer", "text", "VAE", "EMA", "not")
+"""First words of the components' names, as tables list them."""
 
 NUMBER_TYPE = "number type"
 
@@ -17,11 +23,21 @@ LISTED_TYPES = 20
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A block or a component with the number of its keys and parameters."""
+    """A block or a component.
+
+    Attributes:
+        name: a block's or component's name.
+        keys: how many weights it has.
+        parameters: how many numbers these hold.
+        size: their bytes in the file.
+        dtypes: number type -> parameters stored in it, most common first.
+    """
 
     name: str
     keys: int
     parameters: int
+    size: int
+    dtypes: dict[str, int]
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,10 +49,12 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         architecture: a name of `domain.architectures`.
         label: the family to show.
         variant: None for a plain model, see `Detection`.
-        prediction: what the UNet predicts, "unknown" if nothing tells.
+        edition: `dev` or `schnell` and the like, see `Detection`.
+        prediction: what the denoiser predicts, "unknown" if nothing tells.
         standard_size: False for models of the same topology with other widths.
         dtypes: number type -> parameters stored in it, most common first.
-        components: UNet, text encoders, VAE and what is copied along (EMA, buffers), if present.
+        layers: group -> blocks of the numbered layers, as merge tools count them: 25 for SD1.
+        components: denoiser, text encoders, VAE and what is copied along (EMA, buffers), if there.
         blocks: every block that is present, in canonical order.
         missing: weights of a present component that a complete model has.
         renamed: prefixes of the file that differ from the original naming.
@@ -49,9 +67,11 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     label: str
     variant: str | None
+    edition: str | None
     prediction: str
     standard_size: bool
     dtypes: dict[str, int]
+    layers: dict[str, int]
     components: tuple[Part, ...]
     blocks: tuple[Part, ...]
     missing: tuple[str, ...]
@@ -114,13 +134,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def format_inspection(found: Inspection) -> str:
     """Return an inspection as text for a terminal of 100 columns."""
-    kind = found.label + (f", {found.variant}" if found.variant else "")
+    kind = kind_of(found)
     total = sum(found.dtypes.values())
-    dtypes = ", ".join(f"{dtype} {count / total:.0%}" for dtype, count in found.dtypes.items())
     facts = [
         ("family", kind if found.standard_size else f"{kind}, with other widths than usual"),
         ("predicts", found.prediction),
-        ("stored as", dtypes),
+        ("layers", layers_of(found)),
+        ("stored as", mix_of(found.dtypes)),
         ("size", f"{found.size / 1e6:,.1f} MB, {total:,} parameters"),
     ]
     facts += [("renamed", f"{prefix} to the original naming") for prefix in found.renamed]
@@ -131,6 +151,59 @@ def format_inspection(found: Inspection) -> str:
     lines += _key_list("missing from a complete model", found.missing)
     lines += _key_list("not part of the model, copied from A", found.strays)
     return "\n".join(lines)
+
+
+def format_table(files: Sequence[Inspection]) -> str:
+    """Return several inspections side by side, for a terminal of 100 columns.
+
+    Families, layers, number types and bytes, then the parameters of every component and block;
+    with more files than fit beside each other, in several tables.
+    """
+    tables = []
+    for start in range(0, len(files), ABREAST):
+        tables += [_table(files[start : start + ABREAST], start), ""]
+    notes = [note for number, found in enumerate(files, 1) for note in _notes(number, found)]
+    return "\n".join([*tables, *notes]).rstrip("\n")
+
+
+def _table(files: Sequence[Inspection], before: int) -> str:
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"  {name:<26}" + "".join(f"{_shortened(cell, 17):>18}" for cell in cells).rstrip()
+
+    def parts(groups: Sequence[Sequence[Part]], order: Sequence[str] = ()) -> list[str]:
+        names = list(dict.fromkeys(part.name for group in groups for part in group))
+        if order:
+            names.sort(key=lambda name: order.index(name.split()[0]))
+        found = [{part.name: part.parameters for part in group} for group in groups]
+        return [
+            row(name, (f"{group[name]:,}" if name in group else "-" for group in found))
+            for name in names
+        ]
+
+    lines = [f"{before + n:>3}  {found.file}" for n, found in enumerate(files, 1)]
+    lines += ["", row("", (f"[{before + n}]" for n in range(1, len(files) + 1)))]
+    lines += [
+        row("family", (found.architecture for found in files)),
+        row("widths", ("usual" if found.standard_size else "other" for found in files)),
+        row("kind", (found.edition or found.variant or "plain" for found in files)),
+        row("predicts", (found.prediction for found in files)),
+        row("layers", (str(sum(found.layers.values())) for found in files)),
+        row("stored as", (mix_of(found.dtypes) for found in files)),
+        row("MB", (f"{found.size / 1e6:,.1f}" for found in files)),
+        row("parameters", (f"{sum(found.dtypes.values()):,}" for found in files)),
+        "",
+        *parts([found.components for found in files], _ORDER),
+        "",
+        *parts([found.blocks for found in files]),
+    ]
+    return "\n".join(lines)
+
+
+def _notes(number: int, found: Inspection) -> list[str]:
+    """What a table has no room for, file by file."""
+    lines = [f"[{number}] {prefix}: renamed to the original naming" for prefix in found.renamed]
+    lines += _key_list(f"[{number}] missing from a complete model", found.missing)
+    return lines + _key_list(f"[{number}] not part of the model, copied from A", found.strays)
 
 
 def format_comparison(found: Comparison) -> str:
@@ -152,12 +225,37 @@ def format_comparison(found: Comparison) -> str:
     return "\n".join(lines)
 
 
+def kind_of(found: Inspection) -> str:
+    """Return family, edition and variant in words."""
+    return found.label + "".join(f", {word}" for word in (found.edition, found.variant) if word)
+
+
+def layers_of(found: Inspection) -> str:
+    """Return the number of layers and of what kind they are: "25: 12 IN, 1 M, 12 OUT"."""
+    groups = ", ".join(f"{count} {group}" for group, count in found.layers.items())
+    return f"{sum(found.layers.values())}: {groups}"
+
+
+def mix_of(dtypes: Mapping[str, int]) -> str:
+    """Return number types with their shares of the parameters, such as "F16 98%, F32 2%"."""
+    total = sum(dtypes.values()) or 1
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return ", ".join(f"{dtype} {_share(count / total)}" for dtype, count in dtypes.items())
+
+
+def _share(part: float) -> str:
+    return "<1%" if 0 < part < 0.005 else f"{part:.0%}"
+
+
 def _part_table(title: str, parts: Sequence[Part]) -> list[str]:
     largest = max(part.parameters for part in parts) or 1
-    lines = [f"  {title:<22}{'keys':>6}{'parameters':>16}"]
+    lines = [f"  {title:<24}{'keys':>5}{'parameters':>15}{'MB':>11}  stored as"]
     for part in parts:
         bar = "#" * round(BAR * part.parameters / largest)
-        lines.append(f"  {part.name:<22}{part.keys:>6}{part.parameters:>16,}  {bar}".rstrip())
+        sizes = f"{part.keys:>5}{part.parameters:>15,}{part.size / 1e6:>11,.2f}"
+        mix = _shortened(mix_of(part.dtypes), 14)
+        lines.append(f"  {part.name:<24}{sizes}  {mix:<14} {bar}".rstrip())
     return lines
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.detection import TensorInfo
 from lib_automerge.merge.distances import KeyDistance, key_distances, not_finite, relative, scan
 from lib_automerge.merge.findings import (
     BlockDistance,
@@ -21,10 +22,11 @@ from lib_automerge.merge.findings import (
     Part,
     format_comparison,
     format_inspection,
+    format_table,
 )
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 
-__all__ = ["compare", "format_comparison", "format_inspection", "inspect", "scan"]
+__all__ = ["compare", "format_comparison", "format_inspection", "format_table", "inspect", "scan"]
 
 
 def inspect(path: Path) -> Inspection:
@@ -46,9 +48,11 @@ def inspect(path: Path) -> Inspection:
             architecture=architecture.name,
             label=architecture.label,
             variant=found.variant,
+            edition=found.edition,
             prediction=found.prediction,
             standard_size=found.standard_size,
             dtypes=dict(dtypes.most_common()),
+            layers={group: len(blocks) for group, blocks in architecture.layers.items()},
             components=_components(model, architecture, blocks),
             blocks=blocks,
             missing=_missing(model, architecture, {part.name for part in blocks}),
@@ -98,15 +102,24 @@ def compare(path_a: Path, path_b: Path) -> Comparison:
 
 
 def _blocks(model: Checkpoint, architecture: Architecture) -> tuple[Part, ...]:
-    sizes: dict[str, list[int]] = {}
-    for key, size in _sizes(model):
+    infos: dict[str, list[TensorInfo]] = {}
+    for key, info in _infos(model):
         block = architecture.block_of(key)
         if block:
-            sizes.setdefault(block, []).append(size)
-    return tuple(
-        Part(block, len(sizes[block]), sum(sizes[block]))
-        for block in architecture.blocks
-        if block in sizes
+            infos.setdefault(block, []).append(info)
+    return tuple(_part(block, infos[block]) for block in architecture.blocks if block in infos)
+
+
+def _part(name: str, infos: Sequence[TensorInfo]) -> Part:
+    dtypes: Counter[str] = Counter()
+    for info in infos:
+        dtypes[info.dtype] += math.prod(info.shape)
+    return Part(
+        name=name,
+        keys=len(infos),
+        parameters=dtypes.total(),
+        size=sum(info.end - info.start for info in infos),
+        dtypes=dict(dtypes.most_common()),
     )
 
 
@@ -115,21 +128,30 @@ def _components(
 ) -> tuple[Part, ...]:
     def joined(name: str, members: Iterable[str]) -> Part:
         parts = [part for part in blocks if part.name in members]
-        return Part(name, sum(p.keys for p in parts), sum(p.parameters for p in parts))
+        dtypes: Counter[str] = Counter()
+        for part in parts:
+            dtypes.update(part.dtypes)
+        return Part(
+            name=name,
+            keys=sum(part.keys for part in parts),
+            parameters=dtypes.total(),
+            size=sum(part.size for part in parts),
+            dtypes=dict(dtypes.most_common()),
+        )
 
-    copied = [(k, size) for k, size in _sizes(model) if architecture.block_of(k) is None]
-    ema = [size for key, size in copied if key.startswith("model_ema.")]
-    rest = [size for key, size in copied if not key.startswith("model_ema.")]
-    parts = [joined("UNet", architecture.parameters)]
+    copied = [(k, info) for k, info in _infos(model) if architecture.block_of(k) is None]
+    ema = [info for key, info in copied if key.startswith("model_ema.")]
+    rest = [info for key, info in copied if not key.startswith("model_ema.")]
+    parts = [joined(architecture.denoiser, architecture.parameters)]
     parts += [joined(f"text encoder {name}", (name,)) for name in architecture.text_encoders]
     parts += [joined("VAE", architecture.vae)]
-    parts += [Part("EMA copy", len(ema), sum(ema)), Part("not merged", len(rest), sum(rest))]
+    parts += [_part("EMA copy", ema), _part("not merged", rest)]
     return tuple(part for part in parts if part.keys)
 
 
-def _sizes(model: Checkpoint) -> Iterable[tuple[str, int]]:
+def _infos(model: Checkpoint) -> Iterable[tuple[str, TensorInfo]]:
     for key, name in model.detection.keys.items():
-        yield key, math.prod(model.header.tensors[name].shape)
+        yield key, model.header.tensors[name]
 
 
 def _missing(model: Checkpoint, architecture: Architecture, present: set[str]) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from lib_automerge.merge import pickles
 from lib_automerge.merge.containers import container, read_safetensors_header
 
 DTYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
@@ -59,19 +61,26 @@ def read_header(path: Path) -> Header:
     return _header_of(pickles.load(path, zipped=kind == "zip", data=False))
 
 
+def read_file(path: Path) -> tuple[Header, Mapping[str, Tensor] | None]:
+    """Return what a model file holds: its header, and its tensors if they are pickled.
+
+    Raises:
+        ModelError: see `read_header`.
+    """
+    kind = container(path)
+    if kind == "safetensors":
+        return read_safetensors_header(path), None
+    tensors = pickles.load(path, zipped=kind == "zip", data=True)
+    return _header_of(tensors), tensors
+
+
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a model file for reading; close it, or use it as a context manager.
 
     Raises:
         ModelError: see `read_header`; or the file is not a checkpoint that can be merged.
     """
-    kind = container(path)
-    if kind == "safetensors":
-        header = read_safetensors_header(path)
-        tensors = None
-    else:
-        tensors = pickles.load(path, zipped=kind == "zip", data=True)
-        header = _header_of(tensors)
+    header, tensors = read_file(path)
     try:
         detection = detect(header)
     except ModelError as error:
@@ -199,6 +208,14 @@ class Checkpoint:
         spread = self.tensor(_SD2_V_KEY).float().std().item()
         told = "v" if spread > SD2_V_THRESHOLD else "epsilon"
         return msgspec.structs.replace(detection, prediction=told)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return an 8-bit tensor in float16, which holds its values exactly; any other as it is.
+
+    PyTorch has next to no operations for 8-bit numbers. A finite 8-bit float stays finite.
+    """
+    return tensor.half() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def _map(path: Path) -> torch.UntypedStorage:

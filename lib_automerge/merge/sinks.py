@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lib_automerge.errors import ModelError, StorageError
+from lib_automerge.merge.readers import widened
 
 
 class Sink(Protocol):
@@ -57,6 +58,8 @@ _NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -188,7 +191,7 @@ class FileSink:
             raise ValueError(f"{key} came where {self.order[self._next]} was due")
         self._next += 1
         if tensor.is_floating_point() and tensor.numel() and key not in self._copied:
-            low, high = torch.aminmax(tensor)
+            low, high = torch.aminmax(widened(tensor))
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise ModelError(
                     f"the merge holds NaN or infinite values: first in {key}. A model is damaged "

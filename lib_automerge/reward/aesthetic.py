@@ -58,6 +58,9 @@ class AestheticReward(EmbeddingReward):
         super().__init__(encoder, dtype, device, batch_size)
         self.fingerprint = f"{self.fingerprint}:{digest[:16]}"
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Nothing."""
+
     @staticmethod
     @abstractmethod
     def _build(width: int) -> nn.Module:

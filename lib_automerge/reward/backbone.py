@@ -31,6 +31,7 @@ from lib_automerge.reward.placement import (
     torch_dtype,
 )
 from lib_automerge.reward.preprocess import Framing
+from lib_automerge.reward.rgb import as_rgb
 from lib_automerge.reward.siglip import Siglip, SiglipSizes
 from lib_automerge.reward.weights import fill, read_tensors, without_memory
 
@@ -220,5 +221,5 @@ def _load(weights: Path, sizes: Sizes, dtype: str, device: torch.device) -> Clip
 
 def _digest(image: Image.Image) -> str:
     """Identity of what the encoder will see of an image."""
-    rgb = image.convert("RGB")
+    rgb = as_rgb(image)
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()

@@ -43,7 +43,8 @@ class Reward(Protocol):
         """Score `images[i]` against `prompts[i]`.
 
         Args:
-            images: Any sizes and modes; transparency is dropped. They are not modified.
+            images: Any sizes, and any modes that `lib_automerge.reward.rgb.as_rgb` takes. They are
+                not modified.
             prompts: As many as images. They are judged exactly as given: whoever wants prompt
                 syntax such as `(word:1.2)` removed does so before.
 
@@ -51,7 +52,15 @@ class Reward(Protocol):
             One score per image, in order; an empty list for no images.
 
         Raises:
-            RewardError: The lengths differ, a score is not finite, or the model failed.
+            RewardError: The lengths differ, an image cannot be read, a score is not finite, or the
+                model failed.
+        """
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Have `warnings` say of prompts what `score` would, without scoring anything.
+
+        For whoever knows the scores already; takes little time. A reward that has nothing to say of
+        prompts ignores it.
         """
 
     def place(self, device: str) -> None:
@@ -95,6 +104,21 @@ class Told:
         """What is new since the last call."""
         new, self._new = self._new, []
         return new
+
+
+def cut_off(reward: str, pieces: int, dropped: int, prompt: str) -> str:
+    """Say that a reward reads only the beginning of a prompt.
+
+    Args:
+        reward: its name.
+        pieces: how many word pieces it reads.
+        dropped: how many at the end it does not.
+        prompt: all of it.
+    """
+    return (
+        f"{reward} reads only the first {pieces} word pieces of a prompt; the last {dropped} are "
+        f"ignored: {quoted(prompt)}"
+    )
 
 
 def quoted(prompt: str) -> str:

@@ -1,17 +1,20 @@
 """The rewards that come with Automerge: the one place that lists them.
 
-Each factory imports its model when it is called, never before; its parameters are the options that
-users see (`lib_automerge.reward.registry`).
+Each imports its model when it is made, never before. What is in its files, how big they are and
+under which licence stands in `lib_automerge.reward.published` only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from lib_automerge.domain.human_judge import CHOOSE, RATE
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import published
 from lib_automerge.reward.base import Reward
+from lib_automerge.reward.files import WeightFile
 from lib_automerge.reward.image_reward_package import check_ready
 from lib_automerge.reward.registry import register
 
@@ -27,24 +30,6 @@ def demo(weights: Path | None = None) -> Reward:
     from lib_automerge.reward.demo import DemoReward
 
     return DemoReward(weights)
-
-
-@register(
-    "image_reward",
-    label="ImageReward",
-    help=(
-        "Human preference for an image given its prompt (ImageReward v1.0, about -2 to 2); "
-        "needs the file ImageReward.pt (1.8 GB)."
-    ),
-    files=published.IMAGE_REWARD,
-)
-def image_reward(
-    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
-) -> Reward:
-    """Make a `lib_automerge.reward.image_reward.ImageReward`."""
-    from lib_automerge.reward.image_reward import ImageReward
-
-    return ImageReward(weights, dtype, device, batch_size)
 
 
 @register(
@@ -64,44 +49,72 @@ def image_reward_pip(weights: Path, dtype: str | None = None, device: str | None
     return ImageRewardPip(weights, dtype, device)
 
 
-@register(
+def options_of_a_model(
+    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
+) -> None:
+    """The options of a reward that is one file."""
+
+
+def options_of_a_head(
+    weights: Path,
+    encoder: Path,
+    dtype: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> None:
+    """The options of a reward that is a small head on another model."""
+
+
+def _learned(
+    name: str,
+    where: str,
+    *,
+    label: str,
+    help: str,
+    files: Sequence[WeightFile],
+    options: Callable[..., None] = options_of_a_model,
+) -> None:
+    """Register a class of `lib_automerge.reward`, which is imported when it is needed.
+
+    Args:
+        name: as for `register`, and so the rest.
+        where: the class, "module.Class".
+        options: with the parameters of its constructor, which may call the first by another name.
+    """
+    module, _, attribute = where.partition(".")
+
+    def make(weights: Path, **given: object) -> Reward:
+        its_class = getattr(import_module(f"lib_automerge.reward.{module}"), attribute)
+        made: Reward = its_class(weights, **given)
+        return made
+
+    register(name, label=label, help=help, files=files, options_of=options)(make)
+
+
+_learned(
+    "image_reward",
+    "image_reward.ImageReward",
+    label="ImageReward",
+    help="Human preference for an image given its prompt (ImageReward v1.0, about -2 to 2).",
+    files=published.IMAGE_REWARD,
+)
+_learned(
     "hpsv2",
+    "clip_rewards.HpsV2",
     label="HPSv2.1",
-    help=(
-        "Human preference for an image given its prompt (HPSv2.1, about 0.2 to 0.35); "
-        "needs a file of 2 GB."
-    ),
+    help="Human preference for an image given its prompt (HPSv2.1, about 0.2 to 0.35).",
     files=published.HPS_V2,
 )
-def hpsv2(
-    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
-) -> Reward:
-    """Make a `lib_automerge.reward.clip_rewards.HpsV2`."""
-    from lib_automerge.reward.clip_rewards import HpsV2
-
-    return HpsV2(weights, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "pickscore",
+    "clip_rewards.PickScore",
     label="PickScore",
-    help=(
-        "What visitors of a web page preferred, given the prompt (PickScore v1, about 15 to 25); "
-        "needs a file of 3.9 GB."
-    ),
+    help="What visitors of a web page preferred, given the prompt (PickScore v1, about 15 to 25).",
     files=published.PICK_SCORE,
 )
-def pickscore(
-    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
-) -> Reward:
-    """Make a `lib_automerge.reward.clip_rewards.PickScore`."""
-    from lib_automerge.reward.clip_rewards import PickScore
-
-    return PickScore(weights, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "clip_score",
+    "clip_rewards.ClipScore",
     label="CLIPScore",
     help=(
         "Whether the image shows its prompt at all (cosine of CLIP ViT-L/14, about 0.1 to 0.35); "
@@ -109,114 +122,52 @@ def pickscore(
     ),
     files=published.clip_l_14("weights"),
 )
-def clip_score(
-    weights: Path, dtype: str | None = None, device: str | None = None, batch_size: int = 8
-) -> Reward:
-    """Make a `lib_automerge.reward.clip_rewards.ClipScore`."""
-    from lib_automerge.reward.clip_rewards import ClipScore
-
-    return ClipScore(weights, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "laion_v1",
+    "aesthetic.LaionV1",
     label="LAION aesthetic V1",
     help="How people rate the look of an image, without its prompt (about 1 to 10); for photos.",
     files=(published.LAION_V1, *published.clip_l_14("encoder")),
+    options=options_of_a_head,
 )
-def laion_v1(
-    weights: Path,
-    encoder: Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> Reward:
-    """Make a `lib_automerge.reward.aesthetic.LaionV1`."""
-    from lib_automerge.reward.aesthetic import LaionV1
-
-    return LaionV1(weights, encoder, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "laion_v2",
+    "aesthetic.LaionV2",
     label="LAION aesthetic V2",
     help=(
         "How people rate the look of an image, without its prompt (about 1 to 10); for photos, "
         "never for anime; likes gloss."
     ),
     files=(published.LAION_V2, *published.clip_l_14("encoder")),
+    options=options_of_a_head,
 )
-def laion_v2(
-    weights: Path,
-    encoder: Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> Reward:
-    """Make a `lib_automerge.reward.aesthetic.LaionV2`."""
-    from lib_automerge.reward.aesthetic import LaionV2
-
-    return LaionV2(weights, encoder, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "chad",
+    "aesthetic.Chad",
     label="Chad",
     help="LAION's V2 head trained on other ratings (about 1 to 10), without the prompt.",
     files=(published.CHAD, *published.clip_l_14("encoder")),
+    options=options_of_a_head,
 )
-def chad(
-    weights: Path,
-    encoder: Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> Reward:
-    """Make a `lib_automerge.reward.aesthetic.Chad`."""
-    from lib_automerge.reward.aesthetic import Chad
-
-    return Chad(weights, encoder, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "aes_b32",
+    "aesthetic.AesB32",
     label="aes-B32-v0 (anime)",
     help="How good an anime picture looks, without its prompt (Waifu Diffusion; logits, any sign).",
     files=(published.AES_B_32, *published.clip_b_32("encoder")),
+    options=options_of_a_head,
 )
-def aes_b32(
-    weights: Path,
-    encoder: Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> Reward:
-    """Make a `lib_automerge.reward.aesthetic.AesB32`."""
-    from lib_automerge.reward.aesthetic import AesB32
-
-    return AesB32(weights, encoder, dtype, device, batch_size)
-
-
-@register(
+_learned(
     "aesthetic_v25",
+    "aesthetic.AestheticV25",
     label="Aesthetic V2.5",
     help=(
         "How people rate the look of an image, photos and paintings, without its prompt (about 1 "
-        "to 10); its head's licence is AGPL-3.0."
+        "to 10)."
     ),
     files=published.AESTHETIC_V25,
+    options=options_of_a_head,
 )
-def aesthetic_v25(
-    weights: Path,
-    encoder: Path,
-    dtype: str | None = None,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> Reward:
-    """Make a `lib_automerge.reward.aesthetic.AestheticV25`."""
-    from lib_automerge.reward.aesthetic import AestheticV25
-
-    return AestheticV25(weights, encoder, dtype, device, batch_size)
 
 
 @register(

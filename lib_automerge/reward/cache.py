@@ -22,6 +22,7 @@ from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward, Told, check_lengths, reason
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -206,8 +207,8 @@ def cached(reward: Reward, file: Path) -> Reward:
 class CachedReward:
     """A reward that asks its model only for what was never scored.
 
-    It gives the same scores as the reward, and its warnings; of a prompt whose images are all known
-    there are none. The model is brought to a device only when it has to score there, so a device
+    It gives the same scores as the reward, and its warnings, those of prompts also where all scores
+    are known. The model is brought to a device only when it has to score there, so a device
     that does not exist is an error of `score`.
     """
 
@@ -215,6 +216,7 @@ class CachedReward:
         self._reward = reward
         self._cache = cache
         self._told = Told()
+        self._seen: set[str] = set()
         self._wanted: str | None = None
         self._placed: str | None = None
 
@@ -233,6 +235,7 @@ class CachedReward:
         check_lengths(images, prompts)
         keys = [self._key(i, p) for i, p in zip(images, prompts, strict=True)]
         known = self._cache.get(keys)
+        self.read(prompts)
         new = {key: at for at, key in enumerate(keys) if key not in known}
         if new:
             self._place()
@@ -247,6 +250,13 @@ class CachedReward:
             self._cache.put({key: s for key, s in fresh.items() if math.isfinite(s)})
             known.update(fresh)
         return [known[key] for key in keys]
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Have the reward read the prompts that it was not given before."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._seen]
+        if new:
+            self._reward.read(new)
+            self._seen.update(new)
 
     def place(self, device: str) -> None:
         """Where to score; see `lib_automerge.reward.base.Reward.place`."""
@@ -273,5 +283,5 @@ class CachedReward:
 
     def _key(self, image: Image, prompt: str) -> bytes:
         # as RGB, because the bytes of other modes do not say what the image looks like
-        parts = (pixel_digest(image.convert("RGB")), self.fingerprint, prompt)
+        parts = (pixel_digest(as_rgb(image)), self.fingerprint, prompt)
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()

@@ -18,7 +18,7 @@ from torch import Tensor
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import preprocess
 from lib_automerge.reward.backbone import Backbone, Sizes, open_backbone
-from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
+from lib_automerge.reward.base import Told, check_lengths, cut_off, require_finite
 from lib_automerge.reward.clip import VIT_H_14, VIT_L_14, ClipSizes
 from lib_automerge.reward.clip_tokenizer import (
     Cleaning,
@@ -92,6 +92,10 @@ class EmbeddingReward(ABC):
         self._backbone = None
 
     @abstractmethod
+    def read(self, prompts: Sequence[str]) -> None:
+        """Note prompts that are cut; see `lib_automerge.reward.base.Reward.read`."""
+
+    @abstractmethod
     def _scores(self, images: Tensor, prompts: Sequence[str], /) -> Tensor:
         """The (n,) scores of (n, width) embeddings."""
 
@@ -114,6 +118,11 @@ class CosineReward(EmbeddingReward):
     sizes: ClassVar[ClipSizes]
     cleaning: ClassVar[Cleaning]
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Note prompts that are cut; see `lib_automerge.reward.base.Reward.read`."""
+        for prompt in prompts:
+            self._encode(prompt)
+
     def _scores(self, images: Tensor, prompts: Sequence[str], /) -> Tensor:
         texts = self._opened().embed_texts([self._encode(prompt) for prompt in prompts])
         return (images * texts).sum(dim=-1)
@@ -122,10 +131,7 @@ class CosineReward(EmbeddingReward):
         positions = self.sizes.positions
         encoded = encode(prompt, positions, type(self).cleaning)
         if encoded.dropped:
-            self._told.say(
-                f"{self.name} reads only the first {positions - 2} word pieces of a prompt; "
-                f"the last {encoded.dropped} are ignored: {quoted(prompt)}"
-            )
+            self._told.say(cut_off(self.name, positions - 2, encoded.dropped, prompt))
         return encoded.ids
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import check_lengths
 from lib_automerge.reward.files import sha256_of_file
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -135,11 +136,14 @@ class DemoReward:
             )
         return found
 
+    def read(self, prompts: Sequence[str]) -> None:
+        """Nothing: it reads prompts of any length."""
+
     def place(self, device: str) -> None:
         """Nothing: it is so small that it stays on the CPU."""
 
     def warnings(self) -> list[str]:
-        """None: it reads prompts of any length."""
+        """None; see `read`."""
         return []
 
     def close(self) -> None:
@@ -164,7 +168,7 @@ def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
 
 
 def _tensor(image: Image) -> Tensor:
-    picture = image.convert("RGB")
+    picture = as_rgb(image)
     if picture.size != (_SIZE, _SIZE):
         picture = picture.resize((_SIZE, _SIZE))
     values = np.asarray(picture, dtype=np.float32) / 127.5 - 1

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from lib_automerge.errors import ConfigError, RewardError
 from lib_automerge.reward.base import Told, check_lengths, reason
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,6 +93,9 @@ class ExternalReward:
             part = slice(start, start + self._batch_size)
             scores += self._scored(images[part], prompts[part])
         return scores
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Nothing: the server says with its scores what it has to say."""
 
     def place(self, device: str) -> None:
         """Nothing: the server decides where it computes."""
@@ -238,7 +242,7 @@ def _checked_url(url: str) -> str:
 
 def _png(image: Image) -> str:
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, "PNG", compress_level=1)
+    as_rgb(image).save(stream, "PNG", compress_level=1)
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import digests
+from lib_automerge.reward.base import reason
 
 FOLDER = "rewards"
 """The models folder's name in the folder of the user's data."""
@@ -134,7 +135,7 @@ def sha256_of_file(path: Path) -> str:
     try:
         return _hashed(path)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def sha256_of_weights(path: Path) -> str:
@@ -155,7 +156,7 @@ def sha256_of_weights(path: Path) -> str:
             if settled and digests.Stamp.of(path) == stamp:
                 digests.keep(stamp, digest)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return digest
 
 
@@ -201,7 +202,7 @@ def _hashed(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(path: Path, error: OSError) -> RewardError:
-    return RewardError(
-        f"file cannot be read: {path} ({error.strerror}). Check its path and permissions."
-    )
+def unreadable(path: Path, error: OSError) -> RewardError:
+    """The operating system does not let us read a file."""
+    told = error.strerror or reason(error)
+    return RewardError(f"file cannot be read: {path} ({told}). Check its path and permissions.")

@@ -16,24 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_automerge.errors import RewardError
-from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
-from lib_automerge.reward.bert_tokenizer import Encoded, encode
-from lib_automerge.reward.blip import BlipReward, BlipSizes
-from lib_automerge.reward.files import sha256_of_weights
-from lib_automerge.reward.placement import (
-    check_batch_size,
-    choose_device,
-    choose_dtype,
-    in_batches,
-    move,
-    torch_dtype,
-)
+from lib_automerge.reward.blip import BlipReward
+from lib_automerge.reward.image_reward_base import ImageRewardBase
+from lib_automerge.reward.placement import torch_dtype
 from lib_automerge.reward.preprocess import crop
 from lib_automerge.reward.weights import fill, read_tensors, without_memory
-
-# ImageReward was trained on prompts cut to this many ids, start and end included.
-PROMPT_IDS = 35
 
 # Changes whenever the same weights would give other numbers.
 _VERSION = "1.0"
@@ -48,7 +35,7 @@ _UNUSED = (
 )
 
 
-class ImageReward:
+class ImageReward(ImageRewardBase[BlipReward]):
     """The published ImageReward model, ready to score.
 
     In fp32 on the CPU its scores equal the package's to about 1e-6. With fp16 or bf16 weights the
@@ -57,7 +44,6 @@ class ImageReward:
     """
 
     name: ClassVar[str] = "image_reward"
-    sizes: ClassVar[BlipSizes] = BlipSizes()
 
     def __init__(
         self,
@@ -66,69 +52,16 @@ class ImageReward:
         device: str | None = None,
         batch_size: int = 8,
     ) -> None:
-        """Load the model.
+        """Load the model; fp16 is not available on the CPU. Otherwise as `ImageRewardBase`."""
+        super().__init__(weights, _VERSION, dtype, device, batch_size)
 
-        Args:
-            weights: `ImageReward.pt` as published, or its tensors as `.safetensors`.
-            dtype: Precision of the weights: fp32, fp16 or bf16; None for fp16 on a GPU and fp32 on
-                the CPU, where fp16 is not available.
-            device: torch's name of a device; None for the GPU if there is one.
-            batch_size: Images scored at once; halved for good when memory runs out.
-
-        Raises:
-            ConfigError: An option has an impossible value.
-            RewardError: The file is missing, damaged, unsafe or not exactly this model.
-        """
-        self._device = choose_device(device)
-        self._dtype = choose_dtype(dtype, self._device)
-        self._batch_size = check_batch_size(batch_size)
-        self._told = Told()
-        self._weights = weights
-        self._model: BlipReward | None = self._load()
-        digest = sha256_of_weights(weights)
-        self.fingerprint = f"{self.name}:{_VERSION}:{self._dtype}:{digest[:16]}"
-
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """Score `images[i]` against `prompts[i]`; see `lib_automerge.reward.base.Reward.score`."""
-        check_lengths(images, prompts)
-        model = self._model
-        if model is None:
-            raise RewardError(f"reward is closed: {self.name!r}. Create it again to score.")
-
-        def score_batch(part: slice) -> list[float]:
-            return self._score_batch(model, images[part], prompts[part])
-
-        scores, self._batch_size = in_batches(score_batch, len(images), self._batch_size)
-        require_finite(self.name, scores, prompts, self._dtype)
-        return scores
-
-    def place(self, device: str) -> None:
-        """Move the model; see `lib_automerge.reward.base.Reward.place`."""
-        if self._model is not None:
-            self._device = move(self._model, self._device, device)
-
-    def warnings(self) -> list[str]:
-        """Prompts that were cut; see `lib_automerge.reward.base.Reward.warnings`."""
-        return self._told.take()
-
-    def close(self) -> None:
-        """Free the model's memory, on the GPU too."""
-        self._model = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _load(self) -> BlipReward:
-        if not self._weights.is_file():
-            raise RewardError(
-                f"weights of {self.name!r} not found: {self._weights}. Give the path of "
-                "ImageReward.pt."
-            )
+    def _load(self, weights: Path) -> BlipReward:
         with without_memory():
             model = BlipReward(self.sizes)
         fill(
             model,
-            read_tensors(self._weights),
-            self._weights,
+            read_tensors(weights),
+            weights,
             device=self._device,
             dtype=torch_dtype(self._dtype),
             in_fp32=_HEAD,
@@ -150,12 +83,3 @@ class ImageReward:
                 pixels.to(self._device), ids.to(self._device), mask.to(self._device)
             )
         return [float(score) for score in scores.tolist()]
-
-    def _encode(self, prompt: str) -> Encoded:
-        encoded = encode(prompt, PROMPT_IDS)
-        if encoded.dropped:
-            self._told.say(
-                f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                f"the last {encoded.dropped} are ignored: {quoted(prompt)}"
-            )
-        return encoded

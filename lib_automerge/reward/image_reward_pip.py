@@ -21,95 +21,50 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib_automerge.errors import ConfigError, RewardError
-from lib_automerge.reward.base import Told, check_lengths, quoted, require_finite
-from lib_automerge.reward.bert_tokenizer import encode
 from lib_automerge.reward.blip import BlipSizes
-from lib_automerge.reward.files import sha256_of_weights
-from lib_automerge.reward.image_reward import PROMPT_IDS
+from lib_automerge.reward.image_reward_base import ImageRewardBase
 from lib_automerge.reward.image_reward_package import imported, package_version
-from lib_automerge.reward.placement import choose_device, choose_dtype, in_batches, move
+from lib_automerge.reward.placement import move
+from lib_automerge.reward.rgb import as_rgb
 from lib_automerge.reward.weights import read_tensors
 
 _POSITIONS = "blip.text_encoder.embeddings.position_ids"
 
 
-class ImageRewardPip:
+class ImageRewardPip(ImageRewardBase[nn.Module]):
     """The package `image-reward`; scores equal those of `ImageReward` to about 1e-6."""
 
     name: ClassVar[str] = "image_reward_pip"
-    sizes: ClassVar[BlipSizes] = BlipSizes()
 
     def __init__(self, weights: Path, dtype: str | None = None, device: str | None = None) -> None:
         """Import the package and load the model.
 
         Args:
-            weights: `ImageReward.pt` as published, or its tensors as `.safetensors`.
+            weights: as `ImageRewardBase`.
             dtype: fp32, or fp16 on a GPU for autocast; None for fp32.
-            device: torch's name of a device; None for the GPU if there is one.
+            device: as `ImageRewardBase`.
 
         Raises:
             ConfigError: the package does not work here, or an option has an impossible value.
             RewardError: the file is missing, damaged, unsafe or not exactly this model.
         """
-        module, pretraining = imported()
-        self._device = choose_device(device)
-        self._dtype = choose_dtype(dtype or "fp32", self._device)
-        if self._dtype == "bf16":
+        if dtype == "bf16":
             raise ConfigError(
                 "the package image-reward cannot compute in bf16: 'bf16'. Use 'fp32', or the "
                 "reward image_reward."
             )
-        self._told = Told()
-        self._model: nn.Module | None = self._load(module, pretraining, weights)
-        digest = sha256_of_weights(weights)
-        self.fingerprint = f"{self.name}:{package_version()}:{self._dtype}:{digest[:16]}"
-
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        """Score `images[i]` against `prompts[i]`; see `lib_automerge.reward.base.Reward.score`."""
-        check_lengths(images, prompts)
-        model: Any = self._model
-        if model is None:
-            raise RewardError(f"reward is closed: {self.name!r}. Create it again to score.")
-        for prompt in prompts:
-            dropped = encode(prompt, PROMPT_IDS).dropped
-            if dropped:
-                self._told.say(
-                    f"{self.name} reads only the first {PROMPT_IDS - 2} word pieces of a prompt; "
-                    f"the last {dropped} are ignored: {quoted(prompt)}"
-                )
-
-        def score_one(part: slice) -> list[float]:
-            # RGB first: the package scales palettes as if their numbers were colours
-            pairs = zip(images[part], prompts[part], strict=True)
-            with torch.inference_mode(), self._precision():
-                return [float(model.score(p, i.convert("RGB"))) for i, p in pairs]
-
-        scores, _ = in_batches(score_one, len(images), 1)
-        require_finite(self.name, scores, prompts, self._dtype)
-        return scores
+        self._package = imported()
+        super().__init__(weights, package_version(), dtype or "fp32", device, 1)
 
     def place(self, device: str) -> None:
         """Move the model; see `lib_automerge.reward.base.Reward.place`."""
+        super().place(device)
         if self._model is not None:
-            self._device = move(self._model, self._device, device)
             # the package sends its inputs there
             self._model.device = self._device  # type: ignore[assignment]
 
-    def warnings(self) -> list[str]:
-        """Prompts that were cut; see `lib_automerge.reward.base.Reward.warnings`."""
-        return self._told.take()
-
-    def close(self) -> None:
-        """Free the model's memory, on the GPU too."""
-        self._model = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _load(self, module: Any, pretraining: Any, weights: Path) -> nn.Module:
-        if not weights.is_file():
-            raise RewardError(
-                f"weights of {self.name!r} not found: {weights}. Give the path of ImageReward.pt."
-            )
+    def _load(self, weights: Path) -> nn.Module:
+        module, pretraining = self._package
         tensors = read_tensors(weights)
         with tempfile.TemporaryDirectory() as folder, _own_tokenizer(pretraining):
             config = Path(folder, "med_config.json")
@@ -120,6 +75,15 @@ class ImageRewardPip:
         model.eval().requires_grad_(False)
         move(model, torch.device("cpu"), str(self._device))
         return model
+
+    def _score_batch(
+        self, model: Any, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[float]:
+        self.read(prompts)
+        pairs = zip(images, prompts, strict=True)
+        with torch.inference_mode(), self._precision():
+            # RGB first: the package scales palettes as if their numbers were colours
+            return [float(model.score(prompt, as_rgb(image))) for image, prompt in pairs]
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         if self._dtype == "fp16":

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lib_automerge.reward.rgb import as_rgb
+
 if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.float32]
 
@@ -32,7 +34,7 @@ def looks(image: Image.Image) -> dict[str, float]:
     """Measure an image.
 
     Args:
-        image: of any size and mode; transparency is dropped.
+        image: of any size, and any mode that `as_rgb` takes.
 
     Returns:
         The guards of `domain.guards` that one image suffices for, all of them finite:
@@ -48,7 +50,7 @@ def looks(image: Image.Image) -> dict[str, float]:
             512x512 pixels, 0 to 1.
         near_black: share of pixels with a luminance below 16 of 255, 0 to 1.
     """
-    colour = image.convert("RGB")
+    colour = as_rgb(image)
     luminance = colour.convert("L")
     counts = np.asarray(luminance.histogram(), dtype=np.float64) / (image.width * image.height)
     levels = np.arange(256) / 255
@@ -74,7 +76,7 @@ def perceptual_hash(image: Image.Image) -> int:
     The signs of the 8x8 slowest cosine waves of the luminance at 32x32 pixels, against their median
     (pHash: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
     """
-    small = image.convert("RGB").convert("L").resize((_HASH_SIDE,) * 2, Image.Resampling.BOX)
+    small = as_rgb(image).convert("L").resize((_HASH_SIDE,) * 2, Image.Resampling.BOX)
     waves = _WAVES @ np.asarray(small, dtype=np.float64) @ _WAVES.T
     # rounded, so that a flat image has no bits of floating point noise
     strengths = np.round(waves, 6).ravel()
@@ -93,7 +95,7 @@ def embedding(image: Image.Image) -> Array:
     Half of it is where which colour is (8x8 pixels), half where which edges are (4x4 fields, 8
     directions). It tells compositions and palettes apart, not subjects.
     """
-    colour = image.convert("RGB")
+    colour = as_rgb(image)
     small = colour.resize((8, 8), Image.Resampling.BOX)
     palette = np.asarray(small, dtype=np.float32).ravel() / 127.5 - 1
     grey = np.asarray(colour.convert("L").resize((64, 64), Image.Resampling.BOX), dtype=np.float32)

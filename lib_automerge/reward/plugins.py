@@ -5,10 +5,10 @@ A file is a reward of the file's name. It has one function
     def score(image, prompt): ...           # a Pillow image in RGB, a text; returns a number
 
 or one class of its own with `score(self, images, prompts)`, which returns one number per image;
-annotated keywords of its constructor are its options, and it may have `place`, `warnings`, `close`
-and `fingerprint` as `lib_automerge.reward.base.Reward` has them. The first line of the file's
-docstring is shown to users. Names that begin with an underscore are left alone: modules for the
-plug-ins' own use (`from . import _shared`).
+annotated keywords of its constructor are its options, and it may have `read`, `place`, `warnings`,
+`close` and `fingerprint` as `lib_automerge.reward.base.Reward` has them. The first line of the
+file's docstring is shown to users. Names that begin with an underscore are left alone: modules for
+the plug-ins' own use (`from . import _shared`).
 
 A plug-in is code that runs with all rights of this process. So nothing of it is read before the
 user has said that plug-ins may be loaded.
@@ -33,6 +33,7 @@ from lib_automerge.errors import AutomergeError, ConfigError, RewardError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward, check_lengths, reason
 from lib_automerge.reward.files import FOLDER, sha256_of_file
+from lib_automerge.reward.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +107,7 @@ class PluginReward:
         check_lengths(images, prompts)
         if not images:
             return []
-        shown = [image.convert("RGB") for image in images]
+        shown = [as_rgb(image) for image in images]
         given = self._guarded(lambda: _listed(self._judge.score(shown, list(prompts))))
         try:
             scores = [float(score) for score in given]
@@ -117,6 +118,11 @@ class PluginReward:
         if not all(math.isfinite(score) for score in scores):
             raise self._wrong(f"it gave no number: {scores}")
         return scores
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Hand on; see `lib_automerge.reward.base.Reward.read`."""
+        if hasattr(self._judge, "read_prompts"):
+            self._guarded(self._judge.read_prompts, list(prompts))
 
     def place(self, device: str) -> None:
         """Hand on; see `lib_automerge.reward.base.Reward.place`."""

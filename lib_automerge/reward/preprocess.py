@@ -1,8 +1,8 @@
 """From an image to the pixels that a model sees.
 
 Every function takes an image of any mode and size and returns (3, side, side) fp32 numbers,
-normalised as the model wants them. Other modes become RGB before the image is resized, so that
-palettes are not interpolated; transparency is dropped.
+normalised as the model wants them. Other modes become RGB (`as_rgb`) before the image is resized,
+so that palettes are not interpolated.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_automerge.reward.rgb import as_rgb
+
 Framing = Callable[[Image.Image, int], Tensor]
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 _SIGLIP_MEAN = _SIGLIP_SD = (0.5, 0.5, 0.5)
+
+_STRIP = 16
+"""An image whose longer side is more than this many times its shorter one is a strip."""
 
 
 def crop(image: Image.Image, side: int) -> Tensor:
@@ -43,7 +48,7 @@ def pad(image: Image.Image, side: int) -> Tensor:
     As open_clip's image_transform(side, resize_longest_max=True) does it, with which HPSv2 was
     trained: the shorter side is rounded, nothing is cut off. A side that would vanish is 1.
     """
-    rgb = image.convert("RGB")
+    rgb = as_rgb(image)
     scale = side / max(rgb.size)
     width, height = (max(1, round(length * scale)) for length in rgb.size)
     scaled = _resized(rgb, width, height)
@@ -54,15 +59,24 @@ def pad(image: Image.Image, side: int) -> Tensor:
 
 def squeeze(image: Image.Image, side: int) -> Tensor:
     """Scale both sides to `side`, whatever the proportions, normalised for SigLIP."""
-    square = _resized(image.convert("RGB"), side, side)
+    square = _resized(as_rgb(image), side, side)
     return _normalised(square, _SIGLIP_MEAN, _SIGLIP_SD)
 
 
 def _scaled_to_short_side(image: Image.Image, side: int) -> Image.Image:
-    rgb = image.convert("RGB")
+    rgb = _middle(as_rgb(image))
     if rgb.width <= rgb.height:
         return _resized(rgb, side, int(side * rgb.height / rgb.width))
     return _resized(rgb, int(side * rgb.width / rgb.height), side)
+
+
+def _middle(rgb: Image.Image) -> Image.Image:
+    """Of a strip only the middle: scaled as a whole, one of 1x8192 would take 2 GB."""
+    longest = _STRIP * min(rgb.size)
+    if max(rgb.size) <= longest:
+        return rgb
+    left, top = (max(0, (length - longest) // 2) for length in rgb.size)
+    return rgb.crop((left, top, rgb.width - left, rgb.height - top))
 
 
 def _resized(rgb: Image.Image, width: int, height: int) -> Image.Image:

@@ -49,6 +49,19 @@ PICK_SCORE = (
 )
 
 
+def _by_openai(option: str, name: str, size: int, sha256: str) -> WeightFile:
+    return WeightFile(
+        option=option,
+        name=name,
+        repo="",
+        path=f"{_OPENAI}/{sha256}/{name}",
+        size=size,
+        licence="MIT",
+        sha256=sha256,
+        kept=f".cache/clip/{name}",
+    )
+
+
 def clip_l_14(option: str) -> tuple[WeightFile, ...]:
     """OpenAI's CLIP ViT-L/14, in the layouts in which people have it."""
     return (
@@ -60,16 +73,7 @@ def clip_l_14(option: str) -> tuple[WeightFile, ...]:
             size=1_710_000_000,
             licence="MIT",
         ),
-        WeightFile(
-            option=option,
-            name="ViT-L-14.pt",
-            repo="",
-            path=f"{_OPENAI}/{_L_14}/ViT-L-14.pt",
-            size=932_768_134,
-            licence="MIT",
-            sha256=_L_14,
-            kept=".cache/clip/ViT-L-14.pt",
-        ),
+        _by_openai(option, "ViT-L-14.pt", 932_768_134, _L_14),
         WeightFile(
             option=option,
             name="vit_large_patch14_clip_224.openai.safetensors",
@@ -84,16 +88,7 @@ def clip_l_14(option: str) -> tuple[WeightFile, ...]:
 def clip_b_32(option: str) -> tuple[WeightFile, ...]:
     """OpenAI's CLIP ViT-B/32."""
     return (
-        WeightFile(
-            option=option,
-            name="ViT-B-32.pt",
-            repo="",
-            path=f"{_OPENAI}/{_B_32}/ViT-B-32.pt",
-            size=353_976_522,
-            licence="MIT",
-            sha256=_B_32,
-            kept=".cache/clip/ViT-B-32.pt",
-        ),
+        _by_openai(option, "ViT-B-32.pt", 353_976_522, _B_32),
         WeightFile(
             option=option,
             name="clip-vit-base-patch32.bin",

@@ -11,6 +11,7 @@ up, and the factory is given the path where it was found.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -72,13 +73,6 @@ class RewardInfo(msgspec.Struct, frozen=True):
     def alternatives(self, option: str) -> tuple[WeightFile, ...]:
         """The files of which the option takes any, the preferred one first."""
         return tuple(file for file in self.files if file.option == option)
-
-    @property
-    def source(self) -> str:
-        """Where its weights come from, with size and licence; empty if it brings them."""
-        first = {file.option: file for file in reversed(self.files)}
-        wanted = [first[option.name] for option in self.options if option.name in first]
-        return " and ".join(f"{file} from {file.address}" for file in wanted)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -185,6 +179,30 @@ def create(name: str, /, *, folders: Sequence[Path] = (), **options: object) -> 
             if isinstance(path, Path):
                 check(file, path)
         return entry.factory(**values)
+
+
+def from_text(name: str, texts: Mapping[str, str]) -> dict[str, object]:
+    """Read values for the options of a reward as a person writes them: "4", "true", "~/file.pt".
+
+    Raises:
+        ConfigError: no reward has that name, or an option is unknown or not written as its kind is.
+    """
+    known = {option.name: option for option in _entry(name).info.options}
+    values: dict[str, object] = {}
+    for given, text in texts.items():
+        if given not in known:
+            raise ConfigError(_unknown_option(name, given, known))
+        kind = known[given].kind
+        value: object = text
+        with contextlib.suppress(ValueError):
+            if kind == "whole number":
+                value = int(text)
+            elif kind == "number":
+                value = float(text)
+        if kind == "true or false":
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        values[given] = _checked(name, known[given], value)
+    return values
 
 
 def readiness(name: str, options: Mapping[str, object], *, folders: Sequence[Path] = ()) -> str:

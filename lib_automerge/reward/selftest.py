@@ -3,11 +3,13 @@
 ImageReward is compared with the scores that its authors publish. For the others no such numbers
 come with pictures; they are checked for what every reward must keep: finite scores, the same ones
 again, the same ones whatever else is scored at once, and different ones for different pictures.
+How long one picture takes is told besides: of a server or a plug-in nothing else says it.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import Reward
+from lib_automerge.reward.registry import describe
 
 SAMPLES = Path(__file__).parent.parent / "data" / "image_reward"
 PROMPT = "a painting of an ocean with clouds and birds, day time, low depth field effect"
@@ -24,6 +27,8 @@ PUBLISHED = (0.5811622738838196, 0.2745276093482971, -1.4131819009780884, -2.029
 _NEAR = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.1}
 _STEADY = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}
 _DRAWN_PROMPT = "a red ball at night"
+_UNKNOWN = "fp16"
+"""The precision that a server or a plug-in may have: they do not say it."""
 
 
 def selftest(reward: Reward) -> str:
@@ -42,7 +47,13 @@ def selftest(reward: Reward) -> str:
     prompts = [_DRAWN_PROMPT] * len(images)
     precision = _precision(reward)
     scores = _steady(reward, images, prompts, _STEADY[precision])
+    # another picture, which no server remembers
+    unseen = _ball((30, 60, 200), (230, 230, 230))
+    begin = time.perf_counter()
+    reward.score([unseen], prompts[:1])
+    seconds = time.perf_counter() - begin
     told = f"steady and finite: {_listed(scores)} for two drawn pictures"
+    told += f", {seconds:.2g} seconds for another one"
     if reward.name in ("image_reward", "image_reward_pip"):
         samples = [Image.open(SAMPLES / f"{number}.png") for number in range(1, 5)]
         given = reward.score(samples, [PROMPT] * len(samples))
@@ -54,7 +65,7 @@ def selftest(reward: Reward) -> str:
                 "ImageReward.pt again; if that does not help, report it with your versions."
             )
         told += f"; the four sample images score {compared}"
-    return f"{reward.name} is sound: {told}."
+    return f"{reward.name} is sound: {told}. It is {reward.fingerprint}."
 
 
 def _steady(
@@ -74,9 +85,7 @@ def _steady(
     elif scores[0] == scores[1]:
         trouble = f"cannot tell two pictures apart: {_listed(scores)}"
     if trouble:
-        raise RewardError(
-            f"{reward.name} {trouble}. Download its weights again, or use another dtype or device."
-        )
+        raise RewardError(f"{reward.name} {trouble}. {_advice(reward)}")
     return scores
 
 
@@ -88,9 +97,15 @@ def _close(one: Sequence[float], two: Sequence[float], tolerance: float) -> bool
 
 
 def _precision(reward: Reward) -> str:
-    """From the fingerprint, where rewards with weights name it; else as for fp32."""
+    """From the fingerprint, where rewards with weights name it."""
     named = [part for part in reward.fingerprint.split(":") if part in _NEAR]
-    return named[0] if named else "fp32"
+    return named[0] if named else _UNKNOWN
+
+
+def _advice(reward: Reward) -> str:
+    if describe(reward.name).files:
+        return "Download its weights again, or use another dtype or device."
+    return "Correct what computes its scores."
 
 
 def _ball(colour: tuple[int, int, int], background: tuple[int, int, int]) -> Image.Image:

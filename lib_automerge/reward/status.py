@@ -69,10 +69,14 @@ def status(
     return RewardStatus(info.name, info.label, info.help, ready, told, tuple(files))
 
 
-def to_download(name: str, folders: Sequence[Path]) -> list[WeightFile]:
-    """The files that a reward lacks, in the order of its options.
+def to_download(
+    name: str, folders: Sequence[Path], options: Mapping[str, object] | None = None
+) -> list[WeightFile]:
+    """The files that a reward lacks if it is made with these options, in the order of them.
 
     Raises:
         ConfigError: no reward has that name.
     """
-    return [file.file for file in status(name, folders=folders).files if file.found is None]
+    return [
+        file.file for file in status(name, options, folders=folders).files if file.found is None
+    ]

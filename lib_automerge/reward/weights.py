@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from lib_automerge.errors import RewardError
 from lib_automerge.reward.base import reason
+from lib_automerge.reward.files import unreadable
 
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -52,9 +53,19 @@ def read_tensors(path: Path, *, under: str | None = None) -> dict[str, Tensor]:
     Raises:
         RewardError: The file is damaged, holds more than tensors, or has another format.
     """
+    try:
+        return _read(path, under)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _read(path: Path, under: str | None) -> dict[str, Tensor]:
+    """As `read_tensors`; raises OSError too."""
     if path.suffix == ".safetensors":
         try:
             return load_file(path, device="cpu")
+        except OSError:
+            raise
         except Exception as error:
             raise _damaged(path, error) from error
     if not _is_saved_by_torch(path):

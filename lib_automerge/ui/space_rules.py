@@ -77,11 +77,15 @@ def apply(
 
 
 def by_group(architecture: Architecture) -> Rules:
-    """One weight each for IN, M and OUT; the other blocks of the denoiser follow theirs."""
-    members = {group: [*architecture.groups[group]] for group in ("IN", "M", "OUT")}
-    for block, group in LEADERS.items():
-        if block in architecture.blocks:
-            members[group].append(block)
+    """One weight each for IN, M and OUT; the other blocks of the denoiser follow theirs.
+
+    In a transformer, one for each kind of layer; its embeddings follow the first kind.
+    """
+    members = {group: [*blocks] for group, blocks in architecture.layers.items()}
+    first = next(iter(members))
+    for block in architecture.groups["EXTRA"]:
+        leader = LEADERS.get(block, first)
+        members[leader if leader in members else first].append(block)
     return {
         block: BlockRule(tied_to=blocks[0]) for blocks in members.values() for block in blocks[1:]
     }

@@ -13,6 +13,7 @@ from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
 from lib_automerge.ui.reward_form import reward_values
 from tests.api.bench import ROOT, make_client, make_desk
+from tests.empty_home import empty_home
 from tests.reward.hub_server import Hub, serving
 
 CONTENT = b"weights" * 1000
@@ -21,10 +22,7 @@ FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", 7000,
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
     @registry.register("judge", label="Judge", help="Judges.", files=[FILE])

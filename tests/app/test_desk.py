@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from lib_automerge.app.checkpoint_names import CHECKPOINT_NAME, checkpoint_name
 from lib_automerge.app.checks import Level, Preflight
@@ -82,6 +83,17 @@ def test_models_that_do_not_fit_are_named(
     assert "different families" in errors(
         desk.preflight(tiny_config({"a": models["a"], "b": other}))
     )
+    coarse = str(write_tiny(tmp_path / "8bit.safetensors", "sd1", dtype=torch.float8_e4m3fn))
+    told = errors(desk.preflight(tiny_config({"a": models["a"], "b": coarse})))
+    assert "8bit.safetensors stores weights in 8 bits (F8_E4M3)" in told
+    scale = "conditioner.embedders.1.model.logit_scale"
+    copied = {scale: torch.tensor(1.0).to(torch.float8_e4m3fn)}
+    pair = {
+        role: str(write_tiny(tmp_path / f"{role}8.safetensors", "sdxl", seed=seed, extra=copied))
+        for role, seed in (("a", 1), ("b", 2))
+    }
+    # nothing that is merged is stored in 8 bits there
+    assert "8 bits" not in errors(desk.preflight(tiny_config(pair)))
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(Path(models["b"]).read_bytes()[:-100])
     assert "torn" in errors(desk.preflight(tiny_config({"a": models["a"], "b": str(torn)})))

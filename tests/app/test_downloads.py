@@ -16,6 +16,7 @@ from lib_automerge.errors import BusyError, ConfigError
 from lib_automerge.reward import registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
+from tests.empty_home import empty_home
 from tests.reward.hub_server import Hub, serving
 
 CONTENT = b"weights!" * 400_000
@@ -24,10 +25,7 @@ FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", len(C
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr("lib_automerge.reward.download.PAUSE_S", 0.01)
     second = msgspec.structs.replace(FILE, option="encoder", name="Encoder.pt")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import RewardConfig, RewardMember, RunConfig
-from lib_automerge.domain.events import BASELINES, PARENTS, Evaluated, Origin, Scaled, Scored, Stage
+from lib_automerge.domain.events import PARENTS, Evaluated, Origin, Scaled, Scored, Stage
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import ConfigError, RunFailedError
 from lib_automerge.study.store import RunFolder
@@ -201,35 +201,63 @@ def test_a_candidate_below_a_cap_is_no_finalist(models: Mapping[str, str], folde
     assert not proved & undercut
 
 
+class Turning(Measuring):
+    """A cap that candidates of some weights fall below, on unseen prompts only."""
+
+    def __init__(self, host: FakeHost, falls: Callable[[Mapping[str, float]], bool]) -> None:
+        super().__init__("cap", red, [])
+        self._host = host
+        self._falls = falls
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        applied = self._host.applied
+        if applied and self._falls(applied[-1].weights) and "a green moon" in prompts:
+            return [-9.0 for _ in images]
+        return super().score(images, prompts)
+
+
+CAPPED = (RewardMember(name="one"), RewardMember(name="cap", role="cap"))
+
+
 def test_a_winner_that_falls_below_a_cap_on_unseen_prompts_gives_way(
     models: Mapping[str, str], tmp_path: Path
 ) -> None:
     host = EnsembleHost(one=red, cap=red)
-    members = (RewardMember(name="one"), RewardMember(name="cap", role="cap"))
-    fallen: list[dict[str, float]] = []
-
-    class Turning(Measuring):
-        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-            falls = host.applied and host.applied[-1].weights in fallen
-            if falls and "a green moon" in prompts:
-                return [-9.0 for _ in images]
-            return super().score(images, prompts)
-
-    host.rewards["cap"] = Turning("cap", red, [])
-    config = ensemble(models, *members)
+    config = ensemble(models, *CAPPED)
     whole, _ = play(host, config, tmp_path / "whole")
     assert whole.verdict is not None
-    candidates = [e for e in whole.history if e.origin not in BASELINES]
-    fallen = [whole.evaluations[whole.verdict.winner].weights]
+    winner = whole.evaluations[whole.verdict.winner].weights
+    host.rewards["cap"] = Turning(host, lambda weights: weights == winner)
     state, _ = play(host, config, tmp_path / "first")
     assert state.verdict is not None
     assert state.verdict.winner not in (1, 2, 3, whole.verdict.winner)
     assert any("falls below the cap of cap on unseen images" in text for text in state.warnings)
-    fallen = [e.weights for e in candidates]
-    state, _ = play(host, config, tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("searched", "falls below the cap of cap"),
+        ("unseen", "the best candidates fall below a cap"),
+    ],
+)
+def test_where_every_candidate_is_below_a_cap_the_verdict_says_so(
+    models: Mapping[str, str], folder: Path, where: str, words: str
+) -> None:
+    seen: dict[bytes, float] = {}
+
+    def falling(image: Image.Image) -> float:
+        """The first pictures, those of the parents, are the best ever."""
+        return seen.setdefault(image.tobytes(), 1.0 if len(seen) < 12 else -9.0)
+
+    host = EnsembleHost(one=red, cap=falling)
+    if where == "unseen":
+        # baselines have one weight for all blocks
+        host.rewards["cap"] = Turning(host, lambda weights: len(set(weights.values())) > 1)
+    state, _ = play(host, ensemble(models, *CAPPED), folder)
     assert state.verdict is not None
     assert not state.verdict.gain
-    assert "the best candidates fall below a cap" in state.verdict.sentence
+    assert words in state.verdict.sentence
 
 
 def test_runs_that_put_their_rewards_together_in_another_way_are_another_scale(
@@ -243,23 +271,6 @@ def test_runs_that_put_their_rewards_together_in_another_way_are_another_scale(
         begun = msgspec.structs.replace(config, search=warm)
         state, _ = play(honest(), begun, folder.with_name(f"known-{known}"))
         assert any(e.origin is Origin.EARLIER for e in state.history) is known
-
-
-def test_where_every_candidate_is_below_a_cap_the_verdict_says_so(
-    models: Mapping[str, str], folder: Path
-) -> None:
-    seen: dict[bytes, float] = {}
-
-    def falling(image: Image.Image) -> float:
-        """The first pictures, those of the parents, are the best ever."""
-        return seen.setdefault(image.tobytes(), 1.0 if len(seen) < 12 else -9.0)
-
-    host = EnsembleHost(one=red, cap=falling)
-    members = (RewardMember(name="one"), RewardMember(name="cap", role="cap"))
-    state, _ = play(host, ensemble(models, *members), folder)
-    assert state.verdict is not None
-    assert not state.verdict.gain
-    assert "falls below the cap of cap" in state.verdict.sentence
 
 
 def test_guards_measure_every_image_and_the_parents_give_their_range(
@@ -338,6 +349,21 @@ def test_what_a_reward_has_to_say_becomes_a_warning_of_the_run(
     host.rewards["two"].told = ["two reads 33 words only"]
     state, _ = play(host, two(models), folder)
     assert "two reads 33 words only" in state.warnings
+
+
+def test_what_rewards_say_again_after_a_restart_is_told_once(
+    models: Mapping[str, str], folder: Path
+) -> None:
+    host = honest()
+    host.rewards["two"].told = ["two reads 33 words only"]
+    play(host, two(models), folder)
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    again = honest()
+    again.rewards["two"].told = ["two reads 33 words only", "two is slow"]
+    state = Service(again, clock=lambda: 0.0).resume(folder)
+    assert state.warnings.count("two reads 33 words only") == 1
+    assert state.warnings.count("two is slow") == 1
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from lib_automerge import cli
 from lib_automerge.app.service import Service
@@ -121,6 +123,113 @@ def test_inspect_describes_and_compares(tmp_path: Path, capsys: pytest.CaptureFi
     assert data["comparison"] is not None
 
 
+def test_inspect_tells_files_of_several_families_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("sd1", "sdxl", "flux1", "hunyuandit", "z_image")
+    files = [str(write_tiny(tmp_path / f"{name}.safetensors", name)) for name in names]
+    assert cli.main(["inspect", *files]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+    assert rows["IN00"][1:] != rows["IN00"][:-1]
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("  layers")] == [
+        ["25", "19", "57", "40"],
+        ["30"],
+    ]
+    assert "30" in rows["layers"]
+    assert max(map(len, (line for line in text.splitlines() if "/" not in line))) <= 100
+
+
+def test_inspect_draws_sizes_distances_and_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = write_tiny(tmp_path / "a.safetensors", "sd1", seed=0)
+    b = write_tiny(tmp_path / "b.safetensors", "sd1", seed=1)
+    other = write_tiny(tmp_path / "x.safetensors", "sdxl")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(
+        json.dumps(
+            {
+                "architecture": "sd1",
+                "method": "weighted_sum",
+                "models": {"a": {"name": "a"}, "b": {"name": "b"}},
+                "weights": {"IN04": 0.625},
+            }
+        )
+    )
+    drawn = [tmp_path / f"{n}.svg" for n in range(3)]
+    assert cli.main(["inspect", str(a), "--svg", str(drawn[0])]) == 0
+    assert cli.main(["inspect", str(a), str(b), "--svg", str(drawn[1])]) == 0
+    arguments = ["inspect", str(a), "--recipe", str(recipe), "--svg"]
+    assert cli.main([*arguments, str(drawn[2])]) == 0
+    sizes, distances, weights = (path.read_text() for path in drawn)
+    assert "share of the parameters" in sizes
+    assert "distance, relative to A" in distances
+    assert "IN04: 4,120 parameters, weight 0.62" in weights
+    capsys.readouterr()
+    assert cli.main([*arguments, str(drawn[2])]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["inspect", str(a), str(other), "--svg", str(tmp_path / "n.svg")]) == 2
+    assert "no common diagram" in capsys.readouterr().err
+    assert cli.main(["inspect", str(a), "--recipe", str(recipe)]) == 2
+    assert "--svg" in capsys.readouterr().err
+    assert not (tmp_path / "n.svg").exists()
+
+
+def test_distance_tells_and_draws_a_pool(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(write_tiny(tmp_path / f"m{n}.safetensors", "sd1", seed=n)) for n in range(5)]
+    folder = tmp_path / "drawn" / "pool"
+    assert cli.main(["distance", *files, "--base", files[0], "--svg", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "UNet: L2 distance" in text
+    assert "(base)" in text
+    for name in ("tree", "map", "pairs"):
+        drawn = (folder / f"{name}.svg").read_text()
+        assert drawn.startswith("<svg")
+        assert "5 models of Stable Diffusion 1: UNet" in drawn
+        assert "m4" in drawn
+    assert cli.main(["distance", *files, "--svg", str(folder)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["distance", *files, "--sample", "3", "--seed", "1", "--json"]) == 0
+    drawn_files = json.loads(capsys.readouterr().out)["files"]
+    assert len(drawn_files) == 3
+    assert set(drawn_files) < set(files)
+    assert cli.main(["distance", *files, "--sample", "3", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("3 of 5 files, drawn with seed 1:")
+    assert all(path in told for path in drawn_files)
+    assert cli.main(["distance", files[0]]) == 2
+    assert "Give two files" in capsys.readouterr().err
+
+
+def test_edit_writes_another_file_and_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_tiny(tmp_path / "a.safetensors", "sd1", dtype=torch.float32)
+    donor = write_tiny(tmp_path / "b.safetensors", "sd1", seed=1, dtype=torch.float32)
+    output = tmp_path / "out.safetensors"
+    arguments = ["edit", str(source), "-o", str(output), "--vae", str(donor), "--fix-positions"]
+    assert cli.main([*arguments, "--dtype", "fp16", "--dtype-vae", "bf16"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "put in the VAE of b.safetensors"
+    assert told[2:] == [
+        "stored the denoiser as fp16",
+        "stored the text encoder as fp16",
+        "stored the vae as bf16",
+        str(output),
+    ]
+    with safe_open(output, "pt") as file:
+        dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    assert {t for k, t in dtypes.items() if k.startswith("first_stage_model.")} == {"BF16"}
+    assert dtypes["model.diffusion_model.out.2.bias"] == "F16"
+    assert cli.main([*arguments]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["edit", str(source), "-o", str(tmp_path / "x.safetensors")]) == 2
+    assert "nothing to change" in capsys.readouterr().err
+
+
 def test_insights_are_told_in_words_and_as_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +251,7 @@ def test_insights_are_told_in_words_and_as_data(
 
 
 def test_convert_speaks_named_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = ",".join(["0.5"] * 25)
+    numbers = ",".join(f"0.{n:02}" for n in range(26))
     assert cli.main(["convert", "--to", "named", numbers]) == 2
     assert "order" in capsys.readouterr().err
 

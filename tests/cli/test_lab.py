@@ -49,6 +49,15 @@ def test_soup_takes_a_base_and_parameters_by_block(files: list[str], tmp_path: P
     )
 
 
+def test_soup_without_parameters_uses_the_default_of_the_weight(
+    files: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    assert cli.main(["soup", "weighted_sum", *files[:2], "-o", str(out)]) == 0
+    a, b = (load_file(file)[KEY].double() for file in files[:2])
+    assert torch.allclose(load_file(out)[KEY].double(), (a + b) / 2, atol=1e-4)
+
+
 def test_merge_carries_out_what_a_soup_embeds(files: list[str], tmp_path: Path) -> None:
     from safetensors import safe_open
 

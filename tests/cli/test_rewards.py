@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,10 @@ from lib_automerge import cli
 from lib_automerge.reward import plugins, published, registry
 from lib_automerge.reward.base import Reward
 from lib_automerge.reward.files import WeightFile
-from tests.reward.hub_server import Hub, serving
+from tests.empty_home import empty_home
+from tests.reward.hub_server import Hub
+from tests.reward.hub_server import serving as hub_serving
+from tests.reward.judge_server import serving
 
 CONTENT = b"weights" * 1000
 FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", 7000, "MIT")
@@ -19,10 +25,7 @@ FILE = WeightFile("weights", "Judge.pt", "people/judge", "sub/weights.pt", 7000,
 @pytest.fixture(autouse=True)
 def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without weights; returns the folder of data."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_loaded", set())
@@ -32,7 +35,7 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     pytest.importorskip("huggingface_hub")
-    with serving(Hub(CONTENT)) as hub:
+    with hub_serving(Hub(CONTENT)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         yield hub
 
@@ -116,6 +119,87 @@ def test_a_reward_that_is_not_sound_is_told_after_the_others(
     assert "demo is sound: " in told.out
     assert cli.main([*arguments, "hpsv2"]) == 2
     assert "Error: not a weights file" in capsys.readouterr().err
+
+
+def test_a_server_is_asked_for_scores(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    arguments = ["rewards", "external", "--selftest", "--data", str(data), "--option"]
+    with serving() as server:
+        address = f"url={server.url}"
+        assert cli.main([*arguments, address]) == 0
+        told = capsys.readouterr().out
+        scores, seconds = r"[\d., ]+ for two drawn pictures", r"[\d.e-]+ seconds for another one"
+        sentence = rf"steady and finite: {scores}, {seconds}\. It is external:1:HPSv3:1\.0\."
+        assert re.match(f"external is sound: {sentence}", told)
+        assert len({str(request["images"]) for request in server.requests}) > 1
+        server.answer = lambda _: (200, b'{"scores": [1, 2, 3]}')
+        assert cli.main([*arguments, address]) == 2
+        told = capsys.readouterr().err
+        assert "does not keep the contract: it gave 3 scores for 2 images" in told
+        noise = itertools.count()
+
+        def guess(request: dict[str, Any]) -> tuple[int, bytes]:
+            return 200, json.dumps({"scores": [next(noise) for _ in request["images"]]}).encode()
+
+        server.answer = guess
+        assert cli.main([*arguments, address]) == 2
+        told = capsys.readouterr().err
+        assert "for the same pictures. Correct what computes its scores." in told
+    assert cli.main([*arguments, address, "--option", "attempts=1"]) == 2
+    assert f"the reward server at {server.url} failed 1 times: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "words"),
+    [
+        ("external", "url", "not an option: 'url'. Write it as NAME=VALUE."),
+        ("external", "port=3", "unknown option of reward 'external': 'port'"),
+        (
+            "external",
+            "attempts=few",
+            "'attempts' of reward 'external' must be a whole number",
+        ),
+        (None, "url=x", "'url=x' is an option of which reward? Give its name as well."),
+    ],
+)
+def test_options_are_read_as_they_are_written(
+    name: str | None, option: str, words: str, capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    named = [] if name is None else [name]
+    assert cli.main(["rewards", *named, "--option", option, "--data", str(data)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_options_of_a_plug_in_reach_it(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    folder = data / "rewards" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "weighted.py").write_text(
+        "class Weighted:\n"
+        "    def __init__(self, weight: float, loud: bool, name: str, times: int = 1):\n"
+        "        assert (weight, loud, name, times) == (0.5, True, 'a=b', 3)\n"
+        "    def score(self, images, prompts):\n"
+        "        return [image.resize((1, 1)).getpixel((0, 0))[0] for image in images]\n"
+    )
+    arguments = ["rewards", "weighted", "--allow-plugins", "--data", str(data)]
+    assert cli.main([*arguments, "--selftest"]) == 2
+    assert "'weighted' needs the option 'weight' (number)" in capsys.readouterr().err
+    for option in ("weight=0.5", "loud=true", "name=a=b", "times=3"):
+        arguments += ["--option", option]
+    assert cli.main(arguments) == 0
+    assert "weighted         ready " in capsys.readouterr().out
+    assert cli.main([*arguments, "--selftest"]) == 0
+    assert "weighted is sound" in capsys.readouterr().out
+
+
+def test_a_file_that_an_option_names_is_not_downloaded(
+    hub: Hub, capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    judge()
+    (tmp_path / "own.pt").touch()
+    option = f"weights={tmp_path / 'own.pt'}"
+    arguments = ["rewards", "judge", "--download", "--option", option, "--data", str(data)]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == "judge: nothing to download.\n"
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize("by", ["flag", "environment"])

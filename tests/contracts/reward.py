@@ -74,6 +74,17 @@ class RewardContract:
         other_modes = [image.convert(mode) for mode in ("L", "P", "CMYK")]
         assert len(reward.score(other_modes, [prompts[0]] * 3)) == 3
 
+    def test_grey_of_16_bits_is_the_picture_that_it_shows(
+        self, reward: Reward, prompts: Prompts
+    ) -> None:
+        plain = sample_images()[0].convert("L")
+        levels = np.asarray(plain).astype("<u2") * 257
+        deep = Image.frombytes("I;16", plain.size, levels.tobytes())
+        scores = reward.score([plain, deep], [prompts[0]] * 2)
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+        with pytest.raises(AutomergeError, match="floating-point"):
+            reward.score([plain.convert("F")], prompts[:1])
+
     def test_no_images_give_no_scores(self, reward: Reward) -> None:
         assert reward.score([], []) == []
 
@@ -94,6 +105,17 @@ class RewardContract:
         said = reward.warnings()
         assert all(type(sentence) is str for sentence in said)
         reward.score(sample_images(), prompts)
+        assert reward.warnings() == []
+
+    def test_says_of_a_prompt_what_scoring_it_would_say(
+        self, reward: Reward, prompts: Prompts
+    ) -> None:
+        reward.score(sample_images()[:1], prompts[:1])
+        reward.warnings()
+        new = [f"{prompt} and so on" for prompt in prompts]
+        reward.read(new)
+        assert all(type(sentence) is str for sentence in reward.warnings())
+        reward.score(sample_images(), new)
         assert reward.warnings() == []
 
     def test_can_be_placed_where_it_is(self, reward: Reward, prompts: Prompts) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import math
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,7 +31,39 @@ SCHEDULE = [
     "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod",
 ]  # fmt: skip
 
-all_architectures = pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sdxl_refiner"])
+UNETS = ["sd1", "sd2", "sdxl", "sdxl_refiner"]
+
+LAYERS = {
+    "sd1": 25, "sd2": 25, "sdxl": 19, "sdxl_refiner": 25, "sd3_medium": 24, "sd3.5_medium": 24,
+    "sd3.5_large": 38, "flux1": 57, "auraflow": 36, "hunyuandit": 40, "chroma": 57, "lumina2": 26,
+    "z_image": 30, "pixart_sigma": 28, "anima": 28,
+}  # fmt: skip
+"""How many layers merge tools and papers count in each family."""
+
+all_architectures = pytest.mark.parametrize("name", LAYERS)
+unets = pytest.mark.parametrize("name", UNETS)
+
+
+class Published(NamedTuple):
+    """A weight of a published checkpoint; no block means that it must be copied."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    block: str | None
+
+
+def published() -> dict[str, dict[str, Published]]:
+    """Family -> key -> weight, listed from the original models' own code and files."""
+    text = lzma.decompress((Path(__file__).parent / "published_keys.tsv.xz").read_bytes()).decode()
+    found: dict[str, dict[str, Published]] = defaultdict(dict)
+    for line in text.splitlines()[1:]:
+        family, key, shape, dtype, block = line.split("\t")
+        sizes = tuple(int(size) for size in shape.split("x")) if shape else ()
+        found[family][key] = Published(sizes, dtype, block or None)
+    return found
+
+
+PUBLISHED = published()
 
 
 @pytest.mark.parametrize("name", KEY_LISTS)
@@ -38,6 +72,27 @@ def test_key_list_is_that_of_the_published_checkpoint(name: str) -> None:
     lines = sorted(f"{key} {'x'.join(map(str, shape))}" for key, shape in keys.items())
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert (len(keys), digest) == KEY_LISTS[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_key_is_known_with_its_block_and_shape(name: str) -> None:
+    architecture = architectures.get(name)
+    reference = architecture.reference_keys
+    held = {key: weight for key, weight in PUBLISHED[name].items() if weight.block}
+    assert {key: architecture.block_of(key) for key in PUBLISHED[name]} == {
+        key: weight.block for key, weight in PUBLISHED[name].items()
+    }
+    assert {key: reference[key] for key in held} == {k: w.shape for k, w in held.items()}
+    assert all(architecture.is_copied(key) for key in PUBLISHED[name].keys() - held.keys())
+    # SD3.5's text encoders come in files of their own; some users join them with SD3's names.
+    more = {key for key in reference if not key.startswith("text_encoders.")} - held.keys()
+    assert not more
+
+
+@all_architectures
+def test_number_of_layers(name: str) -> None:
+    layers = architectures.get(name).layers
+    assert sum(len(blocks) for blocks in layers.values()) == LAYERS[name]
 
 
 @all_architectures
@@ -88,7 +143,7 @@ def test_parameters_are_the_ones_that_runs_search() -> None:
     assert sdxl.blocks[-3:] == ("BASE_L", "BASE_G", "VAE")
 
 
-@all_architectures
+@unets
 @pytest.mark.parametrize(
     "key",
     [
@@ -153,4 +208,40 @@ def test_optional_keys() -> None:
 def test_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'sdxl_refiner'"):
         architectures.get("sdxl-refiner")
-    assert architectures.names() == ("sd1", "sd2", "sdxl", "sdxl_refiner")
+    assert architectures.names() == tuple(sorted(LAYERS))
+
+
+def test_the_data_of_all_families_stay_small() -> None:
+    data = architectures.keylists.DATA
+    files = [*(data / "architectures").glob("*.json"), data / "modules.json"]
+    assert sum(path.stat().st_size for path in files) < 70_000
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("flux1", "model.diffusion_model.double_blocks.19.img_attn.qkv.weight"),
+        ("sd3_medium", "model.diffusion_model.joint_blocks.24.x_block.attn.qkv.weight"),
+        ("auraflow", "model.attn.weight"),
+        ("hunyuandit", "model.blocks.40.norm1.weight"),
+        ("anima", "model.diffusion_model.llm_adapter.blocks.6.norm_mlp.weight"),
+        ("z_image", "model.diffusion_model.siglip_embedder.0.weight"),
+    ],
+)
+def test_unknown_key_of_a_transformer_is_an_error(name: str, key: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(repr(key))):
+        architectures.get(name).block_of(key)
+
+
+@all_architectures
+def test_the_documentation_names_every_block(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    architecture = architectures.get(name)
+    (row,) = [line for line in text.splitlines() if f"(`{name}`)" in line]
+    assert f"| {LAYERS[name]} |" in row
+    assert architecture.label in row
+    for group, blocks in architecture.groups.items():
+        for block in blocks:
+            numbered = block.removeprefix(group).isdigit() and len(blocks) > 1
+            first, last = blocks[0], [b for b in blocks if b[-2:].isdigit()][-1:]
+            assert (f"{first}-{last[0][-2:]}" if numbered else block) in row, block

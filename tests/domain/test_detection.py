@@ -15,13 +15,16 @@ from lib_automerge.domain.detection import (
     check_mergeable,
     detect,
 )
+from lib_automerge.domain.refusals import no_images
 from lib_automerge.errors import ModelError
 from lib_automerge.merge.readers import read_header
-from tests.checkpoints import tiny_shape, write_tiny
+from tests.checkpoints import tiny_shapes, write_tiny
 
 UNET = "model.diffusion_model."
 TEXT = ("cond_stage_model.*", "conditioner.*")
 VAE = ("first_stage_model.*",)
+
+ENCODERS = ("text_encoders.", "first_stage_model.", "vae.", "cond_stage_model.", "conditioner.")
 
 Rename = Callable[[str], str]
 
@@ -51,14 +54,19 @@ def full_size(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def tiny(name: str) -> dict[str, tuple[int, ...]]:
-    return {key: tiny_shape(shape) for key, shape in full_size(name).items()}
+    return tiny_shapes(name)
 
 
 def unet_prefix(prefix: str) -> Rename:
     return lambda key: prefix + key[len(UNET) :] if key.startswith(UNET) else key
 
 
-all_architectures = pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sdxl_refiner"])
+UNETS = ["sd1", "sd2", "sdxl", "sdxl_refiner"]
+TRANSFORMERS = [name for name in architectures.names() if name not in UNETS]
+
+all_architectures = pytest.mark.parametrize("name", [*UNETS, *TRANSFORMERS])
+unets = pytest.mark.parametrize("name", UNETS)
+transformers = pytest.mark.parametrize("name", TRANSFORMERS)
 
 
 @all_architectures
@@ -67,8 +75,8 @@ def test_published_checkpoint(name: str) -> None:
     assert detection.architecture == name
     assert detection.standard_size
     assert detection.variant is None
-    assert detection.has_text_encoder
-    assert detection.has_vae
+    assert detection.has_text_encoder is bool(architectures.get(name).text_encoders)
+    assert detection.has_vae is bool(architectures.get(name).vae)
     assert not detection.has_ema
     assert detection.strays == ()
 
@@ -82,7 +90,7 @@ def test_tiny_file_with_the_same_layers(name: str, found: Callable[..., Detectio
     assert detection.dtype == "F16"
 
 
-@all_architectures
+@unets
 @pytest.mark.parametrize("prefix", ["diffusion_model.", "model.model.", "model.", "unet.", ""])
 def test_other_prefixes_of_the_unet(
     name: str, prefix: str, found: Callable[..., Detection]
@@ -95,7 +103,7 @@ def test_other_prefixes_of_the_unet(
     assert detection.keys[key] == f"{prefix}middle_block.1.norm.weight"
 
 
-@all_architectures
+@unets
 @pytest.mark.parametrize("prefix", [UNET, ""])
 def test_file_with_only_a_unet(name: str, prefix: str, found: Callable[..., Detection]) -> None:
     detection = found(name, drop=TEXT + VAE, rename=unet_prefix(prefix))
@@ -242,7 +250,9 @@ def with_classes(name: str, columns: int) -> dict[str, tuple[int, ...]]:
 
 
 BAD_HEADERS = [
-    ("its weights are stored in 8 bits: F8_E4M3", header_of(full_size("sd1"), "F8_E4M3")),
+    ("stored in 8 bits of a kind .*: F8_E8M0", header_of(full_size("sd1"), "F8_E8M0")),
+    ("stored in 8 bits of a kind .*: F8_E4M3FNUZ", header_of(full_size("sd1"), "F8_E4M3FNUZ")),
+    ("stored in 4 bits of a kind .*: F4", header_of(full_size("flux1"), "F4")),
     ("not floating point numbers: .* is I8", header_of(full_size("sd1"), "I8")),
     (
         "quantised: it holds 'model.x.weight.absmax'",
@@ -251,12 +261,41 @@ BAD_HEADERS = [
     ("quantised: it holds 'scaled_fp8'", header_of(full_size("sdxl") | {"scaled_fp8": (2,)})),
     ("no weights", header_of({})),
     (
-        "a Flux model",
+        "it is a changed or broken Flux model",
         header_of({"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (9, 3)}),
     ),
     (
-        "a Stable Diffusion 3 model",
+        "transformer is not that of Stable Diffusion 3 medium: 490 of 491 weights are missing",
         header_of({f"{UNET}joint_blocks.0.context_block.attn.qkv.weight": (9, 3)}),
+    ),
+    ("it is a Flux.2 model", header_of({"single_stream_modulation.lin.weight": (9, 3)})),
+    (
+        "it is a Hunyuan Video model",
+        header_of({f"{UNET}txt_in.individual_token_refiner.blocks.0.norm1.weight": (9,)}),
+    ),
+    (
+        "it is a Cosmos model",
+        header_of(without(full_size("anima"), "llm_adapter.")),
+    ),
+    (
+        "it is a PixArt-Alpha model",
+        header_of(full_size("pixart_sigma") | {f"{UNET}csize_embedder.mlp.0.weight": (1, 1)}),
+    ),
+    (
+        "24 of 780 weights are missing, first .*double_blocks.18.*distilled",
+        header_of(without(full_size("flux1"), "double_blocks.18.")),
+    ),
+    (
+        "quantised: it holds 'model.x.weight.quant_state.bitsandbytes__nf4'",
+        header_of(full_size("flux1") | {"model.x.weight.quant_state.bitsandbytes__nf4": (9,)}),
+    ),
+    (
+        "quantised: it holds 'scaled_fp8'",
+        header_of(full_size("flux1") | {"scaled_fp8": (2,)}, "F8_E4M3"),
+    ),
+    (
+        "unknown weight in a Z-Image model: .*siglip",
+        header_of(full_size("z_image") | {f"{UNET}siglip_embedder.0.weight": (1,)}),
     ),
     ("an adapter", header_of({"lora_unet_mid_block.lora_up.weight": (4, 4)})),
     ("one part of a diffusers folder", header_of({"conv_in.weight": (320, 4, 3, 3)})),
@@ -308,6 +347,146 @@ def test_refused(reason: str, header: Header) -> None:
         detect(header)
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)
+
+
+@transformers
+@pytest.mark.parametrize(
+    "prefix",
+    [UNET, f"{UNET}net.", "diffusion_model.", "net.", "model.model.", "model.", "transformer.", ""],
+)
+def test_other_prefixes_of_the_transformer(name: str, prefix: str) -> None:
+    canonical = architectures.get(name).unet_prefix
+    shapes = {
+        (prefix + key[len(canonical) :] if key.startswith(canonical) else key): shape
+        for key, shape in full_size(name).items()
+    }
+    detection = detect(header_of(shapes))
+    assert (detection.architecture, detection.unet_prefix) == (name, prefix)
+    assert set(detection.keys) == set(full_size(name))
+    assert set(detection.keys.values()) == set(shapes)
+    bare = {key: shape for key, shape in shapes.items() if not key.startswith(ENCODERS)}
+    detection = detect(header_of(bare))
+    assert detection.architecture == name
+    assert not detection.has_text_encoder
+    assert not detection.has_vae
+    assert all(key.startswith(canonical) for key in detection.keys)
+
+
+def test_auraflow_with_another_prefix_keeps_its_schedule() -> None:
+    shapes = full_size("sd3_medium") | {"model.model_sampling.sigmas": (1000,)}
+    bare = {unet_prefix("model.")(key): shape for key, shape in shapes.items()}
+    for header in (header_of(shapes), header_of(bare)):
+        assert detect(header).architecture == "sd3_medium"
+        assert detect(header).strays == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "drop", "edition"),
+    [
+        ("flux1", (), "dev"),
+        ("flux1", ("guidance_in.",), "schnell"),
+        ("hunyuandit", (), "1.0 or 1.1"),
+        ("hunyuandit", ("style_embedder.",), "1.2"),
+        ("sdxl", (), None),
+    ],
+)
+def test_editions(name: str, drop: tuple[str, ...], edition: str | None) -> None:
+    shapes = without(full_size(name), *drop)
+    if edition == "1.2":
+        shapes["model.extra_embedder.0.weight"] = (5632, 1024)
+    detection = detect(header_of(shapes))
+    assert (detection.architecture, detection.edition, detection.variant) == (name, edition, None)
+    assert detection.standard_size
+
+
+@pytest.mark.parametrize(
+    ("columns", "variant"), [(64, None), (384, "fill"), (128, "depth or canny")]
+)
+def test_variants_of_flux(columns: int, variant: str | None) -> None:
+    shapes = full_size("flux1") | {f"{UNET}img_in.weight": (3072, columns)}
+    assert detect(header_of(shapes)).variant == variant
+
+
+@pytest.mark.parametrize("name", ["flux1", "sd3_medium"])
+def test_text_encoders_without_the_inner_name_and_the_other_name_of_the_vae(name: str) -> None:
+    def rename(key: str) -> str:
+        if key.startswith("vae."):
+            return "first_stage_model." + key[4:]
+        if key.startswith("first_stage_model."):
+            return "vae." + key[18:]
+        return key.replace(".transformer.text_model.", ".transformer.")
+
+    usual = detect(header_of(full_size(name)))
+    renamed = detect(header_of({rename(key): shape for key, shape in full_size(name).items()}))
+    assert set(renamed.keys) == set(usual.keys)
+    assert renamed.has_text_encoder
+    assert renamed.has_vae
+    assert len(renamed.aliases) >= 4
+    projection = "text_encoders.clip_l.transformer.text_projection.weight"
+    if name == "sd3_medium":
+        assert renamed.keys[projection] == projection
+
+
+def test_ema_copy_of_a_transformer() -> None:
+    shapes = full_size("sd3_medium") | {"model_ema.joint_blocks0x_blockattnqkvweight": (4, 4)}
+    detection = detect(header_of(shapes))
+    assert detection.has_ema
+    assert detection.strays == ()
+
+
+@all_architectures
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
+def test_precisions(name: str, dtype: str) -> None:
+    """The denoiser in any float, the rest in another."""
+    prefix = architectures.get(name).unet_prefix
+    infos = {
+        key: TensorInfo(dtype if key.startswith(prefix) else "F32", shape, 0, 0)
+        for key, shape in full_size(name).items()
+    }
+    detection = detect(Header(infos, {}))
+    assert detection.architecture == name
+    assert Header(infos, {}).tensors[detection.keys[next(iter(detection.keys))]].dtype == dtype
+
+
+def test_flow_models_are_not_taken_for_others_by_their_metadata() -> None:
+    told = {"modelspec.prediction_type": "epsilon"}
+    assert detect(header_of(full_size("sd3_medium"))).prediction == "flow"
+    assert detect(header_of(full_size("hunyuandit"))).prediction == "v"
+    assert detect(header_of(full_size("pixart_sigma"), metadata=told)).prediction == "epsilon"
+
+
+def test_dev_and_schnell_fit_and_say_what_is_kept() -> None:
+    dev, schnell = model(full_size("flux1")), model(without(full_size("flux1"), "guidance_in."))
+    assert check_mergeable({"a": dev, "b": schnell}) == (
+        "b lacks 4 weights of the transformer: these are kept from a.",
+    )
+    assert check_mergeable({"a": schnell, "b": dev}) == (
+        "a lacks 4 weights of the transformer: the result is without, as a.",
+    )
+
+
+def test_transformers_of_one_line_do_not_fit() -> None:
+    models = {"a": model(full_size("sd3_medium")), "b": model(full_size("sd3.5_medium"))}
+    with pytest.raises(ModelError, match="a is Stable Diffusion 3 medium, b is Stable Diff"):
+        check_mergeable(models)
+
+
+@pytest.mark.parametrize(
+    ("name", "drop", "reason"),
+    [
+        ("flux1", (), "it is Flux.1, of which no images can be made here, so there is nothing to"),
+        ("sdxl_refiner", (), "it is Stable Diffusion XL refiner, which makes no images"),
+        ("sd1", (), None),
+    ],
+)
+def test_families_of_a_generator(name: str, drop: tuple[str, ...], reason: str | None) -> None:
+    told = no_images(detect(header_of(full_size(name))), ("sd1", "sdxl"))
+    if reason is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert told.startswith(reason)
+        assert "Stable Diffusion 1 or Stable Diffusion XL" in told
 
 
 def model(

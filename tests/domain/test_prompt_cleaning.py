@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, example, given
@@ -30,7 +32,8 @@ from lib_automerge.domain.prompt_cleaning import cleaned
         ("(red hair:1.3) and ( blue eyes : 0.8 )", "red hair and blue eyes"),
         ("(a (small:0) house:1.2) (by (the sea:1.1))", "a house by the sea"),
         ("(everything (nested:1.3) in here:0), a boat", "a boat"),
-        ("(ugly:-0.5), a boat, (old:+1.), (grey:.5), (wet:1e-1)", "a boat, old, grey, wet"),
+        ("(ugly:-0.5), a boat, (old:+1.), (grey:.5)", "a boat, old, grey"),
+        ("(wet:1e-1) [dry:1e-1]", "wet:1e-1 dry"),
         ("(16:9:1.2) frame", "16:9 frame"),
         ("(wide:1.2.3) (tall:high)", "wide:1.2.3 tall:high"),
         ("(a:b:0.5:c)", "a:b:0.5:c"),
@@ -101,14 +104,28 @@ def test_alternating_words_are_all_read(prompt: str, words: str) -> None:
         ("a cat :1.2 AND a dog :0.5", "a cat, a dog"),
         ("a cat AND a dog :0 AND rain :-1", "a cat"),
         ("a cat\nAND\na dog: .5\n", "a cat, a dog"),
-        ("(a cat AND a dog:1.2)", "a cat, a dog"),
+        ("(a cat AND a dog:1.2)", "a cat, a dog:1.2"),
         ("BREAKFAST FOR THE BAND, ANDROID, A AND", "BREAKFAST FOR THE BAND, ANDROID, A"),
-        # without AND, a number after a colon is text
-        ("photo, ratio 16:9", "photo, ratio 16:9"),
     ],
 )
 def test_break_and_and_part_the_prompt(prompt: str, words: str) -> None:
     assert cleaned(prompt) == words
+
+
+# Recorded from AUTOMATIC1111's WebUI 1.10: what modules.prompt_parser.get_multicond_prompt_list
+# makes of a prompt, a text and a weight for each part.
+PARTS: dict[str, list[tuple[str, float]]] = json.loads(
+    (Path(__file__).parent / "webui_prompt_parts.json").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("prompt", PARTS)
+def test_parts_and_their_weights_are_those_of_the_webui(prompt: str) -> None:
+    def bare(text: str) -> str:
+        return " ".join(re.sub(r"[()\\,]", " ", text).split())
+
+    kept = [text for text, weight in PARTS[prompt] if weight > 0]
+    assert bare(cleaned(prompt)) == bare(" ".join(kept))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,7 @@ def test_break_and_and_part_the_prompt(prompt: str, words: str) -> None:
         ("a <lora:x:1>cat", "a cat"),
         ("<lora:my (best) [v1]:0.8> a cat", "a cat"),
         ("a <3 b, 2 < 3 > 1, <word>", "a <3 b, 2 < 3 > 1, <word>"),
-        ("<lora:x:1", "<lora:x:1"),
+        ("<lora:x:1, a cat", "<lora:x:1, a cat"),
     ],
 )
 def test_tags_of_extra_networks_vanish(prompt: str, words: str) -> None:
@@ -194,7 +211,7 @@ def test_any_text_is_cleaned_once_and_for_all(prompt: str) -> None:
     words = cleaned(prompt)
     assert words == words.strip()
     # what was escaped, or stands together only now, may be syntax again
-    assume(not re.search(r"[\\()\[\]<]|\b(AND|BREAK)\b", words))
+    assume(not re.search(r"[\\()\[\]<]|\b(AND|BREAK)\b|:\s*[-+]?[.\d]+$", words))
     assert cleaned(words) == words
 
 
@@ -205,7 +222,7 @@ PLAIN = st.text(
 
 @given(PLAIN)
 def test_plain_prompts_change_in_whitespace_and_empty_commas_only(prompt: str) -> None:
-    assume(not re.search(r"\b(AND|BREAK)\b", prompt))
+    assume(not re.search(r"\b(AND|BREAK)\b|:\s*[-+]?[.\d]+\s*$", prompt))
 
     def bare(text: str) -> str:
         return re.sub(",+", ",", "".join(text.split())).strip(",")

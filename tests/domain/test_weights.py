@@ -93,10 +93,17 @@ def test_supermerger_20() -> None:
     assert weights.to_list(named, "supermerger-xl") == values
 
 
-def test_supermerger_61_is_read_by_name_only() -> None:
-    named = weights.from_list(numbered(61), "supermerger-flux")
-    assert list(named)[:4] == ["CLIP", "T5", "IN", "D00"]
-    assert list(named)[-2:] == ["S37", "OUT"]
+def test_supermerger_61_gives_every_block_of_flux_the_weight_of_its_position() -> None:
+    values = numbered(61)
+    named = weights.from_list(values, "supermerger-flux")
+    assert set(named) == set(architectures.get("flux1").blocks) - {"VAE"}
+    assert (named["BASE_L"], named["BASE_T5"]) == (values[0], values[1])
+    entrances = ("IMG_IN", "TXT_IN", "TIME_IN", "VECTOR_IN", "GUIDANCE_IN")
+    assert {named[block] for block in entrances} == {values[2]}
+    assert (named["D00"], named["S37"], named["FINAL_LAYER"]) == (values[3], values[59], values[60])
+    assert weights.to_list(named, "supermerger-flux") == values
+    assert weights.lost(named, "supermerger-flux") == {}
+    assert weights.lost(named | {"TXT_IN": -1.0}, "supermerger-flux") == {"TXT_IN": -1.0}
 
 
 def test_mecha_gives_the_embeddings_the_weight_of_the_text_encoder() -> None:
@@ -234,11 +241,17 @@ def test_lists_give_valid_weights_for_each_architecture_or_are_refused(order: st
             accepted[name] = weights.from_list([0.5] * LENGTHS[order], order, name)
     for name, named in accepted.items():
         weights.validate(named, name)
-    everything = set(architectures.names())
+    unets = {"sd1", "sd2", "sdxl", "sdxl_refiner"}
     assert set(accepted) == {
         "supermerger": {"sd1", "sd2"},
         "supermerger-xl": {"sdxl"},
-        "supermerger-flux": set(),
+        "supermerger-flux": {"flux1"},
         "mecha": {"sd1", "sd2"},
         "mecha-xl": {"sdxl"},
-    }.get(order, everything)
+    }.get(order, unets)
+
+
+def test_a_unet_weight_is_not_told_as_the_text_encoders() -> None:
+    named = {"TIME_EMBED": 0.011, "LABEL_EMB": 0.02, "IN01": 0.5}
+    assert weights.to_list(named, "mecha-xl")[0] == 0.0
+    assert {"TIME_EMBED", "LABEL_EMB"} <= weights.lost(named, "mecha-xl").keys()

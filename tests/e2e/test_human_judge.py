@@ -47,16 +47,7 @@ def start(page: Page, reward: dict[str, Any], evaluations: int) -> str:
         "search": {"evaluations": evaluations, "optimizer": "sobol"},
         "verdict": {"finalists": 1, "finalist_seeds": 1, "seeds": 2},
     }
-    answer = page.page.evaluate(
-        """config => fetch('./automerge/v1/runs', {
-            method: 'POST',
-            headers: {'Content-Type': 'application/json'},
-            body: JSON.stringify(config),
-        }).then(r => r.json())""",
-        config,
-    )
-    assert "id" in answer, answer
-    return str(answer["id"])
+    return page.start_run(config)
 
 
 def test_a_person_chooses_from_start_to_finish(server: Server, browser: Any) -> None:  # noqa: F811
@@ -152,7 +143,7 @@ def test_a_person_rates_beside_a_reward(server: Server, browser: Any) -> None:  
 
     page.page.evaluate("document.getElementById('automerge_interrupt').click()")
     page.strip.get_by_role("button", name="Resume").wait_for(timeout=LONG_MS)
-    panel(page).wait_for(state="detached")
+    panel(page).wait_for(state="detached", timeout=LONG_MS)
     page.strip.get_by_role("button", name="Resume").click()
     for said in (1, 2, 3):
         asked(page, said)

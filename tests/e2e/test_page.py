@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,18 +21,16 @@ import pytest
 from PIL import Image
 
 from lib_automerge.study.payload_sets import PayloadSet, PayloadSets
+from tests.browser import CHROMIUM, NO_BROWSER, SIZES, Window, launched
 from tests.reward.hub_server import Hub, serving
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts" / "page"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
-SIZES = {"wide": (1280, 900), "phone": (400, 800)}
 MISSING = [name for name in ("gradio", "playwright", "diffusers") if find_spec(name) is None]
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(BROWSERS)}"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER),
 ]
 
 
@@ -83,44 +80,24 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as running:
         yield running
-        running.close()
 
 
-class Page:
+class Page(Window):
     """One browser window on the page, and everything that its console complained about."""
 
     def __init__(
         self, browser: Any, url: str, *, size: str = "wide", scheme: str = "light"
     ) -> None:
-        width, height = SIZES[size]
-        self._context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
-        self.page = self._context.new_page()
-        self.complaints: list[str] = []
+        super().__init__(browser, size=size, scheme=scheme)
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(url)
         self.strip.filter(has_not_text="Loading").wait_for()
 
     def _console(self, message: Any) -> None:
         if message.type == "error":
             self.complaints.append(f"{message.text} {message.location}")
-
-    @property
-    def strip(self) -> Any:
-        return self.page.locator("#automerge_strip .automerge-strip").first
-
-    def choose(self, name: str, option: str) -> None:
-        """Pick from a drop-down."""
-        self.page.locator(f"#automerge_{name} input").first.click()
-        # the list of the drop-down before may still be fading
-        self.page.get_by_role("option", name=option, exact=True).last.click()
 
     def show(self, tab: str) -> None:
         self.page.locator("#automerge_tabs").get_by_role("tab", name=tab, exact=True).click()
@@ -133,16 +110,6 @@ class Page:
         self.page.evaluate("scrollTo(0, 0)")
         self.page.wait_for_timeout(400)
         self.page.screenshot(path=ARTIFACTS / f"{name}.png")
-
-    def get(self, path: str) -> Any:
-        """A route's answer as JSON, asked by the page itself."""
-        return self.page.evaluate(
-            "path => fetch('./automerge/v1/' + path).then(r => r.json())", path
-        )
-
-    def close(self) -> None:
-        self._context.close()
-        assert self.complaints == []
 
 
 def test_a_run_from_start_to_verdict_in_two_browsers(server: Server, browser: Any) -> None:
@@ -271,15 +238,7 @@ def test_ctrl_c_stops_a_run_and_it_can_be_resumed(
         "search": {"evaluations": 100},
     }
     page = Page(browser, server.url)
-    answer = page.page.evaluate(
-        """config => fetch('./automerge/v1/runs', {
-            method: 'POST',
-            headers: {'Content-Type': 'application/json'},
-            body: JSON.stringify(config),
-        }).then(r => r.json())""",
-        config,
-    )
-    assert "id" in answer, answer
+    run = page.start_run(config)
     # evaluations may be quicker than the page asks
     page.strip.get_by_text(re.compile(r"evaluation \d+ of 100")).wait_for(timeout=60_000)
     page.close()
@@ -292,7 +251,7 @@ def test_ctrl_c_stops_a_run_and_it_can_be_resumed(
         page = Page(browser, again.url)
         found = page.get("status")
         assert not found["busy"]
-        assert found["run"]["id"] == answer["id"]
+        assert found["run"]["id"] == run
         page.strip.get_by_role("button", name="Resume").click()
         page.strip.get_by_text("Running").wait_for(timeout=60_000)
         page.close()

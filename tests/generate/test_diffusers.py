@@ -31,6 +31,7 @@ from lib_automerge.generate.diffusers_config import write_config
 from lib_automerge.generate.loading import components
 from lib_automerge.merge.files import write_merge
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from tests.checkpoints import write_tiny
 from tests.tiny_pipelines import write_tiny_pipeline
 
 pytestmark = [
@@ -568,14 +569,16 @@ def test_prompts_that_the_webui_reads_differently_are_mentioned_once(session):
     session.warnings()
     long = payload(prompt="red " * 100, name="long", steps=1)
     weighted = payload(negative_prompt="(ugly:1.2)", name="weighted", steps=1)
+    wide = payload(prompt="a photo, 16:9", name="wide", steps=1)
     weak = payload(cfg_scale=0.5, name="weak", steps=1)
-    for made in (long, long, weighted, weighted, weak, weak, payload(steps=1)):
+    for made in (long, long, weighted, weighted, wide, weak, weak, payload(steps=1)):
         arrays(session, made)
     said = session.warnings()
-    assert len(said) == 3
+    assert len(said) == 4
     assert "prompt of payload 'long' has 100 tokens; what follows the first 75" in said[0]
     assert "negative prompt of payload 'weighted' uses WebUI syntax" in said[1]
-    assert "'weak' has cfg_scale 0.5" in said[2]
+    assert "prompt of payload 'wide' uses WebUI syntax" in said[2]
+    assert "'weak' has cfg_scale 0.5" in said[3]
 
 
 def test_markers_in_the_file_decide_how_the_model_is_read(session, tmp_path):
@@ -609,7 +612,7 @@ def test_sd2_says_that_its_prediction_type_is_a_guess(sessions):
         ({"drop": "first_stage_model."}, "has no VAE. Pick a full checkpoint as A"),
         (
             {"extra": {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(16, 9, 3, 3)}},
-            "is of the kind inpainting",
+            r"it is Stable Diffusion 1 \(inpainting\), which makes no images",
         ),
         ({"extra": {"edm_vpred.sigma_max": torch.tensor(120.0)}}, "continuous noise schedule"),
     ],
@@ -622,6 +625,13 @@ def test_models_that_make_no_images_alone_are_refused(tmp_path, change, message)
         generator().open({"a": model}),
     ):
         pass
+
+
+@pytest.mark.parametrize("family", ["flux1", "sd3_medium", "hunyuandit", "sdxl_refiner"])
+def test_families_that_this_generator_cannot_run_are_refused(tmp_path, family):
+    file = write_tiny(tmp_path / "a.safetensors", family)
+    with open_checkpoint(file) as model, pytest.raises(ModelError, match=r"images can|no images"):
+        generator().check(model)
 
 
 def test_an_incomplete_text_encoder_is_named(tmp_path):

@@ -338,7 +338,7 @@ def test_a_file_that_the_webui_cannot_load(
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("kind", ["refiner", "inpainting", "no text encoder", "no VAE"])
+@pytest.mark.parametrize("kind", ["refiner", "inpainting", "flux", "no text encoder", "no VAE"])
 def test_what_makes_no_images_is_refused(
     webui: FakeHost, generator: WebUIGenerator, tmp_path: Path, kind: str
 ) -> None:
@@ -347,9 +347,9 @@ def test_what_makes_no_images_is_refused(
         "no text encoder": {"drop": ("cond_stage_model.*",)},
         "no VAE": {"drop": ("first_stage_model.*",)},
     }.get(kind, {})
-    family = "sdxl_refiner" if kind == "refiner" else "sd1"
+    family = {"refiner": "sdxl_refiner", "flux": "flux1"}.get(kind, "sd1")
     path = write_tiny(tmp_path / "x.safetensors", family, **options)
-    with open_checkpoint(path) as model, pytest.raises(ModelError, match="x "):
+    with open_checkpoint(path) as model, pytest.raises(ModelError, match=r"^x( |: )"):
         generator.check(model)
 
 

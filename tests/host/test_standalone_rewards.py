@@ -12,15 +12,13 @@ from lib_automerge.host.standalone import StandaloneHost
 from lib_automerge.reward.cache import CachedReward
 from lib_automerge.reward.image_reward import ImageReward
 from tests.contracts.reward import sample_images
+from tests.empty_home import empty_home
 from tests.reward.tiny_image_reward import TINY, write_tiny
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
     monkeypatch.setattr(ImageReward, "sizes", TINY)
     return tmp_path / "data"
 

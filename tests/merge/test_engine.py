@@ -157,6 +157,23 @@ def test_models_of_different_precision_are_rounded_once_to_a_s(tmp_path: Path) -
     assert torch.equal(as_b[key], y.half())
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_8_bits_are_widened_and_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    paths = [
+        write_tiny(tmp_path / f"{seed}.safetensors", "sd1", seed=seed, dtype=dtype)
+        for seed in range(2)
+    ]
+    blocks = architectures.get("sd1").blocks
+    key = "model.diffusion_model.middle_block.0.in_layers.2.weight"
+    with opened(*paths) as models:
+        same = merged(models, "weighted_sum", dict.fromkeys(blocks, 0.3))[key]
+        wide = merged(models, "weighted_sum", dict.fromkeys(blocks, 0.3), dtype="fp32")[key]
+        x, y = (models[role].tensor(key).float() for role in "ab")
+    assert torch.equal(wide, torch.lerp(x, y, 0.3))
+    assert same.dtype == dtype
+    assert torch.equal(same.float(), torch.lerp(x, y, 0.3).to(dtype).float())
+
+
 def test_output_dtype_is_rounded_to_directly(tmp_path: Path) -> None:
     paths = [
         write_tiny(tmp_path / f"{seed}.safetensors", "sd1", seed=seed, dtype=torch.float32)

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lib_automerge.domain import architectures
 from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import merge_files
@@ -48,6 +49,33 @@ def test_the_file_holds_the_merge_and_reads_everywhere(recipe: Recipe, tmp_path:
     stored = load_file(output)
     assert set(stored) == set(sink.tensors)
     assert all(torch.equal(stored[key], sink.tensors[key]) for key in stored)
+
+
+@pytest.mark.parametrize("family", ["sd3.5_medium", "flux1", "hunyuandit", "anima"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_transformers_are_merged_block_by_block(
+    tmp_path: Path, family: str, dtype: torch.dtype
+) -> None:
+    paths = {
+        role: write_tiny(tmp_path / f"{role}.safetensors", family, seed=seed, dtype=dtype)
+        for seed, role in enumerate("ab")
+    }
+    found = architectures.get(family)
+    weights = dict.fromkeys(found.parameters[::2], 1.0)
+    output = merge_files(
+        Recipe(
+            architecture=family,
+            method="weighted_sum",
+            models={role: ModelRef(role, path=str(path)) for role, path in paths.items()},
+            weights=weights,
+        ),
+        tmp_path / "merged.safetensors",
+    )
+    stored, a, b = (load_file(path) for path in (output, paths["a"], paths["b"]))
+    assert set(stored) == set(found.reference_keys)
+    for key, tensor in stored.items():
+        source = b if found.block_of(key) in weights else a
+        assert torch.equal(tensor.view(torch.uint8), source[key].view(torch.uint8)), key
 
 
 def test_the_same_recipe_gives_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
@@ -171,3 +199,19 @@ def test_the_same_file_twice_another_family_and_another_ending_are_refused(
         with pytest.raises(kind, match=words):
             merge_files(wrong, tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_the_metadata_name_models_by_content_that_the_recipe_did_not_know(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    nameless = {
+        role: msgspec.structs.replace(ref, sha256="") for role, ref in recipe.models.items()
+    }
+    output = tmp_path / "merged.safetensors"
+    merge_files(msgspec.structs.replace(recipe, models=nameless), output, dtype="bf16")
+    with safe_open(output, "pt") as file:
+        kept = json.loads(file.metadata()["automerge_recipe"])
+    assert [m["sha256"] for m in kept["models"].values()] == [
+        ref.sha256 for ref in recipe.models.values()
+    ]
+    assert kept["dtype"] == "bf16"

@@ -7,10 +7,10 @@ the hub does to its storage, and that one understands `Range`.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.reward.local_server import Quiet, listening
 
 RESOLVE = "/people/judge/resolve/main/sub/weights.pt"
 
@@ -44,7 +44,7 @@ class Hub:
 def serving(hub: Hub) -> Iterator[Hub]:
     """Serve on a free port while in the context; `hub.address` is where."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_HEAD(self) -> None:
             if self.path == "/storage":
                 self.send_response(200)
@@ -84,20 +84,5 @@ def serving(hub: Hub) -> Iterator[Hub]:
             self.wfile.write(body)
             self.close_connection = True
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that hangs up is what is tested."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

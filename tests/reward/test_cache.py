@@ -22,6 +22,8 @@ from lib_automerge.reward.cache import CachedReward, ScoreCache
 from lib_automerge.reward.cache import cached as kept
 from lib_automerge.reward.demo import DemoReward
 from tests.contracts.reward import Prompts, RewardContract, sample_images
+from tests.reward.tiny_clip import make_tiny
+from tests.reward.tiny_image_reward import TinyImageReward, write_tiny
 
 PROMPTS = ("a red ball", "a blue moon", "a red ball", "a house", "")
 
@@ -34,6 +36,7 @@ class Judge:
     def __init__(self, version: str = "1") -> None:
         self.fingerprint = f"judge:{version}:fp32:abc"
         self.asked: list[list[str]] = []
+        self.read_prompts: list[str] = []
         self.places: list[str] = []
         self.closed = False
 
@@ -41,6 +44,9 @@ class Judge:
         self.asked.append(list(prompts))
         pairs = zip(images, prompts, strict=True)
         return [float(np.asarray(i.convert("RGB")).mean()) + len(p) for i, p in pairs]
+
+    def read(self, prompts: Sequence[str]) -> None:
+        self.read_prompts += prompts
 
     def place(self, device: str) -> None:
         self.places.append(device)
@@ -317,6 +323,38 @@ def test_the_model_moves_only_to_score_and_at_once_to_make_room(path: Path) -> N
     reward.score(sample_images(), PROMPTS)
     reward.place("cpu")
     assert judge.places == ["cuda", "cpu"]
+
+
+@pytest.mark.parametrize("name", ["image_reward", "hpsv2", "pickscore", "clip_score"])
+def test_a_prompt_that_is_cut_is_told_though_its_scores_are_known(
+    name: str, path: Path, tmp_path: Path
+) -> None:
+    def opened() -> CachedReward:
+        if name == "image_reward":
+            return cached(path, TinyImageReward(write_tiny(tmp_path), device="cpu"))
+        return cached(path, make_tiny(name, tmp_path))
+
+    images, long = sample_images()[:2], "a cat " * 40
+    first = opened()
+    scores = first.score(images, [long, "a cat"])
+    told = first.warnings()
+    assert len(told) == 1
+    assert "word pieces of a prompt" in told[0]
+    first.close()
+    second = opened()
+    assert second.score(images, [long, "a cat"]) == scores
+    assert second.warnings() == told
+    second.score(images, [long, long])
+    assert second.warnings() == []
+    second.close()
+
+
+def test_a_prompt_is_read_once(path: Path) -> None:
+    judge = Judge()
+    reward = cached(path, judge)
+    for _ in range(2):
+        reward.score(sample_images()[:3], ["x", "y", "x"])
+    assert judge.read_prompts == ["x", "y"]
 
 
 def test_closing_closes_the_reward(path: Path) -> None:

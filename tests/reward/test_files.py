@@ -12,6 +12,7 @@ import pytest
 from lib_automerge.errors import RewardError
 from lib_automerge.reward import files
 from lib_automerge.reward.files import WeightFile
+from tests.empty_home import empty_home
 
 CONTENT = b"weights"
 FILE = WeightFile(
@@ -24,16 +25,11 @@ FILE = WeightFile(
     sha256=hashlib.sha256(CONTENT).hexdigest()[:8],
     kept=".cache/judge/weights.pt",
 )
-VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
 
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return empty_home(monkeypatch, tmp_path)
 
 
 def put(path: Path, content: bytes = CONTENT) -> Path:

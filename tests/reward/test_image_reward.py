@@ -277,6 +277,24 @@ def test_lengths_that_differ_are_counted(reward: TinyImageReward) -> None:
         reward.score(sample_images()[:2], PROMPTS[:1])
 
 
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_a_file_that_may_not_be_read_is_named(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"locked.{ending}"
+    path.touch()
+
+    def denied(*_arguments: object, **_more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lib_automerge.reward.weights.zipfile.ZipFile", denied)
+    monkeypatch.setattr("lib_automerge.reward.weights.load_file", denied)
+    with pytest.raises(
+        RewardError, match=r"cannot be read: .*\(Permission denied\). Check its path"
+    ):
+        TinyImageReward(path, device="cpu")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"nothing\.pt\. Give the path of ImageReward\.pt"):
         ImageReward(tmp_path / "nothing.pt", device="cpu")

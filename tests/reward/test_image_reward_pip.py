@@ -200,9 +200,10 @@ def test_a_long_prompt_is_told_once(
 ) -> None:
     reward = ImageRewardPip(weights, device="cpu")
     with caplog.at_level(logging.WARNING):
-        reward.score(sample_images()[:2], ["a cat " * 20] * 2)
+        reward.read(["a cat " * 20])
     (told,) = reward.warnings()
     assert "first 33 word pieces" in told
+    reward.score(sample_images()[:2], ["a cat " * 20] * 2)
     assert reward.warnings() == []
 
 

@@ -46,6 +46,9 @@ class Weighted:
     def place(self, device):
         self.places.append(device)
 
+    def read_prompts(self, prompts):
+        self.places += prompts
+
     def warnings(self):
         return ["placed on " + ", ".join(self.places)]
 
@@ -131,6 +134,8 @@ def test_a_class_has_options_and_the_rest_of_the_protocol(folder: Path) -> None:
     ]
     reward.place("cpu")
     assert reward.warnings() == ["placed on cpu"]
+    reward.read(["a cat"])
+    assert reward.warnings() == ["placed on cpu, a cat"]
     judge = reward._judge  # type: ignore[attr-defined]
     reward.close()
     reward.close()
@@ -274,6 +279,22 @@ class Own:
     plugins.load(folder, allowed=True)
     with pytest.raises(RewardError, match="cannot be made: KeyError"):
         create("own")
+
+
+def test_a_helper_called_read_is_the_plugins_own(folder: Path) -> None:
+    write(
+        folder,
+        "reader.py",
+        """class Reader:
+    def read(self, path, mode):
+        raise RuntimeError(path)
+
+    def score(self, images, prompts):
+        return [1.0] * len(images)
+""",
+    )
+    plugins.load(folder, allowed=True)
+    create("reader").read(["a cat"])
 
 
 def test_warnings_may_be_none(folder: Path) -> None:

@@ -91,8 +91,33 @@ def test_gives_a_square_of_any_size(framing: Framing, size: tuple[int, int]) -> 
     assert bool(pixels.isfinite().all())
 
 
+@pytest.mark.parametrize("framing", [crop, crop_down])
+@pytest.mark.parametrize("size", [(8, 200), (200, 8)])
+def test_of_a_strip_only_the_middle_is_scaled(framing: Framing, size: tuple[int, int]) -> None:
+    strip = noise(*size)
+    whole = strip.resize((size[0] * 6, size[1] * 6), Image.Resampling.BICUBIC)
+    assert torch.equal(framing(strip, 48), framing(whole, 48))
+
+
+def test_a_strip_takes_no_memory() -> None:
+    largest = 0
+    resize = Image.Image.resize
+
+    def watched(image: Image.Image, size: tuple[int, int], how: Any) -> Image.Image:
+        nonlocal largest
+        largest = max(largest, size[0] * size[1])
+        return resize(image, size, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", watched)
+        for size in ((1, 8192), (8192, 1)):
+            for framing in FRAMINGS:
+                framing(Image.new("RGB", size), 224)
+    assert largest <= 224 * 224 * 17
+
+
 @pytest.mark.parametrize("framing", FRAMINGS)
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I"])
 def test_makes_rgb_before_it_resizes(framing: Framing, mode: str) -> None:
     image = sample_images()[3].convert("RGB")
     image = image.quantize(16) if mode == "P" else image.convert(mode)

@@ -40,6 +40,8 @@ class Judge:
         known = dict(zip(SAMPLE_BRIGHTNESS, PUBLISHED, strict=True))
         return self._change(self, [known.get(mean, mean / 100) for mean in means])
 
+    def read(self, prompts: Sequence[str]) -> None: ...
+
     def place(self, device: str) -> None: ...
 
     def warnings(self) -> list[str]:

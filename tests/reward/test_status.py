@@ -6,14 +6,12 @@ import pytest
 
 from lib_automerge.errors import ConfigError
 from lib_automerge.reward.status import status, to_download
+from tests.empty_home import empty_home
 
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    empty_home(monkeypatch, tmp_path)
 
 
 def test_a_reward_without_files_is_ready() -> None:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.browser import Window
+
 INTERPRETERS = [
     path for path in os.environ.get("AUTOMERGE_GRADIO_ENVS", "").split(os.pathsep) if path
 ]
 SCRIPT = Path(__file__).with_name("serve_tab.py")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
-SIZES = {"wide": (1280, 900), "phone": (400, 800)}
 HEAD = (
     '<link rel="stylesheet" href="automerge/page/style.css">'
     '<script src="automerge/page/automerge.js" defer></script>'
@@ -64,21 +62,15 @@ class Site:
         self._log.close()
 
 
-class FormPage:
+class FormPage(Window):
     """A browser window on a site that knows which requests of the form are under way."""
 
     def __init__(
         self, browser: Any, site: Site, *, size: str = "wide", scheme: str = "light"
     ) -> None:
-        width, height = SIZES[size]
-        self._context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
-        self.page = self._context.new_page()
-        self.complaints: list[str] = []
+        super().__init__(browser, size=size, scheme=scheme)
         self._under_way = 0
         self._last = time.monotonic()
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self._count(request, 1))
         self.page.on("requestfinished", lambda request: self._count(request, -1))
         self.page.on("requestfailed", lambda request: self._count(request, -1))
@@ -90,8 +82,7 @@ class FormPage:
     def open(self) -> FormPage:
         """Go there and wait until the form is filled."""
         self.page.goto(self.site.url)
-        strip = self.page.locator("#automerge_strip .automerge-strip").first
-        strip.filter(has_not_text="Loading").wait_for()
+        self.strip.filter(has_not_text="Loading").wait_for()
         self.drawn()
         self.settle()
         return self
@@ -117,12 +108,6 @@ class FormPage:
         """Wait until the checks say something."""
         self.checks.filter(has_text=re.compile(r"\w")).wait_for()
 
-    def choose(self, name: str, option: str) -> None:
-        """Pick from a drop-down."""
-        self.page.locator(f"#automerge_{name} input").first.click()
-        # the list of the drop-down before may still be fading
-        self.page.locator(f'[data-testid="dropdown-option"][aria-label="{option}"]').last.click()
-
     def value(self, name: str) -> str:
         """What a field shows."""
         return str(self.page.locator(f"#automerge_{name} input").first.input_value())
@@ -134,7 +119,3 @@ class FormPage:
         while self._under_way or time.monotonic() - self._last < QUIET_S:
             assert time.monotonic() < deadline, f"{self._under_way} requests are not answered"
             self.page.wait_for_timeout(50)
-
-    def close(self) -> None:
-        self._context.close()
-        assert self.complaints == []

@@ -18,18 +18,17 @@ from lib_automerge.app.question import Answer
 from tests.api.bench import Gate, add_run, make_desk, running
 from tests.api.test_judge import begin
 from tests.api.test_status import start_tiny
+from tests.browser import CHROMIUM, NO_BROWSER, launched
 from tests.fake_host import FakeHost
 from tests.run_folders import STOPPED, Plan, Until
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
 MISSING = [name for name in ("uvicorn", "playwright") if find_spec(name) is None]
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(BROWSERS)}"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER),
 ]
 
 # the ids and shells of ui/tab.py, with tabs that are as simple as can be
@@ -65,12 +64,8 @@ function tab(name) {
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as found:
         yield found
-        found.close()
 
 
 class Site:

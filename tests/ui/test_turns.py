@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lib_automerge.ui.search_fields import LIMITS
-from tests.ui.gradio_pages import CHROMIUM, FORM_REQUEST, INTERPRETERS, FormPage, Site
+from tests.browser import CHROMIUM, NO_BROWSER, launched
+from tests.ui.gradio_pages import FORM_REQUEST, INTERPRETERS, FormPage, Site
 
 FEW = "Two prompts and one kept back"
 ONE = "One prompt"
@@ -21,18 +22,14 @@ pytestmark = [
         not INTERPRETERS, reason="no AUTOMERGE_GRADIO_ENVS: run the tests by python tasks.py test"
     ),
     pytest.mark.skipif(find_spec("playwright") is None, reason="not installed: playwright"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER),
 ]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda path: Path(path).parents[1].name)
@@ -190,15 +187,7 @@ def start(page: FormPage, reward: dict[str, Any]) -> None:
         "search": {"evaluations": 4, "optimizer": "sobol"},
         "verdict": {"finalists": 1, "finalist_seeds": 1, "seeds": 2},
     }
-    answer = page.page.evaluate(
-        """config => fetch('./automerge/v1/runs', {
-            method: 'POST',
-            headers: {'Content-Type': 'application/json'},
-            body: JSON.stringify(config),
-        }).then(r => r.json())""",
-        config,
-    )
-    assert "id" in answer, answer
+    page.start_run(config)
 
 
 def asked(page: FormPage, said: int) -> Any:

@@ -43,20 +43,22 @@ def parse_memory(text: str) -> int:
         ) from error
 
 
-def left_of(cap: int, reserved: int) -> int:
+def left_of(cap: int, reserved: int, least: int) -> int:
     """Return what is left for tensors of a cap on the memory of the process.
 
     Args:
         cap: bytes.
         reserved: bytes that will be used besides.
+        least: bytes that the tensor which takes most cannot do without.
 
     Raises:
         ConfigError: too little is left; says how much is needed.
     """
     own = own_memory()
     left = cap - own - reserved
-    if left < LEAST:
-        needed = own + reserved + LEAST
+    least = max(least, LEAST)
+    if left < least:
+        needed = own + reserved + least
         raise ConfigError(
             f"{cap / 2**20:.0f} MiB of memory are too little for this merge. Give it "
             f"{-(-needed // 2**20)} MiB or more, or use fewer threads."

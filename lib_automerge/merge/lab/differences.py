@@ -65,7 +65,9 @@ def sum_twice(
     alpha: Annotated[
         float, Within(-1, 2, "share of B in the first sum", each="block", unnamed=0.0)
     ] = 0.5,
-    beta: Annotated[float, Within(-1, 2, "share of C in the result", each="block")] = 0.5,
+    beta: Annotated[
+        float, Within(-1, 2, "share of C in the result", each="block", unnamed=0.0)
+    ] = 0.5,
 ) -> Pieces:
     """`(A (1 - alpha) + B alpha) (1 - beta) + C beta`."""
     for start, stop in stack.chunks():
@@ -85,7 +87,7 @@ def triple_sum(
     stack: Stack,
     *,
     alpha: Annotated[float, Within(-1, 2, "share of B", each="block", unnamed=0.0)] = 1 / 3,
-    beta: Annotated[float, Within(-1, 2, "share of C", each="block")] = 1 / 3,
+    beta: Annotated[float, Within(-1, 2, "share of C", each="block", unnamed=0.0)] = 1 / 3,
 ) -> Pieces:
     """`A (1 - alpha - beta) + B alpha + C beta`."""
     for start, stop in stack.chunks():

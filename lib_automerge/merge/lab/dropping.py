@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge.lab.draws import RANGE, draws
-from lib_automerge.merge.lab.methods import BASE, register
+from lib_automerge.merge.lab.methods import BASE, register, role_of
 from lib_automerge.merge.lab.number_types import Floats
 from lib_automerge.merge.lab.parameters import Help, Within
 from lib_automerge.merge.lab.ranking import BYTES, ordinal_ranks
+from lib_automerge.merge.lab.selection import needs
 from lib_automerge.merge.lab.stack import Pieces, Stack, scratch
 from lib_automerge.merge.lab.sums import BLOCK
 from lib_automerge.merge.lab.votes import Vote, Votes, magnitudes_of, on_base, vote_by_chunk
@@ -63,6 +64,9 @@ def della(
 
     Ranks are taken in each tensor of each model, equal sizes in the order of their offset.
     """
+    if not epsilon:
+        yield from _dropped(stack, p, 1.0 / (1.0 - p), vote, scale, seed)
+        return
     for start, stop in _windows(stack, Votes.BYTES + 4):
         votes = Votes(stop - start, stack.models)
         for model in range(stack.models):
@@ -166,9 +170,12 @@ def check_spread(values: Mapping[str, Any]) -> None:
         )
 
 
-def nothing_left(values: Mapping[str, Any], _models: int) -> str | None:
-    """The base, if all changes are dropped or none of the merged change is added."""
-    return BASE if values["p"] == 1.0 or values["scale"] == 0.0 else None
+def all_or_nothing(values: Mapping[str, Any], models: int) -> str | None:
+    """The base, if all is dropped or nothing added; one model alone, if none of it is dropped."""
+    if values["p"] == 1.0 or values["scale"] == 0.0:
+        return BASE
+    alone = models == 1 and values["p"] == 0.0 and values["scale"] == 1.0
+    return role_of(0) if alone else None
 
 
 register(
@@ -177,7 +184,7 @@ register(
     formula="base + s merge(drop(changes, p) / (1 - p))",
     source="Language Models are Super Mario, Yu et al. 2023 (2311.03099)",
     based=True,
-    identity=nothing_left,
+    identity=all_or_nothing,
 )
 register(
     tsd,
@@ -185,7 +192,7 @@ register(
     formula="base + s mean(drop(changes, p) that have the sign of most models)",
     source="6DammK9's merging notes; DARE (2311.03099) without rescaling, TIES (2306.01708)",
     based=True,
-    identity=nothing_left,
+    identity=all_or_nothing,
 )
 register(
     della,
@@ -193,8 +200,9 @@ register(
     formula="base + s merge(drop(changes, p_i) / (1 - p_i)), p_i = p -+ epsilon (rank_i / n - 1/2)",
     source="DELLA-Merging, Deep et al. 2024 (2406.11617)",
     based=True,
-    identity=nothing_left,
+    identity=all_or_nothing,
     check=check_spread,
     rereads=True,
+    needs=lambda shape, _models: needs(shape, 1),
     appetite=2 * (BYTES + Votes.BYTES + 4),
 )

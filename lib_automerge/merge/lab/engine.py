@@ -17,15 +17,23 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lib_automerge.errors import CancelledError, ModelError
+from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge.lab import stack as stacks
 from lib_automerge.merge.lab.budget import DEFAULT, Budget, left_of
 from lib_automerge.merge.lab.methods import LabMethod
-from lib_automerge.merge.lab.number_types import FLOATS, Floats, Raw, narrow, overflows, size_of
+from lib_automerge.merge.lab.number_types import (
+    FLOATS,
+    Floats,
+    Raw,
+    narrow,
+    overflows,
+    size_of,
+    zero_bad,
+)
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Settings
 from lib_automerge.merge.lab.sources import Source
-from lib_automerge.merge.lab.stack import Bad, Reading, Stack
+from lib_automerge.merge.lab.stack import Bad, Reading, Stack, damaged
 from lib_automerge.merge.lab.sums import BLOCK
 
 WRITTEN_AT_ONCE = 1 << 22
@@ -33,6 +41,11 @@ WRITTEN_AT_ONCE = 1 << 22
 
 _PER_THREAD = 32 << 20
 _SMALL = 1 << 20
+_PIECES = 12
+"""Chunks of float64 that a thread works with at once."""
+
+_SQUARES = 10
+"""Matrices of models x models that a thread works with at once, and those that wait to be added."""
 
 Result = TypeVar("Result")
 
@@ -130,11 +143,14 @@ def run(
 
     Raises:
         CancelledError: `cancelled` said so.
-        ConfigError: the memory is too small.
+        ConfigError: the memory is too small, or there are no threads or no chunks.
         ModelError: a model cannot be read, has changed, holds NaN or infinite numbers, or the
             result would.
         StorageError: the output cannot be written.
     """
+    for name, number in (("threads", threads), ("chunk", chunk)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}. Give 1 or more.")
     with threadpool_limits(limits=1, user_api="blas"):
         merge = _Merge(job, output, memory, threads, chunk, progress, cancelled)
         try:
@@ -166,8 +182,10 @@ class _Merge:
         before = self._method.before
         self._sources = tuple(before(job.sources)) if before else job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
-        points = 16 * BLOCK * models
-        self._budget = Budget(left_of(memory, threads * (_PER_THREAD + points)))
+        points = 16 * BLOCK * models + 8 * _SQUARES * models * models
+        own = _PER_THREAD + 8 * _PIECES * max(chunk - stacks.CHUNK, 0)
+        least = max((self._least(task, chunk) for task in job.tasks), default=0)
+        self._budget = Budget(left_of(memory, threads * (own + points), least))
         self._stopped = threading.Event()
         self._cancelled = cancelled
         self._reading = Reading(
@@ -228,22 +246,36 @@ class _Merge:
         return np.zeros((1, 1)) if total is None else total
 
     def _merge(self, task: Task, more: dict[str, Any]) -> None:
-        source = task.copied
-        if source is None:
-            values = self._job.settings.at(task.block)
-            models = len(task.members) - self._method.based
-            role = self._method.identity(values, models)
-            source = None if role is None else task.members[self._job.roles.index(role)]
+        source = self._copied(task)
         if source is not None:
             self._copy(task, source)
         else:
+            values = self._job.settings.at(task.block)
             with self._stack(task) as stack:
                 self._write(task, self._method.merge(stack, **values, **more))
         self._output.finish(task.key)
         self._advance(0)
 
+    def _copied(self, task: Task) -> int | None:
+        """The source that is the result; None if the tensor must be merged."""
+        if task.copied is not None:
+            return task.copied
+        values = self._job.settings.at(task.block)
+        role = self._method.identity(values, len(task.members) - self._method.based)
+        return None if role is None else task.members[self._job.roles.index(role)]
+
+    def _least(self, task: Task, chunk: int) -> int:
+        """Bytes that a tensor cannot do without: a piece of every model, and the method's needs."""
+        if self._copied(task) is not None:
+            return _SMALL
+        entries = [self._sources[index].entries[task.key] for index in task.members]
+        size = int(np.prod(entries[0].shape, dtype=np.int64))
+        piece = min(max(chunk, BLOCK), size) * sum(size_of(entry.number_type) for entry in entries)
+        needs = self._method.needs(entries[0].shape, len(entries) - self._method.based)
+        return 2 * piece + needs + _SMALL
+
     def _copy(self, task: Task, index: int) -> None:
-        """Copy a tensor of one model, bit for bit unless its number type changes."""
+        """Copy a tensor of one model, bit for bit but for its number type and what is damaged."""
         source = self._sources[index]
         entry = source.entries[task.key]
         if entry.number_type != task.number_type:
@@ -261,7 +293,12 @@ class _Merge:
                 raise CancelledError("the merge was cancelled. Start it again to have it.")
             raw = buffer[: (stop - start) * width]
             source.read(task.key, start, stop, raw)
-            self._put(task, start * width, raw)
+            if _is_trained(task) and overflows(raw, task.number_type):
+                if not self._job.zero_bad:
+                    raise damaged(source.name, task.key)
+                zero_bad(raw, task.number_type)
+                self._note_bad(Bad(source.name, task.key))
+            self._output.write(task.key, start * width, raw)
             self._advance(cost * stop // size - cost * start // size)
 
     def _write(self, task: Task, pieces: Iterable[tuple[int, Floats]]) -> None:
@@ -284,8 +321,7 @@ class _Merge:
         assert end == size * width
 
     def _put(self, task: Task, offset: int, raw: Raw) -> None:
-        trained = task.block is not None and task.number_type in FLOATS
-        if trained and overflows(raw, task.number_type):
+        if _is_trained(task) and overflows(raw, task.number_type):
             raise ModelError(
                 f"the merge holds NaN or infinite values: first in {task.key}. A model is damaged, "
                 f"or parameters far out overflow {task.number_type}; inspect the models, or store "
@@ -346,6 +382,10 @@ class _Merge:
         return self._read_cost(task) + size * size_of(task.number_type)
 
 
+def _is_trained(task: Task) -> bool:
+    return task.block is not None and task.number_type in FLOATS
+
+
 class _Lent:
     """A stack with memory of the budget, for as long as the context is open."""
 
@@ -361,12 +401,14 @@ class _Lent:
         size = int(np.prod(entries[0].shape, dtype=np.int64))
         at_once = size if method.rereads else min(size, stacks.SPAN)
         raw = at_once * sum(size_of(entry.number_type) for entry in entries)
-        self._lent = budget.lent(2 * raw + method.appetite * size + _SMALL)
+        needs = method.needs(entries[0].shape, len(sources) - method.based)
+        self._lent = budget.lent(2 * raw + needs + method.appetite * size + _SMALL)
         self._make = partial(
             Stack,
             key,
             sources,
             based=method.based,
+            needs=needs,
             rereads=method.rereads,
             reading=reading,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,7 @@ from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
-from lib_automerge.merge.lab.sources import Entry, FileSource
+from lib_automerge.merge.lab.sources import Entry, FileSource, stamp_of
 from lib_automerge.merge.lab.stack import CHUNK
 from lib_automerge.merge.metadata import merged_metadata
 from lib_automerge.merge.recorded import open_recorded
@@ -83,11 +83,15 @@ def write_lab(
     method = catalogue.get(recipe.method)
     roles = _roles(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
+    threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
         job, found = _job(recipe, method, models, number_type, options)
-        layout = _layout(job, merged_metadata(models.recipe, models.metadata))
-        digest = _digest(models.recipe, options, layout)
+        # 3 and 3.0 are one value, and must give the same bytes
+        parameters = {name: job.settings.given[name] for name in recipe.parameters}
+        complete = msgspec.structs.replace(models.recipe, parameters=parameters)
+        layout = _layout(job, merged_metadata(complete, models.metadata))
+        digest = _digest(complete, options, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
             if opened.replaced:
@@ -96,12 +100,12 @@ def write_lab(
                 job,
                 opened,
                 memory=options.memory,
-                threads=options.threads or min(os.cpu_count() or 1, 4),
+                threads=threads,
                 chunk=options.chunk,
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
-    for sentence in matching.notes(found, options.on_mismatch, models.sources[0].name):
+    for sentence in matching.notes(models.sources, found, options.on_mismatch):
         options.tell(sentence)
     for each in bad:
         options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")
@@ -131,10 +135,12 @@ class _Models:
             if cancelled():
                 raise CancelledError("the merge was cancelled before it wrote anything.")
             _check_container(recipe.models[role])
+            # what is recorded, what is checked and what is merged must be the same bytes
+            since = stamp_of(Path(refs[role].path)) if refs[role].path else None
             with open_recorded(recipe.models[role]) as model:
                 _check_number_types(model.path, model.header)
                 refs[role] = msgspec.structs.replace(refs[role], sha256=model.sha256())
-                source = FileSource(model.path, _entries(model.header, model.detection))
+                source = FileSource(model.path, _entries(model.header, model.detection), since)
                 stack.callback(source.close)
                 sources.append(source)
                 if first is None:
@@ -187,6 +193,7 @@ def _job(
     )
     for block in architecture.blocks:
         method.check(settings.at(block))
+    _check_unnamed(recipe, method, settings, architecture.blocks)
     tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
     job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
     return job, found
@@ -194,15 +201,32 @@ def _job(
 
 def _given(recipe: Recipe, method: LabMethod) -> Mapping[str, Given]:
     """The parameters, with the recipe's weights in the one that they stand for."""
-    if not recipe.weights:
-        return recipe.parameters
-    if method.weight is None:
+    if recipe.weights and method.weight is None:
         raise ConfigError(f"{method.name} has no weights by block. Leave out the weights.")
-    if method.weight in recipe.parameters:
+    if recipe.weights and method.weight in recipe.parameters:
         raise ConfigError(
             f"weights and the parameter {method.weight!r} are the same. Give one of them."
         )
+    if method.weight is None or method.weight in recipe.parameters:
+        return recipe.parameters
     return {**recipe.parameters, method.weight: recipe.weights}
+
+
+def _check_unnamed(
+    recipe: Recipe, method: LabMethod, settings: Settings, blocks: Sequence[str]
+) -> None:
+    """Raise ConfigError if a block that the weights do not name would not be the first model's."""
+    if method.weight is None or method.weight in recipe.parameters:
+        return
+    for block in blocks:
+        values = settings.at(block)
+        role = method.identity(values, len(method.roles))
+        if block not in recipe.weights and role != method.roles[0]:
+            raise ConfigError(
+                f"the weights do not name {block}, which is then {method.roles[0].upper()}'s, but "
+                f"{method.name} with these parameters changes it. Name every block, or give the "
+                f"parameter {method.weight!r} instead of weights."
+            )
 
 
 def _check_container(ref: ModelRef) -> None:

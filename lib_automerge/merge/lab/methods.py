@@ -49,9 +49,12 @@ class LabMethod:
             the stack are those of `roles`, or all after the base, in order.
         identity: `identity(parameters, models)` names the role that is the result bit for bit.
         parameters: read from the signature of `merge`.
-        weight: the parameter that a recipe's `weights` sets by block; None if there is none.
+        weight: the parameter that a recipe's `weights` sets by block, unless `parameters` do; None
+            if there is none. Blocks that the weights do not name are the first model's.
         rereads: whether a tensor is read more than once.
-        appetite: bytes of memory per element of a tensor that make `merge` fastest; less is enough.
+        needs: `needs(shape, models)`: bytes of memory that `merge` of a tensor cannot do without,
+            besides a few chunks.
+        appetite: bytes per element that make it fastest besides; less is enough.
         whole: set if the method can look at all tensors together.
         check: raises ConfigError if parameters do not go together.
         before: replaces the models before anything is read, for instance by permuted ones.
@@ -69,6 +72,7 @@ class LabMethod:
     parameters: tuple[Parameter, ...]
     weight: str | None = None
     rereads: bool = False
+    needs: Callable[[tuple[int, ...], int], int] = lambda _shape, _models: 0
     appetite: int = 0
     whole: Whole | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda _values: None

@@ -126,3 +126,11 @@ def overflows(raw: Raw, number_type: str) -> bool:
         stored = stored.to(torch.float32)
     low, high = torch.aminmax(stored)
     return not bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+def zero_bad(raw: Raw, number_type: str) -> None:
+    """Set NaN and infinite numbers to 0, in place."""
+    stored = torch.from_numpy(raw).view(NUMBER_TYPES[number_type])
+    if number_type.startswith("F8"):
+        stored = stored.to(torch.float32)
+    raw.reshape(-1, size_of(number_type))[~torch.isfinite(stored).numpy()] = 0

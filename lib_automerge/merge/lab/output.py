@@ -6,6 +6,7 @@ a cancelled merge can be taken up again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ class Output:
     Raises:
         StorageError: the file exists, cannot be written, or the disk is too small.
         ConfigError: nothing is there to resume, or it is of another merge.
-        CancelledError: instead of the one that was raised inside: tells what was kept and where.
+        CancelledError: instead of the one, or the KeyboardInterrupt, that was raised inside: tells
+            what was kept and where.
     """
 
     def __init__(self, path: Path, layout: FileLayout, merge: str, *, resume: bool = False) -> None:
@@ -128,8 +130,7 @@ class Output:
             elif stopped and self.finished:
                 with self._explained():
                     self._make_safe()
-                if issubclass(kind, CancelledError):
-                    raise self._cancelled() from error
+                raise self._cancelled() from error
             else:
                 self._discard()
         finally:
@@ -183,13 +184,20 @@ class Output:
 
     def _complete(self) -> None:
         assert self._file is not None
-        with self._explained():
-            os.fsync(self._file.fileno())
+        try:
+            self._make_safe()
             self._file.close()
-            if self.path.exists():
-                raise FileExistsError(0, "it was created by someone else meanwhile")
-            self._partial.replace(self.path)
-        self._journal.unlink(missing_ok=True)
+            if not self.path.exists():
+                self._partial.replace(self.path)
+                self._journal.unlink(missing_ok=True)
+                return
+        except OSError as error:
+            self._discard()
+            raise cannot_write(self.path, error) from error
+        raise StorageError(
+            f"{self.path} was created by someone else meanwhile. The merge is complete and kept in "
+            f"{self._partial}: move the other file away and go on with --resume, or delete it."
+        )
 
     def _cancelled(self) -> CancelledError:
         done, total = len(self.finished), len(self._layout.order)
@@ -208,8 +216,10 @@ class Output:
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+        # while it is held, so that it cannot be another merge's; Windows does this by itself
+        with contextlib.suppress(OSError):
+            Path(self._hold.lock_file).unlink(missing_ok=True)
         self._hold.release()
-        Path(self._hold.lock_file).unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -102,7 +102,10 @@ def cosine_b(
     """As `cosine_a`, with the mean of the column's cosine and that of the whole tensors."""
     products = _column_products(stack)
     totals = [np.array([float(product.sum())]) for product in products]
-    yield from _by_likeness(stack, 0.5 * (_cosines(*products) + _cosines(*totals)), weight)
+    likeness = _cosines(*products)
+    likeness += _cosines(*totals)
+    likeness *= 0.5
+    yield from _by_likeness(stack, likeness, weight)
 
 
 def _between(stack: Stack, start: int, stop: int, weight: float) -> Floats:
@@ -134,26 +137,38 @@ def _columns(stack: Stack) -> int:
 def _column_products(stack: Stack) -> tuple[Floats, Floats, Floats]:
     """Return A.A, B.B and A.B of every column, summed over a fixed number of rows at a time."""
     width = _columns(stack)
-    step = max(1, BLOCK // width) * width
     aa, bb, ab = np.zeros(width), np.zeros(width), np.zeros(width)
-    for start in range(0, stack.size, step):
-        stop = min(start + step, stack.size)
-        a = stack.value(0, start, stop, "a").reshape(-1, width)
-        b = stack.value(1, start, stop, "b").reshape(-1, width)
-        ab += (a * b).sum(axis=0)
-        aa += np.square(a, out=a).sum(axis=0)
-        bb += np.square(b, out=b).sum(axis=0)
+    # as many whole rows as fit into a block, or one row in parts
+    at_once = min(BLOCK, width)
+    for row in range(0, stack.size, max(1, BLOCK // width) * width):
+        rows = min(max(1, BLOCK // width), (stack.size - row) // width)
+        for first in range(0, width, at_once):
+            last = min(first + at_once, width)
+            start, stop = row + first, row + (rows - 1) * width + last
+            a = stack.value(0, start, stop, "a").reshape(rows, -1)
+            b = stack.value(1, start, stop, "b").reshape(rows, -1)
+            ab[first:last] += (a * b).sum(axis=0)
+            aa[first:last] += np.square(a, out=a).sum(axis=0)
+            bb[first:last] += np.square(b, out=b).sum(axis=0)
     return aa, bb, ab
 
 
+def _column_needs(shape: tuple[int, ...], _models: int) -> int:
+    """Bytes for three products and a mask of every column."""
+    return 8 * 4 * (math.prod(shape[1:]) if shape else 1)
+
+
 def _cosines(aa: Floats, bb: Floats, ab: Floats) -> Floats:
-    norms = np.sqrt(aa) * np.sqrt(bb)
-    cosines: Floats = np.divide(ab, norms, out=np.zeros(len(ab)), where=norms > 0.0)
-    return cosines
+    """Return the cosines in the memory of the products, which are gone then."""
+    norms = np.sqrt(aa, out=aa)
+    norms *= np.sqrt(bb, out=bb)
+    bb[:] = 0.0
+    return np.divide(ab, norms, out=bb, where=norms > 0.0)
 
 
 def _by_likeness(stack: Stack, likeness: Floats, weight: float) -> Pieces:
-    from_b = 1.0 - np.clip(likeness - weight, 0.0, 1.0)
+    likeness -= weight
+    from_b = np.subtract(1.0, np.clip(likeness, 0.0, 1.0, out=likeness), out=likeness)
     width = len(from_b)
     for start, stop in stack.chunks():
         a = stack.value(0, start, stop, "a")
@@ -206,4 +221,5 @@ for _function, _likeness in (
         identity=lambda values, _models: "b" if values["weight"] == 1.0 else None,
         weight="weight",
         rereads=True,
+        needs=_column_needs,
     )

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from lib_automerge.domain.recipe import ParameterValue
 from lib_automerge.errors import ConfigError, unknown_name
 
 Kind = Literal["number", "whole number", "true or false", "choice", "number per model"]
@@ -123,6 +124,9 @@ class Settings:
         blocks: the names of blocks that mappings may use.
         roles: the roles of the models, without the base, in order.
 
+    Attributes:
+        given: what was given, each number of the kind that its parameter has.
+
     Raises:
         ConfigError: a name, a kind, a block or a value is wrong; says what is allowed.
     """
@@ -146,6 +150,7 @@ class Settings:
         self._plain: dict[str, object] = {}
         self._by_block: dict[str, Mapping[str, float]] = {}
         self._unnamed: dict[str, float | None] = {}
+        self.given: dict[str, ParameterValue] = {}
         for parameter in known:
             value = given.get(parameter.name, parameter.default)
             if parameter.kind == "number per model":
@@ -155,6 +160,8 @@ class Settings:
                 self._unnamed[parameter.name] = parameter.unnamed
             else:
                 self._plain[parameter.name] = self._checked(parameter, value)
+            if parameter.name in given:
+                self.given[parameter.name] = self._normal(parameter, value)
 
     def at(self, block: str | None) -> dict[str, Any]:
         """Return the values for one block as keywords of the method's function."""
@@ -186,6 +193,13 @@ class Settings:
                 raise ConfigError(unknown_name(f"model in {parameter.name}", role, roles))
         numbers = [self._checked(parameter, named.get(role, parameter.default)) for role in roles]
         return tuple(float(number) for number in numbers)  # type: ignore[arg-type]
+
+    def _normal(self, parameter: Parameter, value: Given) -> ParameterValue:
+        if isinstance(value, Mapping):
+            return {name: float(number) for name, number in value.items()}
+        checked = self._checked(parameter, value)
+        assert isinstance(checked, int | float | str | bool)
+        return checked
 
     def _checked(self, parameter: Parameter, value: object) -> object:
         kind, name = parameter.kind, f"{parameter.name} of {self._method}"

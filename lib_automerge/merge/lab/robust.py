@@ -15,9 +15,9 @@ from lib_automerge.merge.lab.dropping import (
     Scale,
     Seed,
     Spread,
+    all_or_nothing,
     check_spread,
     kept,
-    nothing_left,
     windows,
 )
 from lib_automerge.merge.lab.medians import geometric_weights
@@ -25,6 +25,7 @@ from lib_automerge.merge.lab.methods import register
 from lib_automerge.merge.lab.number_types import Floats
 from lib_automerge.merge.lab.parameters import Within
 from lib_automerge.merge.lab.ranking import BYTES
+from lib_automerge.merge.lab.selection import needs
 from lib_automerge.merge.lab.stack import Pieces, Stack, scratch
 from lib_automerge.merge.lab.sums import BLOCK, blocks, gram
 from lib_automerge.merge.lab.votes import Votes, on_base
@@ -141,7 +142,7 @@ register(
     formula="base + s geometric median(drop(changes, p) that have the sign of most models, else 0)",
     source="6DammK9's merging notes",
     based=True,
-    identity=nothing_left,
+    identity=all_or_nothing,
     rereads=True,
 )
 register(
@@ -151,8 +152,9 @@ register(
     "else 0), p_i = p -+ epsilon (rank_i / n - 1/2)",
     source="6DammK9's merging notes; DELLA's MagPrune (2406.11617) without rescaling",
     based=True,
-    identity=nothing_left,
+    identity=all_or_nothing,
     check=check_spread,
     rereads=True,
+    needs=lambda shape, _models: needs(shape, 1),
     appetite=2 * (BYTES + 4),
 )

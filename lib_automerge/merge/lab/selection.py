@@ -77,7 +77,7 @@ def thresholds(
     """
     models = stack.models if models is None else models
     brackets = _brackets(stack.size, each, count, models)
-    limit = max(min(stack.memory // (16 * models), stack.size), 2 * _SAMPLE)
+    limit = max(min(stack.memory // (32 * models), stack.size), 2 * _SAMPLE)
     found = [_Bracketed(*bracket, limit) for bracket in brackets]
     for start, stop in stack.chunks():
         for one, (values, exact) in zip(found, each(start, stop), strict=True):
@@ -86,6 +86,11 @@ def thresholds(
         one.threshold(count) or _by_digits(stack, _only(each, model), count)
         for model, one in enumerate(found)
     ]
+
+
+def needs(shape: tuple[int, ...], models: int) -> int:
+    """Bytes that `thresholds` of so many models takes at least: samples, and what is kept."""
+    return 8 * (models + 2) * min(math.prod(shape), 2 * _SAMPLE)
 
 
 class _Bracketed:

@@ -16,6 +16,9 @@ from typing import NamedTuple, Protocol
 from lib_automerge.errors import ModelError
 from lib_automerge.merge.lab.number_types import Raw, size_of
 
+Stamp = tuple[int, int, int]
+"""Size of a file, time of its last change in ns, and inode."""
+
 
 class Entry(NamedTuple):
     """One tensor of a file: safetensors number type, shape, and its first byte in the file."""
@@ -59,11 +62,18 @@ class Source(Protocol):
 class FileSource:
     """A safetensors file; several threads may read from it at once.
 
+    Args:
+        path: of the file.
+        entries: its tensors.
+        since: what `stamp_of` said before the file was looked at; None does not check.
+
     Raises:
-        ModelError: the file cannot be opened.
+        ModelError: the file cannot be opened, or has changed since.
     """
 
-    def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
+    def __init__(
+        self, path: Path, entries: Mapping[str, Entry], since: Stamp | None = None
+    ) -> None:
         self.path = path
         self.name = path.name
         self.entries = entries
@@ -73,13 +83,16 @@ class FileSource:
             raise self._unreadable(error) from error
         self._lock = threading.Lock()
         self._stamp = _stamp(os.fstat(self._file.fileno()))
+        if since not in (None, self._stamp):
+            self._file.close()
+            raise self._changed()
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     @property
-    def stamp(self) -> tuple[int, int, int]:
-        """Size, time of the last change in ns, and inode, when it was opened."""
+    def stamp(self) -> Stamp:
+        """When it was opened."""
         return self._stamp
 
     def read(self, key: str, start: int, stop: int, out: Raw) -> None:
@@ -118,10 +131,24 @@ class FileSource:
         )
 
     def _unreadable(self, error: OSError) -> ModelError:
-        return ModelError(
-            f"{self.path} cannot be read: {error.strerror}. Check the file and its disk."
-        )
+        return _unreadable(self.path, error)
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a file.
+
+    Raises:
+        ModelError: the file is not there.
+    """
+    try:
+        return _stamp(path.stat())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(f"{path} cannot be read: {error.strerror}. Check the file and its disk.")
+
+
+def _stamp(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 
-from lib_automerge.errors import ModelError
-from lib_automerge.merge.lab.methods import BASE, register
+from lib_automerge.merge.lab.methods import BASE, register, role_of
 from lib_automerge.merge.lab.number_types import Floats
 from lib_automerge.merge.lab.parameters import Within
 from lib_automerge.merge.lab.stack import Pieces, Stack
 from lib_automerge.merge.lab.votes import on_base
 
-_ZERO = 1e-7
-"""Singular values below this share of the largest are 0: their directions mean nothing."""
+_AT_ONCE = 1 << 18
+"""Elements that are decomposed or multiplied at once."""
+
+_SQUARES = 12
+"""Float64 numbers that LAPACK and we hold for each element of a square of the short side."""
 
 
 def iso(
@@ -32,7 +35,8 @@ def iso(
 
     Tensors are taken as matrices of the first axis by all others; those with one axis, or with one
     row or column, have one singular value, which is its own mean. D' = z D + (1 - z) mean(s) U V',
-    and U V' = (D D')^-1/2 D, so that no singular vectors of the long side are needed.
+    and U V' = (D D')^-1/2 D, so that no singular vectors of the long side are needed. Values below
+    the rounding error of the largest are 0: their directions mean nothing.
     """
     rows = stack.shape[0] if len(stack.shape) > 1 else 1
     change = _mean_change(stack)
@@ -43,12 +47,6 @@ def iso(
 
 
 def _mean_change(stack: Stack) -> Floats:
-    needed = 8 * stack.size
-    if needed > stack.memory:
-        raise ModelError(
-            f"iso needs {needed / 1e6:.0f} MB for the matrix {stack.key!r}, and "
-            f"{stack.memory / 1e6:.0f} MB are left. Raise --memory."
-        )
     change = np.empty(stack.size)
     for start, stop in stack.chunks():
         base = stack.base(start, stop)
@@ -61,21 +59,51 @@ def _mean_change(stack: Stack) -> Floats:
 
 
 def _flatten(matrix: Floats, z: float) -> None:
-    """Pull the singular values of a matrix (rows x columns) towards their mean, in place."""
+    """Pull the singular values of a matrix (rows x columns) towards their mean, in place.
+
+    Singular values and vectors of the short side are those of R in D' = Q R, which keeps all
+    digits; the eigenvectors of D D' would lose half of them.
+    """
     wide = matrix.shape[0] <= matrix.shape[1]
     side = matrix if wide else matrix.T
-    squares, vectors = np.linalg.eigh(side @ side.T)
-    values = np.sqrt(np.maximum(squares, 0.0))
-    real = values > _ZERO * values[-1]
+    _, values, vectors = np.linalg.svd(_triangle(side))
+    real = values > max(side.shape) * np.finfo(np.float64).eps * values[0]
     if not real.any():
         return
     inverse = np.divide(1.0, values, out=np.zeros(len(values)), where=real)
-    pull = (1.0 - z) * values.mean()
-    factor = z * np.eye(len(values)) + pull * (vectors * inverse) @ vectors.T
-    step = max(1, math.ceil((1 << 22) / len(values)))
+    factor = (vectors.T * (inverse * ((1.0 - z) * values.mean()))) @ vectors
+    factor[np.diag_indices_from(factor)] += z
+    step = max(1, math.ceil(_AT_ONCE / len(values)))
     for start in range(0, side.shape[1], step):
         columns = side[:, start : start + step]
         columns[:] = factor @ columns
+
+
+def _triangle(side: Floats) -> Floats:
+    """Return R of the transpose of a wide matrix, a fixed number of columns after the other."""
+    rows = len(side)
+    step = max(rows, _AT_ONCE // rows)
+    found: Floats = np.empty((0, rows))
+    for start in range(0, side.shape[1], step):
+        part = np.concatenate([found, side[:, start : start + step].T])
+        found = np.asarray(np.linalg.qr(part, mode="r"))
+    return found
+
+
+def _needs(shape: tuple[int, ...], _models: int) -> int:
+    """Bytes for the mean change, and for the decomposition of its short side."""
+    size = math.prod(shape)
+    if len(shape) < 2 or not size:
+        return 8 * size
+    short = min(shape[0], size // shape[0])
+    return 8 * (size + _SQUARES * short * short + 4 * min(size, _AT_ONCE))
+
+
+def _identity(values: Mapping[str, Any], models: int) -> str | None:
+    if values["scale"] == 0.0:
+        return BASE
+    alone = models == 1 and values["z"] == 1.0 and values["scale"] == 1.0
+    return role_of(0) if alone else None
 
 
 register(
@@ -85,7 +113,6 @@ register(
     source="No Task Left Behind, Marczak et al. 2025 (2502.04959): z = 0 is Iso-C; Iso-Z is "
     "6DammK9's",
     based=True,
-    identity=lambda values, _models: BASE if values["scale"] == 0.0 else None,
-    rereads=True,
-    appetite=16,
+    identity=_identity,
+    needs=_needs,
 )

@@ -22,11 +22,18 @@ SPAN = 1 << 20
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """Numbers of a model that were NaN or infinite and were taken as 0."""
+    """A tensor of a model with NaN or infinite numbers, which were taken as 0."""
 
     model: str
     key: str
-    count: int
+
+
+def damaged(model: str, key: str) -> ModelError:
+    """The error that a tensor of a model holds NaN or infinite numbers."""
+    return ModelError(
+        f"{model}: {key!r} holds NaN or infinite numbers. The model is damaged: "
+        "download it again, or take such numbers as 0 with --on-nan zero."
+    )
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -36,7 +43,7 @@ class Reading(msgspec.Struct, frozen=True):
         chunk: elements combined at once; results do not depend on it.
         zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
         cancelled: asked between chunks.
-        found_bad: told of every number that was taken as 0.
+        found_bad: told of tensors with numbers that were taken as 0, perhaps more than once.
     """
 
     chunk: int = CHUNK
@@ -59,6 +66,7 @@ class Stack:
         sources: the models in the order of roles; where `based`, the base first.
         based: whether the first source is the base.
         memory: bytes for this tensor, of which some are taken for reading.
+        needs: bytes that are not taken.
         rereads: the tensor is read more than once: keep it in memory if it fits.
     """
 
@@ -69,6 +77,7 @@ class Stack:
         *,
         based: bool,
         memory: int,
+        needs: int = 0,
         rereads: bool = False,
         reading: Reading = Reading(),  # noqa: B008 -- frozen
     ) -> None:
@@ -83,7 +92,7 @@ class Stack:
         self._types = [source.entries[key].number_type for source in sources]
         widths = sum(map(size_of, self._types))
         span = self.size if rereads else min(self.size, SPAN)
-        span = max(min(span, memory // 2 // widths), min(self.chunk, self.size), 1)
+        span = max(min(span, (memory - needs) // 2 // widths), min(self.chunk, self.size), 1)
         self._span = span
         self._held: list[tuple[int, int, Raw | None]] = [(0, 0, None)] * len(sources)
         self.memory = max(memory - span * widths, 0)
@@ -160,17 +169,13 @@ class Stack:
 
     def _judge(self, index: int, values: Floats | Singles) -> None:
         bad = ~np.isfinite(values)
-        count = int(np.count_nonzero(bad))
-        if not count:
+        if not bad.any():
             return
         name = self._sources[index].name
         if not self._reading.zero_bad:
-            raise ModelError(
-                f"{name}: {self.key!r} holds NaN or infinite numbers. The model is damaged: "
-                "download it again, or take such numbers as 0 with --on-nan zero."
-            )
+            raise damaged(name, self.key)
         values[bad] = 0.0
-        self._reading.found_bad(Bad(name, self.key, count))
+        self._reading.found_bad(Bad(name, self.key))
 
     def _raw(self, index: int, start: int, stop: int) -> Raw:
         """Return stored bytes, reading as many as are held at once."""

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from lib_automerge.merge.lab.methods import BASE, register, role_of
 from lib_automerge.merge.lab.number_types import Floats, Singles
 from lib_automerge.merge.lab.parameters import Within
-from lib_automerge.merge.lab.selection import EachModels, Exact, Largest, thresholds, top_count
+from lib_automerge.merge.lab.selection import (
+    EachModels,
+    Exact,
+    Largest,
+    needs,
+    thresholds,
+    top_count,
+)
 from lib_automerge.merge.lab.stack import Pieces, Stack, scratch
 
 Vote = Literal["none", "sum", "count"]
@@ -222,6 +229,7 @@ register(
     based=True,
     identity=_identity,
     rereads=True,
+    needs=needs,
 )
 register(
     ties_soup,
@@ -231,4 +239,5 @@ register(
     based=True,
     identity=_identity,
     rereads=True,
+    needs=needs,
 )

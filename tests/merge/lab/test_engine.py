@@ -55,8 +55,7 @@ def test_bytes_do_not_depend_on_threads_chunks_or_memory(
     # next to no memory: tensors are read in parts, ranks taken bucket by bucket and in windows
     monkeypatch.setattr(engine, "_SMALL", 0)
     monkeypatch.setattr(ranking, "_LEAST", 1000)
-    if method != "iso":
-        monkeypatch.setattr(engine, "left_of", lambda _cap, _reserved: 60_000)
+    monkeypatch.setattr(engine, "left_of", lambda *_: 60_000)
     scarce = merge_to(tmp_path / "scarce", method, files, parameters, chunk=500)
     assert scarce.read_bytes() == whole
 
@@ -107,7 +106,7 @@ def test_the_size_of_the_memory_holds_for_many_models(tmp_path: Path) -> None:
     tensors = random_models(40, {"w": (300, 300)}, torch.float16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "Budget", Watched)
-        patch.setattr(engine, "left_of", lambda _cap, _reserved: 1 << 20)
+        patch.setattr(engine, "left_of", lambda *_: 1 << 20)
         merged(tmp_path, "ties", tensors, chunk=4096)
     # 40 models of 180 kB each do not fit into the megabyte
     assert lent == [1 << 20]
@@ -276,6 +275,18 @@ def test_what_was_finished_is_not_merged_again(models: list[Path], tmp_path: Pat
         assert out.read_bytes()[-8:] == b"\x00" * 7 + b"\x40"
 
 
+def test_what_a_keyboard_interrupt_leaves_is_told(models: list[Path], tmp_path: Path) -> None:
+    told: list[Progress] = []
+
+    def interrupt(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(CancelledError, match=r"kept in .*\.out\.partial"):
+        merge_to(tmp_path / "out", "average", models, progress=interrupt, chunk=4096)
+
+
 def test_another_merge_is_not_taken_up(models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="nothing to resume"):
@@ -329,6 +340,53 @@ def test_two_merges_do_not_write_one_file(models: list[Path], tmp_path: Path) ->
     go_on.set()
     worker.join()
     assert out.exists()
+
+
+def test_a_file_that_appears_meanwhile_costs_nothing(models: list[Path], tmp_path: Path) -> None:
+    whole = merge_to(tmp_path / "whole", "average", models).read_bytes()
+    out = tmp_path / "out"
+    with pytest.raises(StorageError, match=r"complete and kept in .*\.out\.partial"):
+        merge_to(out, "average", models, progress=lambda _: None if out.exists() else out.touch())
+    assert out.read_bytes() == b""
+    out.unlink()
+    assert merge_to(out, "average", models, resume=True).read_bytes() == whole
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_an_output_that_cannot_be_completed_leaves_nothing(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lib_automerge.merge.lab.output.os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        merge_to(tmp_path / "out", "average", models)
+    assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".out*"))
+
+
+def test_the_lock_is_removed_while_it_is_held(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = output.filelock.FileLock.release
+    there: list[bool] = []
+
+    def watched(self: Any, force: bool = False) -> None:
+        if self.is_locked:
+            there.append(Path(self.lock_file).exists())
+        release(self, force)
+
+    monkeypatch.setattr(output.filelock.FileLock, "release", watched)
+    merge_to(tmp_path / "out", "average", models)
+    assert there == [False]
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": -1}, {"chunk": 0}])
+def test_no_threads_and_no_chunks_are_refused(
+    options: dict[str, int], models: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"is -?\d. Give 1 or more"):
+        merge_to(tmp_path / "out", "average", models, **options)
 
 
 def test_a_file_is_never_replaced(models: list[Path], tmp_path: Path) -> None:
@@ -425,3 +483,21 @@ def test_empty_tensors_pass_through(tmp_path: Path) -> None:
         found = merged(tmp_path, method, models[: len(roles) or 3], chunk=7)
         assert found["e"].shape == (0, 4)
         assert torch.isfinite(found["w"]).all()
+
+
+@pytest.mark.parametrize(("method", "needed"), [("iso", 34), ("cosine_a", 64)])
+def test_what_a_method_needs_is_asked_for_before_it_begins(
+    method: str, needed: int, tmp_path: Path
+) -> None:
+    shape = (256, 1 << 14) if method == "iso" else (1, 1 << 21)
+    files = [
+        write(tmp_path / f"m{n}", {"w": torch.zeros(shape, dtype=torch.float16)}) for n in "ab"
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "LEAST", 1 << 20)
+        with pytest.raises(ConfigError, match=r"too little for this merge. Give it \d+") as caught:
+            merge_to(tmp_path / "out", method, files, memory=1)
+        with pytest.raises(ConfigError) as small:
+            merge_to(tmp_path / "out", "average", files, memory=1)
+    one, two = (int(str(error.value).split("Give it ")[1].split()[0]) for error in (caught, small))
+    assert one - two > 0.9 * needed

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe, read_r
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import merge_files
 from lib_automerge.merge.lab.files import LabOptions
+from lib_automerge.merge.readers import Checkpoint
 from tests.checkpoints import write_tiny
 
 SD1 = architectures.get("sd1")
@@ -71,6 +74,52 @@ def test_a_recipe_of_the_lab_is_merged_block_by_block(folder: Path) -> None:
             assert np.array_equal(value.numpy(), exact.astype(np.float16)), key
 
 
+ABC = {**AB, "c": "m2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "roles"),
+    [("weighted_sum", AB), ("slerp", AB), ("add_difference", ABC), ("train_difference", ABC)],
+)
+def test_a_recipe_without_weights_is_the_first_model(
+    method: str, roles: dict[str, str], folder: Path
+) -> None:
+    found = load_file(merge_files(recipe(folder, method, roles), folder / "out.safetensors"))
+    first = load_file(folder / "m0.safetensors")
+    assert all(torch.equal(found[key], first[key]) for key in first)
+
+
+@pytest.mark.parametrize("method", ["sum_twice", "triple_sum"])
+def test_sums_of_three_leave_blocks_that_are_not_named(method: str, folder: Path) -> None:
+    weights, beta = {"IN01": 0.5, "M00": 0.0}, {"M00": 0.5}
+    given = recipe(folder, method, ABC, {"beta": beta}, weights=weights)
+    found = load_file(merge_files(given, folder / "out.safetensors"))
+    first = load_file(folder / "m0.safetensors")
+    changed = {SD1.block_of(key) for key in first if not torch.equal(found[key], first[key])}
+    assert changed == {"IN01", "M00"}
+
+
+@pytest.mark.parametrize(
+    ("method", "roles", "parameters"),
+    [
+        ("sum_twice", ABC, {"beta": 0.5}),
+        ("triple_sum", ABC, {}),
+        ("cosine_a", AB, {}),
+        ("cosine_b", AB, {}),
+    ],
+)
+def test_blocks_that_are_not_named_and_would_change_are_refused(
+    method: str, roles: dict[str, str], parameters: dict[str, Any], folder: Path
+) -> None:
+    weights = dict.fromkeys(SD1.blocks, 0.5)
+    del weights["M00"]
+    given = recipe(folder, method, roles, parameters, weights=weights)
+    with pytest.raises(ConfigError, match=f"do not name M00.*but {method} with these"):
+        merge_files(given, folder / "out.safetensors")
+    every = recipe(folder, method, roles, parameters, weights={**weights, "M00": 0.5})
+    assert merge_files(every, folder / "out.safetensors").exists()
+
+
 def test_parameters_by_block(folder: Path) -> None:
     by_block: dict[str, ParameterValue] = {"k": {"IN01": 0.0}, "scale": {"M00": 0.0}}
     merge_files(recipe(folder, "ties", MANY, by_block), folder / "out.safetensors")
@@ -110,6 +159,37 @@ def test_another_file_than_the_recorded_one_is_refused(folder: Path) -> None:
         )
 
 
+def test_a_file_that_changes_while_it_is_hashed_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = Checkpoint.sha256
+
+    def and_changed(self: Checkpoint) -> str:
+        digest = hashed(self)
+        if self.path.name == "m1.safetensors":
+            with self.path.open("r+b") as file:
+                file.seek(-4, os.SEEK_END)
+                file.write(b"\0\0\0\1")
+        return digest
+
+    monkeypatch.setattr(Checkpoint, "sha256", and_changed)
+    with pytest.raises(ModelError, match=r"m1\.safetensors changed while it was read"):
+        merge_files(recipe(folder, "slerp", AB, {"weight": 0.5}), folder / "out.safetensors")
+    assert not (folder / "out.safetensors").exists()
+
+
+def test_whole_and_broken_numbers_are_one_value(folder: Path) -> None:
+    given: list[dict[str, Any]] = [
+        {"seed": 3, "p": {"M00": 1}, "scale": 1},
+        {"seed": 3.0, "p": {"M00": 1.0}, "scale": 1.0},
+    ]
+    one, two = (
+        merge_files(recipe(folder, "tsd", MANY, parameters), folder / f"{n}.safetensors")
+        for n, parameters in enumerate(given)
+    )
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_a_recipe_of_a_search_has_no_use_for_the_lab(folder: Path) -> None:
     given = recipe(folder, "weighted_sum", AB, precision="fp32", weights={"M00": 0.5})
     with pytest.raises(ConfigError, match="do not reach weighted_sum in fp32"):
@@ -129,16 +209,21 @@ def test_fp64_differs_from_fp32_by_a_rounding_at_most(folder: Path) -> None:
 
 
 def test_keys_that_are_never_merged_come_from_the_first(folder: Path) -> None:
-    extra = {"alphas_cumprod": torch.full((3,), 7.0), "model_ema.decay": torch.tensor(0.5)}
+    extra = {"alphas_cumprod": torch.full((3,), 7.7), "model_ema.decay": torch.tensor(0.5)}
     write_tiny(folder / "m0.safetensors", "sd1", seed=0, extra=extra)
     write_tiny(folder / "m1.safetensors", "sd1", seed=1, extra={"other": torch.ones(2)})
+    told: list[str] = []
     found = load_file(
         merge_files(
-            recipe(folder, "average", {"m001": "m0", "m002": "m1"}), folder / "out.safetensors"
+            recipe(folder, "average", {"m001": "m0", "m002": "m1"}),
+            folder / "out.safetensors",
+            dtype="fp8_e5m2",
+            lab=LabOptions(tell=told.append),
         )
     )
-    assert found["alphas_cumprod"].tolist() == [7.0] * 3
+    assert torch.equal(found["alphas_cumprod"], extra["alphas_cumprod"])
     assert "other" not in found
+    assert told == ["m0.safetensors lacks what others have, so it is left out: other."]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +325,22 @@ def test_unlike_models_are_merged_by_a_policy(policy: Any, folder: Path) -> None
         mean = (changes * agree).sum(0) / np.maximum(agree.sum(0), 1)
         expected = (base.double().numpy() + mean).astype(np.float16)
         assert np.array_equal(found.numpy(), expected)
-    assert "7 tensors are not alike in all models" in told[0]
+    assert "7 tensors of m0.safetensors are not alike in all models" in told[0]
+
+
+def test_a_base_cannot_fill_what_it_lacks(folder: Path) -> None:
+    path = folder / "m0.safetensors"
+    tensors = load_file(path)
+    lacking = [key for key in tensors if ".layers.3.mlp." in key][:1]
+    del tensors[lacking[0]]
+    save_file(tensors, path)
+    given = recipe(folder, "ties_soup", MANY)
+    out = folder / "out.safetensors"
+    with pytest.raises(ModelError, match="cannot fill what it lacks itself, 1 tensor: "):
+        merge_files(given, out, lab=LabOptions(on_mismatch="fill-base"))
+    told: list[str] = []
+    merge_files(given, out, lab=LabOptions(on_mismatch="keep-a", tell=told.append))
+    assert told == [f"m0.safetensors lacks what others have, so it is left out: {lacking[0]}."]
 
 
 def test_filling_needs_a_base(folder: Path) -> None:
@@ -281,6 +381,43 @@ def test_nan_is_told_by_model_and_key(folder: Path) -> None:
     told: list[str] = []
     merge_files(given, folder / "out.safetensors", lab=LabOptions(zero_bad=True, tell=told.append))
     assert told == [f"m2.safetensors: NaN or infinite numbers in {KEY} were taken as 0."]
+
+
+@pytest.mark.parametrize("weights", [{}, {"IN00": 0.5}, dict.fromkeys(SD1.blocks, 1.0)])
+def test_damaged_numbers_of_a_block_that_is_copied(weights: dict[str, float], folder: Path) -> None:
+    which = "m1" if len(weights) > 1 else "m0"
+    tensors = load_file(folder / f"{which}.safetensors")
+    tensors[KEY].view(-1)[3] = float("nan")
+    save_file(tensors, folder / f"{which}.safetensors")
+    given = recipe(folder, "weighted_sum", AB, weights=weights)
+    out = folder / "out.safetensors"
+    with pytest.raises(ModelError, match=rf"{which}\.safetensors: '{KEY}' holds NaN"):
+        merge_files(given, out)
+    told: list[str] = []
+    merge_files(given, out, lab=LabOptions(zero_bad=True, tell=told.append))
+    assert told == [f"{which}.safetensors: NaN or infinite numbers in {KEY} were taken as 0."]
+    tensors[KEY].view(-1)[3] = 0.0
+    assert torch.equal(load_file(out)[KEY], tensors[KEY])
+
+
+@pytest.mark.parametrize("dtype", ["fp8_e4m3", "fp8_e5m2"])
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_8_bits_are_read_and_written(family: str, dtype: str, folder: Path) -> None:
+    for seed in range(2):
+        write_tiny(folder / f"m{seed}.safetensors", family, seed=seed)
+    one = msgspec.structs.replace(
+        recipe(folder, "average", {"m001": "m0", "m002": "m1"}), architecture=family
+    )
+    merge_files(one, folder / "eight.safetensors", dtype=dtype)
+    two = msgspec.structs.replace(
+        recipe(folder, "average", {"m001": "eight", "m002": "m0"}), architecture=family
+    )
+    found = load_file(merge_files(two, folder / "out.safetensors"))[KEY]
+    eight, other = (load_file(folder / f"{name}.safetensors")[KEY] for name in ("eight", "m0"))
+    assert found.dtype == eight.dtype
+    assert eight.element_size() == 1
+    exact = (eight.double() + other.double()) / 2
+    assert torch.equal(found.float(), exact.float().to(found.dtype).float())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_automerge.merge.lab import catalogue
+from lib_automerge.merge.lab import catalogue, medians
 from lib_automerge.merge.lab.draws import RANGE, draws
 from tests.lab_merges import Array, merged, merged_array, random_models
 
@@ -315,6 +315,14 @@ def test_della_keeps_the_mean_of_small_and_of_large_changes(favour: str, tmp_pat
         assert found[part].mean() / change[part].mean() == pytest.approx(1.0, abs=0.03)
 
 
+def test_della_without_epsilon_is_dare_with_its_vote(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    models = [np.zeros(5000), *(np.round(random.standard_normal((3, 5000)) * 2) / 2)]
+    given = {"p": 0.3, "vote": "sum", "seed": 3}
+    dare = merged_array(tmp_path, "dare", models, given)
+    assert np.array_equal(dare, merged_array(tmp_path, "della", models, {**given, "epsilon": 0.0}))
+
+
 def test_della_ranks_equal_changes_by_their_place(tmp_path: Path) -> None:
     change = np.ones(8)
     parameters = {"p": 0.5, "epsilon": 1.0, "vote": "none", "seed": 2}
@@ -386,6 +394,24 @@ def test_an_outlier_hardly_moves_the_geometric_median(far: int, tmp_path: Path) 
         assert np.allclose(moved, exact, atol=1e-4)
 
 
+def test_the_geometric_median_stops_where_it_is_told_to() -> None:
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [5, 7]])
+    gram = points @ points.T
+
+    def found(**given: Any) -> Array:
+        options = {"iterations": 5000, "tolerance": 0.0, "floor": 1e-12, **given}
+        return np.array(medians.geometric_weights(gram, **options)) @ points
+
+    exact = found()
+    one, two = found(iterations=1), found(iterations=2)
+    # the first step cannot be compared with any before
+    assert np.array_equal(found(tolerance=1.0), one)
+    assert not np.array_equal(one, two)
+    assert 0 < np.linalg.norm(found(tolerance=1e-3) - exact) < 0.1
+    # all distances count as one: the mean
+    assert np.allclose(found(floor=100.0), points.mean(axis=0))
+
+
 def test_geometric_median_moves_with_its_points(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     points = [random.standard_normal(20) for _ in range(4)]
@@ -407,13 +433,16 @@ def test_equal_models_are_the_result(method: str, count: int, tmp_path: Path) ->
 @pytest.mark.parametrize(("method", "parameters"), [
     ("ties", {"k": 1.0}), ("model_stock", {}), ("iso", {"z": 1.0}), ("tsd", {"p": 0.0}),
     ("ties_soup", {}), ("average", {}), ("geometric_median", {}),
-    ("dgmla", {"p": 0.0, "epsilon": 0.0}),
+    ("dgmla", {"p": 0.0, "epsilon": 0.0}), ("tgmd", {"p": 0.0}), ("dare", {"p": 0.0}),
+    ("della", {"p": 0.0, "epsilon": 0.0}),
 ])  # fmt: skip
 def test_one_model_alone_is_the_result(
     method: str, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     based = catalogue.get(method).based
-    models = random_models(2, SHAPES, torch.float16)
+    models = random_models(2, SHAPES, torch.float64)
+    # what base + (model - base) does not give back
+    models[0]["bias"] *= 1e9
     merge = merged(tmp_path, method, models if based else models[1:], parameters, number_type=None)
     assert all(torch.equal(merge[key], models[1][key]) for key in SHAPES)
 
@@ -474,3 +503,22 @@ def test_iso_makes_singular_values_equal(tmp_path: Path) -> None:
     values = np.linalg.svd(found.numpy(), compute_uv=False)
     before = np.linalg.svd((models[1]["w"] - models[0]["w"]).numpy(), compute_uv=False)
     assert np.allclose(values, before.mean())
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (20, 20)])
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_iso_keeps_the_digits_of_small_singular_values(
+    condition: float, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(4)
+    left, right = (np.linalg.qr(random.standard_normal((n, 20)))[0] for n in shape)
+    values = np.logspace(0, -np.log10(condition), 20)
+    found = merged_array(tmp_path, "iso", [np.zeros(shape), (left * values) @ right.T], {"z": 0.0})
+    expected = values.mean() * left @ right.T
+    assert np.abs(found - expected).max() < 100 * 2.2e-16 * condition
+
+
+def test_iso_leaves_directions_that_are_not_there(tmp_path: Path) -> None:
+    column, row = np.arange(1.0, 6), np.arange(1.0, 9)
+    found = merged_array(tmp_path, "iso", [np.zeros((5, 8)), np.outer(column, row)], {"z": 0.0})
+    assert np.allclose(found, np.outer(column, row) / 5)

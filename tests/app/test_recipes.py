@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib_automerge.app import recipes
+from lib_automerge.domain.recipe import ModelRef, Recipe, recipe_json
+from lib_automerge.errors import AutomergeError, ConfigError, ModelError, StorageError
+from lib_automerge.merge import merge_files
+from lib_automerge.merge.readers import open_checkpoint
+from tests.checkpoints import write_tiny
+from tests.domain.dialects import published
+
+RECIPE = Recipe(
+    architecture="sd1",
+    method="weighted_sum",
+    models={"a": ModelRef("a", published.A), "b": ModelRef("1e5", published.B)},
+    weights={"IN00": 1e-7, "OUT": 0.5},
+    provenance={"run": "night: 1", "note": None},
+)
+
+
+def test_yaml_goes_out_and_in_as_the_same_recipe() -> None:
+    text = recipes.convert(recipes.read_text(recipe_json(RECIPE)), "yaml").text
+    assert yaml.safe_load(text)["weights"] == RECIPE.weights
+    (found,) = recipes.read_text(text).reading.found
+    assert found == RECIPE
+
+
+def test_yaml_by_hand() -> None:
+    text = (
+        "method: weighted_sum\narchitecture: sd1\nmodels: {a: {name: x}, b: {name: y}}\n"
+        "weights:\n  IN00: 0.5\n"
+    )
+    (found,) = recipes.read_text(text).reading.found
+    assert isinstance(found, Recipe)
+    assert found.weights == {"IN00": 0.5}
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        recipes.read_text(text + "  IN01: [")
+    with pytest.raises(ConfigError, match="Expected `float`, got `str`"):
+        recipes.read_text(text.replace("0.5", "half"))
+
+
+@pytest.mark.parametrize("target", ["supermerger", "supermerger-metadata", "preset"])
+def test_what_a_format_cannot_say_is_told_or_given_up(target: str) -> None:
+    source = recipes.read_text(recipe_json(RECIPE))
+    with pytest.raises(ConfigError, match=f"{target} has no place of its own for .*OUT 0.5"):
+        recipes.convert(source, target, name="x")
+    converted = recipes.convert(source, target, name="x", lossy=True)
+    assert "given up" in converted.notes[-1]
+    assert converted.dialect == "a recipe of Automerge"
+
+
+def test_a_block_without_a_weight_counts_as_a() -> None:
+    weights = {"IN00": 0.5}
+    recipe = Recipe(
+        architecture="sd1", method="weighted_sum", models=RECIPE.models, weights=weights
+    )
+    source = recipes.read_text(recipe_json(recipe))
+    # SuperMerger gives the time embedding the weight of IN00
+    with pytest.raises(ConfigError, match="TIME_EMBED 0"):
+        recipes.convert(source, "supermerger")
+
+
+def test_what_a_recipe_cannot_say_is_told_or_left_out() -> None:
+    fields = published.webui(bake_in_vae="kl-f8.pt")
+    source = recipes.read_text(json.dumps(fields))
+    with pytest.raises(ConfigError, match=r"also says that the VAE kl-f8.pt.* --lossy"):
+        recipes.convert(source, "json", architecture="sd1")
+    converted = recipes.convert(source, "json", architecture="sd1", lossy=True)
+    assert any("kl-f8.pt" in note for note in converted.notes)
+
+
+def test_the_architecture_is_asked_and_checked() -> None:
+    source = recipes.read_text(json.dumps(published.supermerger()))
+    with pytest.raises(ConfigError, match="--architecture, one of: sd1, sd2;"):
+        recipes.convert(source, "json")
+    with pytest.raises(ConfigError, match="is for sd1 or sd2, not for sdxl"):
+        recipes.convert(source, "json", architecture="sdxl")
+
+
+def test_weights_alone_are_no_recipe() -> None:
+    source = recipes.read_text("IN00:0.5,M00:1")
+    assert recipes.convert(source, "named").text == "IN00:0.5,M00:1\n"
+    with pytest.raises(ConfigError, match="holds weights, but no models"):
+        recipes.convert(source, "json", architecture="sd1")
+
+
+def test_a_list_asks_for_its_order_only_if_it_matters() -> None:
+    numbers = ",".join(f"0.{n:02}" for n in range(1, 28))
+    with pytest.raises(ConfigError, match=r"'nat' .*'slider' .*'recipe' "):
+        recipes.read_text(numbers)
+    same = ",".join(["0.5"] * 27)
+    assert "0.5" in recipes.convert(recipes.read_text(same), "named").text
+    twenty_five = ",".join(f"0.{n:02}" for n in range(25))
+    assert "'mbw'" in recipes.read_text(twenty_five).reading.dialect
+
+
+def test_presets_keep_their_names() -> None:
+    numbers = ",".join(["0.5"] * 26)
+    text = (
+        f"preset_name\tpreset_weights\nOUT07\t{numbers}\nFLAT_25:{numbers}\nR_STEP*2\t{numbers}\n"
+    )
+    source = recipes.read_text(text)
+    lines = recipes.convert(source, "preset", architecture="sd1").text.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["OUT07", "FLAT_25", "R_STEP*2"]
+    assert len(recipes.convert(source, "supermerger").text.splitlines()) == 3
+
+
+def models(folder: Path) -> dict[str, ModelRef]:
+    refs = {}
+    for seed, role in enumerate("ab"):
+        path = write_tiny(folder / f"{role}.safetensors", "sd1", seed=seed)
+        with open_checkpoint(path) as checkpoint:
+            refs[role] = ModelRef(role.upper(), checkpoint.sha256(), str(path))
+    return refs
+
+
+def test_metadata_of_supermerger_find_their_models_and_kind(tmp_path: Path) -> None:
+    refs = models(tmp_path)
+    fields = published.supermerger(model_a=refs["a"].sha256, model_b=refs["b"].sha256)
+    source = recipes.read_text(json.dumps(fields))
+    recipe, notes = recipes.recipe(source, models=[tmp_path])
+    assert recipe.architecture == "sd1"
+    assert [Path(ref.path).name for ref in recipe.models.values()] == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
+    assert notes == ()
+    merge_files(recipe, tmp_path / "merged.safetensors")
+    with pytest.raises(ConfigError, match="--architecture is sd2, but the model is sd1"):
+        recipes.recipe(source, models=[tmp_path], architecture="sd2")
+
+
+def test_a_checkpoint_tells_its_recipe_and_its_kind(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "m.safetensors", "sdxl", metadata=published.webui())
+    source = recipes.read_path(path)
+    assert source.architecture == "sdxl"
+    text = recipes.convert(source, "json").text
+    assert json.loads(text)["architecture"] == "sdxl"
+    bare = write_tiny(tmp_path / "bare.safetensors", "sd1")
+    with pytest.raises(ConfigError, match=r"bare.safetensors: the metadata hold no recipe"):
+        recipes.read_path(bare)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.json", b"", "empty"),
+        ("x.json", b'{"kind": "automerge-recipe"', "not valid JSON"),
+        ("x.json", b'{"kind": "automerge-recipe"}', "missing required field"),
+        ("x.txt", b"\xff\xfe\x00", "not text"),
+        ("x.mecha", b"version 0.1.0\nfoo", "line 2"),
+        ("x.safetensors", b"\x00" * 20, "neither a safetensors file"),
+        ("x.ckpt", b"PK\x03\x04" + b"\x00" * 20, "pickled checkpoint"),
+        ("x.csv", b"0,1,score\n1,2,3\n", "2 numbered columns"),
+    ],
+)
+def test_damaged_files_are_told(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises((ConfigError, ModelError), match=told):
+        recipes.read_path(path)
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        recipes.read_path(tmp_path / "none.json")
+    with pytest.raises(AutomergeError):
+        recipes.read_path(tmp_path)
