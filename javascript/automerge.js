@@ -393,7 +393,7 @@
     function nameOf(control) {
         if (control.id) return "#" + CSS.escape(control.id);
         const names = ["name", "data-filter", "data-action", "data-run", "data-evaluation", "data-copy",
-            "data-payload", "data-reward", "href"];
+            "data-payload", "data-reward", "data-kept", "href"];
         const parts = names.filter((name) => control.hasAttribute(name))
             .map((name) => "[" + name + "=\"" + CSS.escape(control.getAttribute(name)) + "\"]");
         return parts.length ? control.tagName.toLowerCase() + parts.join("") : "";
@@ -522,8 +522,9 @@
             pollNow();
         },
         "lab-cancel": () => mergeLab("cancel"),
-        "lab-resume": () => mergeLab("resume"),
-        "lab-discard": () => mergeLab("discard"),
+        "lab-read-cancel": () => mergeLab("reading/cancel"),
+        "lab-resume": (button) => mergeLab("kept/" + encodeURIComponent(button.dataset.kept) + "/resume"),
+        "lab-discard": (button) => mergeLab("kept/" + encodeURIComponent(button.dataset.kept) + "/discard"),
         zoom: (link) => zoom(link),
         judge: (button) => judge(button),
     };
@@ -655,13 +656,19 @@
     const LONGEST_RECIPE = 4 << 20;
     const LONGEST_HEADER = 64 << 20;
 
+    const RECIPE_FIELDS = ["automerge_recipe", "sd_merge_recipe", "sd_merge_models", "mecha_recipe", "sd_mbwrt_receipe"];
+
     // Of a checkpoint only the recipe in its header is read, here: it may have many gigabytes.
     async function recipeIn(file) {
-        if (!file.name.toLowerCase().endsWith(".safetensors")) {
-            if (file.size < LONGEST_RECIPE) return file.text();
-            throw new Error(file.name + " is too large for a recipe. Drop a recipe.json.");
-        }
-        const none = new Error(file.name + " holds no recipe. Drop a checkpoint that Automerge has merged.");
+        const name = file.name.toLowerCase();
+        if (name.endsWith(".safetensors")) return recipeInHeader(file);
+        if (name.endsWith(".png")) return recipeInPicture(file);
+        if (file.size < LONGEST_RECIPE) return file.text();
+        throw new Error(file.name + " is too large for a recipe. Drop a recipe, a picture or a merged safetensors file.");
+    }
+
+    async function recipeInHeader(file) {
+        const none = new Error(file.name + " holds no recipe. Drop a checkpoint that was merged.");
         const start = new DataView(await file.slice(0, 8).arrayBuffer());
         const length = start.byteLength < 8 ? 0 : Number(start.getBigUint64(0, true));
         if (length > LONGEST_HEADER) throw none;
@@ -671,8 +678,34 @@
         } catch (error) {
             throw none;
         }
-        if (!metadata.automerge_recipe) throw none;
-        return metadata.automerge_recipe;
+        const held = Object.entries(metadata).filter(([field]) => RECIPE_FIELDS.includes(field));
+        if (!held.length) throw none;
+        return JSON.stringify({__metadata__: Object.fromEntries(held)}, null, 2);
+    }
+
+    // The infotext that a WebUI puts into its pictures: the chunk tEXt "parameters" of a PNG.
+    async function recipeInPicture(file) {
+        const bytes = await file.arrayBuffer();
+        const view = new DataView(bytes);
+        for (let at = 8; at + 12 <= bytes.byteLength;) {
+            const length = view.getUint32(at);
+            const kind = new TextDecoder("latin1").decode(bytes.slice(at + 4, at + 8));
+            if (kind === "IDAT") break;
+            const data = new Uint8Array(bytes.slice(at + 8, at + 8 + length));
+            const end = data.indexOf(0);
+            const key = new TextDecoder("latin1").decode(data.slice(0, Math.max(end, 0)));
+            if (kind === "tEXt" && key === "parameters") {
+                return new TextDecoder("latin1").decode(data.slice(end + 1));
+            }
+            if (kind === "iTXt" && key === "parameters") {
+                // flags, language and translated keyword end with the second zero after the flags
+                const words = data.slice(end + 3);
+                const second = words.indexOf(0, words.indexOf(0) + 1);
+                return new TextDecoder().decode(words.slice(second + 1));
+            }
+            at += 12 + length;
+        }
+        throw new Error(file.name + " holds no infotext. Drop a picture as the WebUI saved it.");
     }
 
     function onRecipe(event) {

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lib_automerge.app import lab
-from lib_automerge.app.lab import Order
+from lib_automerge.app.lab_orders import Order
 from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab.engine import Progress

@@ -53,7 +53,8 @@ class Pages:
             case rewards.TRY:
                 return rewards.tried(self._desk.reward_try.snapshot())
             case lab.VIEW:
-                return lab.lab(self._desk.lab.snapshot(), time.time())
+                now, reading = self._desk.lab.snapshot(), self._desk.digests.snapshot()
+                return lab.lab(now, time.time(), reading)
         known = f"live, results, runs, {lab.VIEW}, {rewards.LIST}, {rewards.TRY}"
         raise Refused(404, f"there is no such view. Known: {known}.")
 

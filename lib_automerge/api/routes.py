@@ -18,7 +18,7 @@ from lib_automerge.study.markup import element
 
 PREFIX = "/automerge/v1"
 NAME = "automerge"
-LAB_POSTS = ("cancel", "resume", "discard")
+KEPT_POSTS = ("resume", "discard")
 
 
 def register(app: Any, desk: Desk, guard: Guard) -> None:
@@ -75,7 +75,9 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route("/rewards/cancel", POST=actions.cancel_download),
         route("/rewards/{reward}/download", POST=actions.download),
         route("/lab", GET=lab.state),
-        *(route(f"/lab/{name}", POST=getattr(lab, name)) for name in LAB_POSTS),
+        route("/lab/cancel", POST=lab.cancel),
+        route("/lab/reading/cancel", POST=lab.cancel_reading),
+        *(route(f"/lab/kept/{{number}}/{name}", POST=getattr(lab, name)) for name in KEPT_POSTS),
         route("/lab/pictures/{number}", GET=lab.picture),
         route("/payload-sets", GET=lists.payload_sets),
         route("/preflight", POST=actions.preflight),

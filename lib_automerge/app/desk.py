@@ -10,10 +10,12 @@ import msgspec
 from lib_automerge.app import checks, outcome, wildcards
 from lib_automerge.app.checkpoint_names import checkpoint_name, new_checkpoint
 from lib_automerge.app.checks import Level, Preflight
+from lib_automerge.app.digests import Digests
 from lib_automerge.app.downloads import Downloads
 from lib_automerge.app.draft import Draft
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
-from lib_automerge.app.lab import Lab, Order
+from lib_automerge.app.lab import Lab
+from lib_automerge.app.lab_orders import Order
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.saver import Saver
@@ -73,8 +75,13 @@ class Desk:
         self.downloads = Downloads(catalogue.data / FOLDER)
         self.reward_try = RewardTry(host, [catalogue.data / FOLDER])
         self._host = host
+        self.digests = Digests(catalogue.data / "digests.json")
         self.lab = Lab(
-            host, catalogue.generator_name, catalogue.data / "lab", around=self.worker.around
+            host,
+            catalogue.generator_name,
+            catalogue.data / "lab",
+            self.digests,
+            around=self.worker.around,
         )
         self.lab_draft = Draft(catalogue.data / "lab.json")
         self._starting = threading.Lock()
@@ -162,8 +169,8 @@ class Desk:
             self._check_free()
             self.lab.save(order)
 
-    def resume_merge(self) -> None:
-        """Go on with the cancelled merge of the lab; see `merge`.
+    def resume_merge(self, number: int) -> None:
+        """Go on with an unfinished merge of the lab, by its number; see `merge`.
 
         Raises:
             BusyError: as `merge`.
@@ -171,7 +178,7 @@ class Desk:
         """
         with self._starting:
             self._check_free()
-            self.lab.resume()
+            self.lab.resume(number)
 
     def preview_merge(self, order: Order, payload: Payload) -> None:
         """Begin to make one image of a merge of the lab, with the payload's first seed.

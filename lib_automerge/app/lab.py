@@ -15,9 +15,12 @@ from pathlib import Path
 
 import msgspec
 
+from lib_automerge.app.digests import Digests, stamp
+from lib_automerge.app.lab_orders import Kept, Order, Unfinished
 from lib_automerge.app.outcome import copy_host_config
 from lib_automerge.app.ports import Host
 from lib_automerge.domain.config import GeneratorConfig
+from lib_automerge.domain.dialects.metadata import OURS as RECIPE_FIELD
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe, primary
 from lib_automerge.errors import (
@@ -30,36 +33,16 @@ from lib_automerge.errors import (
 from lib_automerge.generate.base import PauseRequested
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import output
-from lib_automerge.merge.lab.budget import DEFAULT, own_memory
+from lib_automerge.merge.lab.budget import own_memory
 from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions
-from lib_automerge.merge.lab.matching import OnMismatch
-from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.merge.readers import open_checkpoint, read_header
 from lib_automerge.study.formats import size
 
 log = logging.getLogger(__name__)
 
 PREVIEW = "preview.safetensors"
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A merge to make.
-
-    Attributes:
-        recipe: of the lab, with the paths of its models.
-        path: of the file to write; must not exist.
-        dtype: of the file's numbers; None keeps the first model's.
-        memory: bytes that the merge may take besides what the process holds already.
-        on_mismatch: what to do where the models' tensors differ.
-        zero_bad: take NaN and infinite numbers as 0.
-    """
-
-    recipe: Recipe
-    path: Path
-    dtype: str | None = None
-    memory: int = DEFAULT
-    on_mismatch: OnMismatch = "refuse"
-    zero_bad: bool = False
+UNFINISHED = "unfinished.json"
 
 
 class LabPhase(str, enum.Enum):
@@ -98,9 +81,8 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         progress: how far the merge is; None before its first step.
         told: a sentence once it has ended.
         notes: what the user should know of the result, in sentences.
-        kept: bytes that a cancelled merge has kept and can go on from, also of an earlier merge;
-            None if there are none.
-        kept_name: of that merge's file.
+        kept: the merges that have not ended and can be gone on with, also of an earlier start of
+            the program.
         picture: the latest preview, also of an earlier merge.
     """
 
@@ -111,8 +93,7 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     told: str = ""
     notes: tuple[str, ...] = ()
-    kept: int | None = None
-    kept_name: str = ""
+    kept: tuple[Kept, ...] = ()
     picture: Picture | None = None
 
     @property
@@ -124,7 +105,8 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     def version(self) -> str:
         """Another text whenever something that is shown has changed."""
         done = self.progress.done if self.progress else 0
-        return f"{self.number}-{self.phase.value}-{done}-{self.kept}"
+        kept = ".".join(str(one.number) for one in self.kept)
+        return f"{self.number}-{self.phase.value}-{done}-{kept}"
 
 
 class Lab:
@@ -133,7 +115,9 @@ class Lab:
     Args:
         host: makes the images of previews.
         generator: the name of its image backend.
-        folder: for the file of a preview, which is deleted when its image is there.
+        folder: for the file of a preview, which is deleted when its image is there, and for the
+            list of unfinished merges.
+        digests: learn what a merge has read.
         around: entered for the time of every merge.
     """
 
@@ -142,16 +126,18 @@ class Lab:
         host: Host,
         generator: str,
         folder: Path,
+        digests: Digests,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._host = host
         self._generator = generator
         self._folder = folder
+        self._digests = digests
         self._around = around
         self._lock = threading.Lock()
-        self._now = LabSnapshot()
+        self._unfinished = Unfinished(folder / UNFINISHED)
+        self._now = LabSnapshot(kept=self._unfinished.kept())
         self._stop = threading.Event()
-        self._left: Order | None = None
         self._thread: threading.Thread | None = None
 
     def snapshot(self) -> LabSnapshot:
@@ -190,26 +176,34 @@ class Lab:
                 self._stop.set()
                 self._now = msgspec.structs.replace(self._now, phase=LabPhase.CANCELLING)
 
-    def resume(self) -> None:
-        """Go on with the cancelled merge.
+    def resume(self, number: int) -> None:
+        """Go on with an unfinished merge; returns at once.
+
+        Args:
+            number: of `Kept`.
 
         Raises:
             BusyError: another merge is in progress.
             ConfigError: there is nothing to go on with.
         """
-        self.save(self._kept_order(), resume=True)
+        self.save(self._kept_order(number), resume=True)
 
-    def discard(self) -> None:
-        """Throw away what the cancelled merge has kept.
+    def discard(self, number: int) -> None:
+        """Throw away what an unfinished merge has kept; see `resume`.
 
         Raises:
-            BusyError: a merge is in progress.
+            BusyError: a merge is in progress, here or in another program.
             ConfigError: nothing is kept.
             StorageError: it cannot be deleted.
         """
-        order = self._kept_order()
+        order = self._kept_order(number)
         output.discard(order.path)
-        self._change(kept=None, kept_name="")
+        self._unfinished.end(order.path)
+        self._change(kept=self._unfinished.kept())
+
+    def unfinished(self, path: Path) -> bool:
+        """Whether an unfinished merge into this file is kept."""
+        return output.kept(path) is not None
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until no merge is in progress, or the time is over."""
@@ -217,13 +211,15 @@ class Lab:
         if thread is not None:
             thread.join(timeout_s)
 
-    def _kept_order(self) -> Order:
+    def _kept_order(self, number: int) -> Order:
         with self._lock:
             if self._now.working:
                 raise BusyError("a merge is in progress. Wait for it, or cancel it.")
-            if self._now.kept is None or self._left is None:
-                raise ConfigError("no cancelled merge is kept: there is nothing to go on with.")
-            return self._left
+        order = self._unfinished.order(number)
+        if order is None or output.kept(order.path) is None:
+            self._change(kept=self._unfinished.kept())
+            raise ConfigError("nothing of that merge is kept any longer. Begin it again.")
+        return order
 
     # --- the thread's side ------------------------------------------------------------------
 
@@ -233,14 +229,12 @@ class Lab:
             if before.working:
                 raise BusyError("a merge is in progress. Wait for it, or cancel it.")
             self._stop.clear()
-            again = order is not None and self._left is not None and order.path == self._left.path
             self._now = msgspec.structs.replace(
                 begun,
                 number=before.number + 1,
                 phase=LabPhase.MERGING,
                 picture=before.picture,
-                kept=None if again else before.kept,
-                kept_name="" if again else before.kept_name,
+                kept=self._unfinished.kept(but=None if order is None else order.path),
             )
             # a daemon: half a file never has the final name
             self._thread = threading.Thread(
@@ -266,14 +260,19 @@ class Lab:
             self._change(phase=LabPhase.FAILED, told=told)
 
     def _save(self, order: Order, *, resume: bool) -> None:
+        self._unfinished.begin(order)
+        stamps = {ref.path: stamp(Path(ref.path)) for ref in order.recipe.models.values()}
         try:
             self._merge(order, order.path, resume=resume)
         except AutomergeError:
-            kept = output.kept(order.path)
-            if kept is not None:
-                self._left = order
-                self._change(kept=kept, kept_name=order.path.name)
+            if output.kept(order.path) is None:
+                self._unfinished.end(order.path)
+            self._change(kept=self._unfinished.kept())
             raise
+        self._unfinished.end(order.path)
+        for role, ref in _recorded(order.path).models.items():
+            path = order.recipe.models[role].path
+            self._digests.learn(path, stamps[path], ref.sha256)
         first = order.recipe.models[primary(order.recipe.models)]
         copy_host_config(Path(first.path), order.path)
         written = size(order.path.stat().st_size)
@@ -340,6 +339,11 @@ class Lab:
     def _change(self, **changes: object) -> None:
         with self._lock:
             self._now = msgspec.structs.replace(self._now, **changes)
+
+
+def _recorded(path: Path) -> Recipe:
+    """The recipe in a merge that was just written."""
+    return msgspec.json.decode(read_header(path).metadata[RECIPE_FIELD], type=Recipe)
 
 
 def _remove(path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lib_automerge.app import recipes
+from lib_automerge.domain import architectures, weights
+from lib_automerge.domain.dialects import catalogue as dialects
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.number_types import OUTPUTS
@@ -25,6 +28,16 @@ MISMATCHES = Labels(
         "fill-base": "Fill from the base",
     }
 )
+FORMATS = Labels(
+    {
+        name: f"{name}: {what}"
+        for name, what in recipes.FORMATS.items()
+        if name not in dialects.TABLES
+    }
+)
+"""What the form's recipe can be written as; tables are of scores, which a recipe has none of."""
+ORDERS = Labels({name: f"{name}: {what}" for name, what in weights.orders().items()})
+FAMILIES = Labels({name: architectures.get(name).label for name in architectures.names()})
 FIXED = ("lab_a", "lab_b", "lab_c")
 """The slots of the roles a, b and c."""
 
@@ -117,6 +130,12 @@ LAB_FIELDS: tuple[Field, ...] = (
         default="{}",
     ),
     Field(
+        name="lab_asked",
+        kind=Kind.LINES,
+        label="What the pasted text leaves open",
+        default="",
+    ),
+    Field(
         name="lab_dtype",
         kind=Kind.CHOICE,
         label="Precision of the file",
@@ -167,6 +186,19 @@ LAB_FIELDS: tuple[Field, ...] = (
         default="",
         info="Empty: the first. Its settings and first seed are used.",
     ),
+    Field(
+        name="lab_format",
+        kind=Kind.CHOICE,
+        label="Format",
+        default=FORMATS.label("json"),
+        choices=FORMATS.labels,
+    ),
+    Field(
+        name="lab_give_up",
+        kind=Kind.CHECK,
+        label="Give up what the format cannot say",
+        default=False,
+    ),
 )
 
 LAB_BY_NAME: Mapping[str, Field] = {field.name: field for field in LAB_FIELDS}
@@ -192,12 +224,27 @@ MATCHING = Field(
     placeholder="anime v2",
 )
 
+ASKED: tuple[Field, ...] = (
+    Field(name="lab_order", kind=Kind.OFFERED, label="Order of the weights", default=""),
+    Field(name="lab_family", kind=Kind.OFFERED, label="Family of the models", default=""),
+    Field(name="lab_which", kind=Kind.OFFERED, label="Preset", default=""),
+    Field(
+        name="lab_lossy",
+        kind=Kind.CHECK,
+        label="Leave out what cannot be said here",
+        default=False,
+    ),
+)
+"""What a pasted text may leave open; shown when it does."""
+
+ASKED_BY_NAME: Mapping[str, Field] = {field.name: field for field in ASKED}
+
 RECIPE_TEXT = Field(
     name="lab_recipe",
     kind=Kind.LINES,
     label="Recipe to load",
     default="",
-    info="Paste a recipe, or drop a recipe.json or a merged checkpoint here: a checkpoint stays on "
-    "your disk, only the recipe in it is read.",
-    placeholder='{"kind": "automerge-recipe", ...}',
+    info="Paste or drop a recipe of Automerge, SuperMerger, AutoMBW, sd-mecha or a WebUI, weights "
+    "by block, a picture, or a merged checkpoint: of that only the recipe in it is read.",
+    placeholder="A x (1-alpha) + B x alpha (0.5,0.1,...)",
 )

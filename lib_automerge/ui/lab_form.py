@@ -10,13 +10,21 @@ import msgspec
 
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.dialects.sketch import Hint
 from lib_automerge.domain.recipe import BASE, ModelRef, ParameterValue, Recipe
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod, role_of, roles_for
 from lib_automerge.merge.lab.parameters import Parameter, Settings
 from lib_automerge.ui.fields import Field, Kind, Reader, defaults
-from lib_automerge.ui.lab_fields import LAB_BY_NAME, LAB_METHODS, PARAMETER_FIELDS, field_name
+from lib_automerge.ui.lab_fields import (
+    LAB_BY_NAME,
+    LAB_DTYPES,
+    LAB_METHODS,
+    PARAMETER_FIELDS,
+    field_name,
+)
+from lib_automerge.ui.lab_models import Known, offered
 from lib_automerge.ui.texts import reason
 
 Values = Mapping[str, object]
@@ -204,11 +212,22 @@ def _digests(values: Values) -> dict[str, str]:
         return {}
 
 
-def values_of(recipe: Recipe, models: Sequence[ModelChoice], architecture: Architecture) -> Loaded:
+def values_of(
+    recipe: Recipe,
+    models: Sequence[ModelChoice],
+    architecture: Architecture,
+    known: Known = lambda _model: "",
+) -> Loaded:
     """The form's values that describe a recipe; `recipe_of` gives a merge with the same result.
 
-    A model is found by its path, else by its name; its recorded content is checked when it is
+    Models are found as `lab_models.offered` says; their recorded content is checked when they are
     merged. One that is not offered here leaves its slot empty, and a note tells of it.
+
+    Args:
+        recipe: of the lab, or of a search.
+        models: what is offered.
+        architecture: the recipe's.
+        known: the SHA-256 of an offered model, as far as it is known.
 
     Raises:
         ConfigError: the recipe's method, models or parameters are not those of the lab.
@@ -216,9 +235,10 @@ def values_of(recipe: Recipe, models: Sequence[ModelChoice], architecture: Archi
     method = catalogue.get(recipe.method)
     roles = _roles(recipe, method)
     given = dict(recipe.parameters)
-    if recipe.weights:
-        if method.weight is None:
-            raise ConfigError(f"{method.label} has no weights by block. Leave out the weights.")
+    if recipe.weights and method.weight is None:
+        raise ConfigError(f"{method.label} has no weights by block. Leave out the weights.")
+    if method.weight is not None and method.weight not in given:
+        # blocks without a weight are those of the first model
         given[method.weight] = recipe.weights
     # what is wrong is said before anything changes
     Settings(
@@ -237,7 +257,8 @@ def values_of(recipe: Recipe, models: Sequence[ModelChoice], architecture: Archi
     notes, digests, many = [], {}, []
     for role in roles:
         ref = recipe.models[role]
-        found = _offered(ref, models)
+        hint = Hint(name=ref.name, sha256=ref.sha256, path=ref.path)
+        found, _ = offered(hint, models, known)
         if found is None:
             notes.append(f"{ref.name} is not offered here: choose the model of the role {role}.")
             continue
@@ -257,6 +278,7 @@ def values_of(recipe: Recipe, models: Sequence[ModelChoice], architecture: Archi
                 overrides[parameter.name] = own
     values |= {
         "lab_models": many,
+        "lab_dtype": LAB_DTYPES.label(recipe.dtype),
         "lab_values": values_text(overrides),
         "lab_digests": msgspec.json.encode(digests).decode(),
     }
@@ -291,15 +313,6 @@ def _shown(
     every = {block: value.get(block, float(unnamed)) for block in architecture.blocks}
     plain = Counter(every.values()).most_common(1)[0][0]
     return plain, {block: one for block, one in every.items() if one != plain}
-
-
-def _offered(ref: ModelRef, models: Sequence[ModelChoice]) -> ModelChoice | None:
-    """The offered model with the path of a recipe's, else the only one with its name."""
-    for model in models:
-        if ref.path and model.path == ref.path:
-            return model
-    named = [model for model in models if Path(model.path).stem == ref.name]
-    return named[0] if len(named) == 1 else None
 
 
 def values_text(values: ByBlock) -> str:

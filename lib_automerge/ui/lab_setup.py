@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +12,21 @@ import msgspec
 from lib_automerge.app.checkpoint_names import joined_name, new_checkpoint
 from lib_automerge.app.checks import Check, Level, Preflight
 from lib_automerge.app.desk import Desk
-from lib_automerge.app.lab import Order
+from lib_automerge.app.lab_orders import Order
 from lib_automerge.app.model_cards import ModelCards
+from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.payload import Payload, named
-from lib_automerge.domain.recipe import Recipe, primary, recipe_json
+from lib_automerge.domain.recipe import Recipe, primary
 from lib_automerge.errors import AutomergeError, ConfigError
 from lib_automerge.merge.lab.budget import LEAST
 from lib_automerge.merge.lab.methods import LabMethod
-from lib_automerge.study.formats import listed, plural, size
+from lib_automerge.study.formats import listed
 from lib_automerge.study.markup import EMPTY, Markup
 from lib_automerge.ui import lab_blocks, lab_recipes, lab_words, messages, space_rules
 from lib_automerge.ui.fields import Reader, clean
+from lib_automerge.ui.lab_checks import LabChecks
 from lib_automerge.ui.lab_fields import (
     FIXED,
     LAB_DTYPES,
@@ -74,6 +77,7 @@ class LabSetup:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._cards = ModelCards()
+        self._found = LabChecks(desk, self._cards)
 
     # --- filling --------------------------------------------------------------------------------
 
@@ -88,7 +92,8 @@ class LabSetup:
 
     def fill(self) -> dict[str, object]:
         """The form as it was left, without what is gone since."""
-        values = clean(LAB_FIELDS, self.desk.lab_draft.read())
+        # the text that a question is about is in no draft
+        values = clean(LAB_FIELDS, self.desk.lab_draft.read()) | {"lab_asked": ""}
         titles = self.refresh()
         for name in (*FIXED, "lab_base"):
             if values[name] not in titles:
@@ -132,9 +137,16 @@ class LabSetup:
         found = self.architecture(values)
         return space_rules.choices(found) if found else []
 
+    def known(self, model: ModelChoice) -> str:
+        """The SHA-256 of an offered model; empty if it is not known. Reads no file."""
+        return self.desk.digests.known(model)
+
+    def _choices(self, values: Values) -> dict[str, ModelChoice]:
+        offered = {model.title: model for model in self.desk.catalogue.models()}
+        return {role: offered[title] for role, title in chosen(values).items() if title in offered}
+
     def _paths(self, values: Values) -> dict[str, str]:
-        known = {model.title: model.path for model in self.desk.catalogue.models()}
-        return {role: known[title] for role, title in chosen(values).items() if title in known}
+        return {role: model.path for role, model in self._choices(values).items()}
 
     # --- showing --------------------------------------------------------------------------------
 
@@ -151,22 +163,25 @@ class LabSetup:
             about=lab_words.about(method),
             parameters=tuple(label_of(one.name) for one in lab_blocks.block_wise(method)),
             table=self._table(values, method),
-            recipe=lab_words.recipe(self._recipe_text(values)),
+            recipe=self._recipe_out(values),
             payloads=tuple(payload.name for payload in payloads),
         )
 
     def _checks(self, values: Values) -> tuple[Markup, bool, bool]:
         """What is wrong or told; whether the merge can be saved, and previewed."""
         found = [Check(Level.ERROR, "Models", told) for told in needs(values)]
-        found += self._model_problems(values)
+        chosen_ones = self._choices(values)
+        found += self._found.model_problems(chosen_ones)
         told, savable, sound = EMPTY, False, False
         try:
             if not found:
                 order = self._order(values, Path())
-                found += [self._models_fact(order.recipe), *self._busy()]
-                sound = found[-1].level is not Level.ERROR
-                told = lab_words.target(self._target(values, order.recipe), order.dtype)
-                savable = sound
+                found += self._found.order_problems(order, chosen_ones)
+                sound = all(one.level is not Level.ERROR for one in found)
+                path = self._target(values, order.recipe)
+                found += self._found.file_problems(order, path)
+                told = lab_words.target(path, order.dtype)
+                savable = all(one.level is not Level.ERROR for one in found)
         except AutomergeError as error:
             found.append(Check(Level.ERROR, "Form", lab_words.in_form(error)))
         return (
@@ -174,44 +189,6 @@ class LabSetup:
             savable,
             sound,
         )
-
-    def _model_problems(self, values: Values) -> list[Check]:
-        found = []
-        families: dict[str, str] = {}
-        for path in self._paths(values).values():
-            card = self._cards.card(path)
-            if card.problem:
-                found.append(Check(Level.ERROR, "Models", card.problem))
-            elif not card.safe:
-                found.append(
-                    Check(
-                        Level.ERROR,
-                        "Models",
-                        f"{Path(path).name} is not a safetensors file, and only those can be read "
-                        "in parts. Save it as safetensors first.",
-                    )
-                )
-            if card.architecture:
-                families.setdefault(card.architecture, Path(path).name)
-        if len(families) > 1:
-            told = listed(
-                f"{name} is {architectures.get(family).label}" for family, name in families.items()
-            )
-            found.append(Check(Level.ERROR, "Models", f"{told}. Choose models of one family."))
-        return found
-
-    def _models_fact(self, recipe: Recipe) -> Check:
-        first = self._cards.card(recipe.models[primary(recipe.models)].path)
-        family = architectures.get(recipe.architecture).label
-        count = plural(len(recipe.models), "model")
-        return Check(Level.OK, "Models", f"{count} of {family}; the first has {size(first.size)}.")
-
-    def _busy(self) -> list[Check]:
-        run = self.desk.worker.busy_with()
-        if run is None:
-            return []
-        told = f"the run {run.name} is in progress. Merge when it is over or paused."
-        return [Check(Level.ERROR, "Machine", told)]
 
     def _table(self, values: Values, method: LabMethod) -> Markup:
         architecture = self.architecture(values)
@@ -229,14 +206,34 @@ class LabSetup:
         }
         return lab_blocks.table(method, plain, own, architecture)
 
-    def _recipe_text(self, values: Values) -> str:
+    def _recipe_out(self, values: Values) -> Markup:
+        """The form's recipe as text, in the chosen format."""
+        form = Reader(LAB_READ, values)
         if needs(values):
-            return ""
+            return lab_words.recipe(None, ())
         try:
-            return recipe_json(self._recipe(values))
+            recipe = self._recipe(values)
+            dtype = LAB_DTYPES.name(form.text("lab_dtype"))
+            recipe = msgspec.structs.replace(recipe, dtype=dtype)
         except AutomergeError:
             # the checks tell why there is none
-            return ""
+            return lab_words.recipe(None, ())
+        chosen_ones = self._choices(values)
+        known = {role: self.known(model) for role, model in chosen_ones.items()}
+        refs = {
+            role: ref if ref.sha256 else msgspec.structs.replace(ref, sha256=known[role])
+            for role, ref in recipe.models.items()
+        }
+        unknown = [chosen_ones[role].title for role, ref in refs.items() if not ref.sha256]
+        recipe = msgspec.structs.replace(recipe, models=refs)
+        name = re.sub(r"[\t\n,:]", " ", form.text("lab_name")) or self._default_name(recipe)
+        try:
+            written = lab_recipes.write(
+                recipe, form.text("lab_format"), name, lossy=form.check("lab_give_up")
+            )
+        except AutomergeError as error:
+            return messages.trouble(ConfigError(lab_words.in_form(error)))
+        return lab_words.recipe(written, unknown)
 
     # --- what the words mean --------------------------------------------------------------------
 
@@ -280,11 +277,14 @@ class LabSetup:
         name = Reader(LAB_READ, values).text("lab_name")
         if name:
             return new_checkpoint(folder, name)
-        stems = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
-        joined = joined_name(stems[:NAMED], f"-{recipe.method}")
+        joined = self._default_name(recipe)
         numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
         free = (joined + number for number in numbers)
         return new_checkpoint(folder, next(n for n in free if not _taken(folder, n)))
+
+    def _default_name(self, recipe: Recipe) -> str:
+        stems = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
+        return joined_name(stems[:NAMED], f"-{recipe.method}")
 
     def _recipe(self, values: Values) -> Recipe:
         models = self.desk.catalogue.models()
@@ -331,9 +331,40 @@ class LabSetup:
         return "The merge is made for one image. It is not kept."
 
     def load(self, text: str, values: Values) -> Loaded:
-        """The form's values after a recipe was pasted; see `lab_recipes.load`."""
-        models = self.desk.catalogue.models()
-        return lab_recipes.load(text, values, models, self.architecture(values))
+        """The form's values after a recipe was pasted; see `lab_recipes.load`.
+
+        Raises:
+            QuestionError: it means several things; in the form's words.
+            ConfigError: it cannot be read; likewise.
+        """
+        around = lab_recipes.Around(
+            models=self.desk.catalogue.models(),
+            known=self.known,
+            family=lambda model: self._cards.card(model.path).architecture,
+            architecture=self.architecture(values),
+        )
+        try:
+            return lab_recipes.load(text, values, around)
+        except lab_recipes.QuestionError as error:
+            told = lab_words.in_form(error)
+            raise lab_recipes.QuestionError(told, error.field, error.choices) from error
+        except ConfigError as error:
+            raise ConfigError(lab_words.in_form(error)) from error
+
+    def read_contents(self, values: Values) -> str:
+        """Begin to read the chosen models for their SHA-256; returns a sentence.
+
+        Raises:
+            AutomergeError: no model is chosen, or models are being read already.
+        """
+        models = list(self._choices(values).values())
+        if not models:
+            raise ConfigError("no model is chosen. Choose the models first.")
+        unknown = [model for model in models if not self.known(model)]
+        if not unknown:
+            return "The contents of all chosen models are known."
+        self.desk.digests.read(unknown)
+        return f"Reading {listed(lab_words.shortened_list([one.title for one in unknown]))}."
 
 
 def _taken(folder: Path, name: str) -> bool:

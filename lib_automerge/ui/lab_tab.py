@@ -10,10 +10,11 @@ from lib_automerge.app.desk import Desk
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import BASE, LabMethod
 from lib_automerge.study.markup import EMPTY, Markup, element
-from lib_automerge.ui import lab_blocks
+from lib_automerge.ui import lab_blocks, lab_words, messages
 from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
-from lib_automerge.ui.fields import Kind, Reader
+from lib_automerge.ui.fields import Kind, Reader, defaults
 from lib_automerge.ui.lab_fields import (
+    ASKED,
     BLOCK_FIELDS,
     FIXED,
     LAB_BY_NAME,
@@ -24,6 +25,7 @@ from lib_automerge.ui.lab_fields import (
     label_of,
 )
 from lib_automerge.ui.lab_form import by_block, method_of, values_text, with_matching
+from lib_automerge.ui.lab_recipes import QuestionError, answers_to, asked, question_of
 from lib_automerge.ui.lab_setup import LabSetup, LabView
 from lib_automerge.ui.wiring import MESSAGE, FormWiring, Offer
 
@@ -31,7 +33,7 @@ PREFIX = "lab_"
 ALL = tuple(field.name for field in LAB_FIELDS)
 SLOTS = (*FIXED, "lab_base", "lab_models")
 OFFERED = frozenset(
-    field.name for field in (*LAB_FIELDS, *BLOCK_FIELDS) if field.kind is Kind.OFFERED
+    field.name for field in (*LAB_FIELDS, *BLOCK_FIELDS, *ASKED) if field.kind is Kind.OFFERED
 )
 PICKED = tuple(field.name for field in BLOCK_FIELDS)
 BY_BLOCK = {field.name: field for field in BLOCK_FIELDS}
@@ -50,6 +52,7 @@ class LabTab:
         self._controls: dict[str, Any] = {}
         self._slots: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
+        self._questions: dict[str, Any] = {}
 
     def build(self, view: Markup) -> None:
         """Make the form, what starts a merge, and the place where it is shown.
@@ -96,7 +99,7 @@ class LabTab:
                     "lab_refresh", "Refresh the list", size="sm", scale=0, min_width=110
                 )
         with gr.Column(elem_id="automerge_lab_hidden", elem_classes=[HIDDEN]):
-            for name in ("lab_values", "lab_digests"):
+            for name in ("lab_values", "lab_digests", "lab_asked"):
                 self._add(name)
 
     def _build_parameters(self) -> None:
@@ -147,8 +150,17 @@ class LabTab:
 
     def _build_recipe(self) -> None:
         with gr.Accordion("Recipe as text", open=False, elem_id="automerge_lab_recipe_fold"):
+            self._add("lab_format")
+            self._add("lab_give_up")
             self._recipe = html("lab_recipe_out")
+            self._contents = button("lab_contents", lab_words.CONTENTS, size="sm")
+            self._contents_message = html("lab_contents_message")
             self._controls[RECIPE_TEXT.name] = control(RECIPE_TEXT, lines=4)
+            for field in ASKED:
+                with gr.Column(
+                    visible=False, elem_id=f"automerge_{field.name}_row"
+                ) as self._questions[field.name]:
+                    self._controls[field.name] = control(field)
             self._load = button("lab_load", "Load the recipe", size="sm")
             self._recipe_message = html("lab_recipe_message")
 
@@ -176,6 +188,7 @@ class LabTab:
             self._about,
             *self._slots.values(),
             *self._groups.values(),
+            *self._questions.values(),
             self._block_wise,
             self._controls["lab_parameter"],
             self._table,
@@ -192,6 +205,7 @@ class LabTab:
             view.about,
             *(gr.update(visible=_wanted(view, name)) for name in self._slots),
             *(gr.update(visible=name == view.method.name) for name in self._groups),
+            *(gr.update(visible=name == question_of(values)) for name in self._questions),
             gr.update(visible=bool(view.parameters)),
             gr.update(visible=len(view.parameters) > 1, choices=list(view.parameters)),
             view.table,
@@ -252,10 +266,20 @@ class LabTab:
             return {"lab_models": models, **other_models(new), MESSAGE: told}
 
         def loaded(values: dict[str, object]) -> dict[str, object]:
-            found = setup.load(str(values[RECIPE_TEXT.name] or ""), values)
+            text = str(values[RECIPE_TEXT.name] or "")
+            try:
+                found = setup.load(text, values)
+            except QuestionError as error:
+                offer = {error.field: Offer(error.choices, "")} if error.choices else {}
+                open_one = {"lab_asked": asked(error.field, text), MESSAGE: messages.trouble(error)}
+                return answers_to(text, values) | offer | open_one
             new = {**values, **found.values}
             told = " ".join(["The form holds the recipe.", *found.notes])
-            return {**found.values, **picked(new), RECIPE_TEXT.name: "", MESSAGE: told}
+            answered = {"lab_asked": "", **defaults(ASKED), RECIPE_TEXT.name: ""}
+            return {**found.values, **picked(new), **answered, MESSAGE: told}
+
+        def contents(values: dict[str, object]) -> dict[str, object]:
+            return {MESSAGE: setup.read_contents(values)}
 
         def saved(values: dict[str, object]) -> dict[str, object]:
             return {MESSAGE: setup.save(values)}
@@ -263,6 +287,7 @@ class LabTab:
         def previewed(values: dict[str, object]) -> dict[str, object]:
             return {MESSAGE: setup.preview(values)}
 
+        answers = tuple(field.name for field in ASKED)
         everything = (*ALL, "lab_blocks", "lab_parameter")
         wiring.on([blocks.load], filled, everything, keep=False)
         wiring.on([look_again.click], looked, SLOTS, keep=False)
@@ -295,10 +320,11 @@ class LabTab:
         wiring.on(
             [self._load.click],
             loaded,
-            (*everything, RECIPE_TEXT.name),
-            reads=(RECIPE_TEXT.name,),
+            (*everything, *answers, RECIPE_TEXT.name),
+            reads=(*answers, RECIPE_TEXT.name),
             message=self._recipe_message,
         )
+        wiring.on([self._contents.click], contents, message=self._contents_message)
         self._wire_blocks(wiring)
         wiring.on([self._save.click], saved)
         wiring.on([self._preview.click], previewed)

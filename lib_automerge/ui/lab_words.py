@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from lib_automerge.app.recipes import Converted
 from lib_automerge.merge.lab.methods import LabMethod
+from lib_automerge.study.formats import listed, plural
 from lib_automerge.study.markup import EMPTY, Markup, element, join
-from lib_automerge.ui.lab_fields import MISMATCHES
+from lib_automerge.ui.lab_fields import ASKED, LAB_BY_NAME, MISMATCHES
+from lib_automerge.ui.messages import sentence
+
+CONTENTS = "Read their contents"
+"""The button that reads the models for their SHA-256."""
+
+_KEEP, _FILL = (f'"{MISMATCHES.label(name)}"' for name in ("keep-a", "fill-base"))
+_LABELS = {name: LAB_BY_NAME[name].label for name in ("lab_dtype", "lab_zero_bad", "lab_give_up")}
+_ASKED = {field.name: f'"{field.label}"' for field in ASKED}
 
 FORM_WORDS = {
-    "--on-mismatch keep-a": f'"{MISMATCHES.label("keep-a")}"',
-    "--on-mismatch fill-base": f'"{MISMATCHES.label("fill-base")}"',
-    "fill-base": f'"{MISMATCHES.label("fill-base")}"',
-    "keep-a": f'"{MISMATCHES.label("keep-a")}"',
+    "--on-mismatch keep-a": _KEEP,
+    "--on-mismatch fill-base": _FILL,
+    "fill-base": _FILL,
+    "keep-a": _KEEP,
+    "take such numbers as 0 with --on-nan zero": f'tick "{_LABELS["lab_zero_bad"]}"',
+    "add --dtype fp16 to merge": f'choose fp16 as "{_LABELS["lab_dtype"]}" for the same',
+    "Leave that out with --lossy": f"Tick {_ASKED['lab_lossy']} for all but that",
+    "or give them up with --lossy": f'or tick "{_LABELS["lab_give_up"]}"',
+    "Leave --architecture out": "Choose that",
+    "--architecture is": f"{_ASKED['lab_family']} is",
+    "Add --models with its folder": f'Press "{CONTENTS}"',
+    "Add --models with their folder": f'Press "{CONTENTS}"',
+    "Start the merge without --resume": "Begin it again",
+    "Delete it, or start without --resume, which replaces it": "Throw it away, and begin again",
+    "go on with --resume, or delete it": 'press "Go on", or throw this away',
 }
 """Options of the command line in sentences -> what the form calls them."""
 
@@ -39,13 +61,25 @@ def about(method: LabMethod) -> Markup:
     )
 
 
-def recipe(text: str) -> Markup:
-    """The recipe of the form as text that can be copied; nothing while there is none."""
-    if not text:
+def recipe(written: Converted | None, unknown: Sequence[str]) -> Markup:
+    """The recipe of the form as text that can be copied; nothing while there is none.
+
+    Args:
+        written: the text.
+        unknown: titles of its models whose SHA-256 is not known.
+    """
+    if written is None:
         return quiet("There is a recipe as soon as all models are chosen.")
+    notes = [sentence(note).rstrip(".") + "." for note in written.notes]
+    if unknown:
+        notes.append(
+            f"The SHA-256 of {listed(shortened_list(unknown))} is not known yet. Saving the merge "
+            f'tells it, and so does "{CONTENTS}".'
+        )
     return element(
         "div",
-        element("pre", text, id="automerge_lab_recipe_text", tabindex="0"),
+        element("pre", written.text, id="automerge_lab_recipe_text", tabindex="0"),
+        *(element("p", in_form(note), class_="automerge-quiet") for note in notes),
         element(
             "button",
             "Copy",
@@ -56,6 +90,12 @@ def recipe(text: str) -> Markup:
         ),
         class_="automerge-lab-recipe",
     )
+
+
+def shortened_list(titles: Sequence[str], most: int = 3) -> list[str]:
+    """The first of many titles, and how many more there are."""
+    more = len(titles) - most
+    return [*titles[:most], *([plural(more, "more model")] if more > 0 else [])]
 
 
 def target(path: Path, dtype: str | None) -> Markup:

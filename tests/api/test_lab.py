@@ -63,24 +63,27 @@ def test_every_page_sees_how_far_a_merge_is(desk, client, half_way) -> None:
 
 
 def test_cancel_go_on_and_throw_away(desk, client, half_way) -> None:
-    assert client.post(f"{ROOT}/lab/resume", json={}).status_code == 400
-    assert client.post(f"{ROOT}/lab/discard", json={}).status_code == 400
+    for action in ("resume", "discard"):
+        assert client.post(f"{ROOT}/lab/kept/1/{action}", json={}).status_code == 400
+        assert client.post(f"{ROOT}/lab/kept/..%2f/{action}", json={}).status_code == 404
     # nothing to cancel is no error: the merge may just have ended
     assert client.post(f"{ROOT}/lab/cancel", json={}).json()["phase"] == "none"
     desk.merge(order(desk))
     half_way.wait()
-    assert client.post(f"{ROOT}/lab/discard", json={}).status_code == 409
+    assert client.post(f"{ROOT}/lab/kept/1/discard", json={}).status_code == 409
     assert client.post(f"{ROOT}/lab/cancel", json={}).json()["phase"] == "cancelling"
     assert "Cancelling" in client.get(f"{ROOT}/views/lab").text
     half_way.open()
     desk.lab.wait(LONG_S)
     told = client.get(f"{ROOT}/lab").json()
-    assert (told["phase"], told["kept_name"]) == ("cancelled", "out.safetensors")
-    assert told["kept"] > 0
+    assert told["phase"] == "cancelled"
+    (kept,) = told["kept"]
+    assert kept["name"] == "out.safetensors"
+    assert kept["size"] > 0
     drawn = client.get(f"{ROOT}/views/lab").text
     assert "lab-resume" in drawn
     assert "--resume" not in drawn
-    client.post(f"{ROOT}/lab/resume", json={})
+    client.post(f"{ROOT}/lab/kept/{kept['number']}/resume", json={})
     desk.lab.wait(LONG_S)
     assert client.get(f"{ROOT}/lab").json()["phase"] == "done"
     assert client.get(f"{ROOT}/lab/cancel").status_code == 405
@@ -92,7 +95,7 @@ def test_thrown_away_is_gone(desk, client, half_way) -> None:
     desk.lab.cancel()
     half_way.open()
     desk.lab.wait(LONG_S)
-    assert client.post(f"{ROOT}/lab/discard", json={}).json()["kept"] is None
+    assert client.post(f"{ROOT}/lab/kept/1/discard", json={}).json()["kept"] == []
     assert "lab-resume" not in client.get(f"{ROOT}/views/lab").text
 
 

@@ -12,7 +12,7 @@ from lib_automerge.errors import ConfigError
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.parameters import Parameter, Settings
-from lib_automerge.ui import lab_blocks, lab_recipes
+from lib_automerge.ui import lab_blocks
 from lib_automerge.ui.fields import Kind, defaults
 from lib_automerge.ui.lab_fields import (
     LAB_BY_NAME,
@@ -28,7 +28,6 @@ from lib_automerge.ui.lab_form import (
     values_text,
     with_matching,
 )
-from tests.api.bench import NASTY
 
 MODELS = tuple(ModelChoice(f"{name}.st [12ab]", f"/models/{name}.safetensors") for name in "abcde")
 SD1 = architectures.get("sd1")
@@ -59,8 +58,7 @@ def between(parameter: Parameter, share: float) -> float:
 def settled(recipe: Recipe, method: LabMethod) -> list[Mapping[str, object]]:
     """The parameters that a recipe means, block by block."""
     given = dict(recipe.parameters)
-    if recipe.weights:
-        assert method.weight is not None
+    if method.weight is not None and method.weight not in given:
         given[method.weight] = recipe.weights
     roles = [role for role in recipe.models if role != "base"]
     settings = Settings(method.name, method.parameters, given, blocks=BLOCKS, roles=roles)
@@ -91,8 +89,9 @@ def test_an_untouched_form_of_every_method_means_its_defaults(name: str) -> None
     assert LAB_METHODS.name(method.label) == name
     recipe = recipe_of(filled(name), MODELS, SD1)
     assert (recipe.method, recipe.precision, recipe.architecture) == (name, "fp64", "sd1")
-    bare = msgspec.structs.replace(recipe, parameters={}, weights={})
-    assert settled(recipe, method) == settled(bare, method)
+    roles = [role for role in recipe.models if role != "base"]
+    bare = Settings(name, method.parameters, {}, blocks=BLOCKS, roles=roles)
+    assert settled(recipe, method) == [bare.at(block) for block in BLOCKS]
     # all that decides bytes is in the recipe, also when a later version has other defaults
     own = {p.name for p in method.parameters if p.kind != "number per model"}
     assert set(recipe.parameters) == own
@@ -242,6 +241,20 @@ def test_blocks_that_a_recipe_does_not_name_are_those_of_the_first_model() -> No
     assert settled(again, catalogue.get("slerp")) == settled(recipe, catalogue.get("slerp"))
 
 
+def test_a_recipe_without_weights_is_the_first_model() -> None:
+    refs = {role: ModelRef(name=role, path=f"/models/{role}.safetensors") for role in "ab"}
+    recipe = Recipe(architecture="sd1", method="weighted_sum", models=refs)
+    loaded = values_of(recipe, MODELS, SD1)
+    again = recipe_of(defaults(LAB_FIELDS) | loaded.values, MODELS, SD1)
+    assert again.parameters == {"weight": 0.0}
+
+
+def test_the_number_type_of_the_file_is_the_recipes() -> None:
+    refs = {role: ModelRef(name=role) for role in "ab"}
+    recipe = Recipe(architecture="sd1", method="slerp", models=refs, dtype="bf16")
+    assert values_of(recipe, MODELS, SD1).values["lab_dtype"] == "bf16"
+
+
 def test_a_recipe_without_paths_finds_models_by_name_and_remembers_their_contents() -> None:
     refs = {"a": ModelRef(name="a", sha256="f" * 64), "b": ModelRef(name="elsewhere")}
     recipe = Recipe(architecture="sd1", method="weighted_sum", models=refs, precision="fp64")
@@ -273,32 +286,3 @@ def test_a_wrong_recipe_changes_nothing_and_says_why(
     recipe = Recipe(architecture="sd1", method="weighted_sum", models=refs)
     with pytest.raises(ConfigError, match=told):
         values_of(msgspec.structs.replace(recipe, **changes), MODELS, SD1)
-
-
-def test_pasted_text_is_a_recipe_or_weights_or_refused() -> None:
-    values = filled("weighted_sum")
-    text = ",".join(f"{0.01 * number:.2f}" for number in range(27))
-    with pytest.raises(ConfigError):
-        lab_recipes.load(text, values, MODELS, SD1)
-    loaded = lab_recipes.load("IN00: 0.5, OUT11: 1", values, MODELS, SD1)
-    recipe = recipe_of(values | loaded.values, MODELS, SD1)
-    assert recipe.weights == dict.fromkeys(BLOCKS, 0.0) | {"IN00": 0.5, "OUT11": 1.0}
-    for bad, told in {
-        "": "no recipe yet",
-        '{"models": {}, "method": 3}': "this is no recipe",
-        '{"kind": "x", "architecture": "sd1", "method": "slerp", "models": {}}': "not a recipe",
-        NASTY: "not a weight",
-    }.items():
-        with pytest.raises(ConfigError, match=told):
-            lab_recipes.load(bad, values, MODELS, SD1)
-    with pytest.raises(ConfigError, match="TIES has no weights by block"):
-        lab_recipes.load("IN00: 0.5", filled("ties"), MODELS, SD1)
-
-
-def test_a_recipe_of_a_search_is_told_to_be_computed_otherwise() -> None:
-    refs = {role: ModelRef(name=role) for role in "ab"}
-    recipe = Recipe(architecture="sd1", method="weighted_sum", models=refs, weights={"M00": 0.3})
-    text = msgspec.json.encode(recipe).decode()
-    loaded = lab_recipes.load(text, filled("ties"), MODELS, None)
-    assert any("fp64" in note for note in loaded.notes)
-    assert loaded.values["lab_method"] == "Weighted sum"

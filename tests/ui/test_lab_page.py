@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from tests.ui.gradio_pages import CHROMIUM, INTERPRETERS, FormPage, Site
+from tests.browser import CHROMIUM, NO_BROWSER, launched
+from tests.ui.gradio_pages import INTERPRETERS, FormPage, Site
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,18 +21,14 @@ pytestmark = [
         not INTERPRETERS, reason="no AUTOMERGE_GRADIO_ENVS: run the tests by python tasks.py test"
     ),
     pytest.mark.skipif(find_spec("playwright") is None, reason="not installed: playwright"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER),
 ]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda path: Path(path).parents[1].name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from lib_automerge.app.lab import LabPhase, LabSnapshot
 from lib_automerge.app.standing import RESUMABLE, RunStanding, Standing
 from lib_automerge.app.worker import Phase
 from lib_automerge.domain.events import Stage
-from lib_automerge.study.formats import number, plural, signed, two_digits
+from lib_automerge.study.formats import number, percent, plural, signed, size, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.messages import sentence
+from lib_automerge.ui.views.lab import title
 from lib_automerge.ui.views.parts import button, clock_time
 
 WORDS = {
@@ -20,6 +22,13 @@ WORDS = {
 }
 WAITING = "Waiting for your judgement"
 WHERE = "The pictures to judge are in the tab Search; the run goes on when you have answered."
+MERGING = {
+    LabPhase.MERGING: "Merging",
+    LabPhase.GENERATING: "Making the image",
+    LabPhase.CANCELLING: "Cancelling",
+}
+NO_MERGE = LabSnapshot()
+MERGE_FIRST = "A run can start when the merge lab is done."
 MEANINGS = {
     Phase.PAUSING: "after this evaluation; then the WebUI is free again.",
     Phase.STOPPING: "after the images in the air.",
@@ -31,10 +40,20 @@ STOP_QUESTION = (
 )
 
 
-def strip(now: Standing, clock: float) -> Markup:
-    """Draw the strip; `clock` is the time in seconds since the epoch."""
+def strip(now: Standing, clock: float, merge: LabSnapshot = NO_MERGE) -> Markup:
+    """Draw the strip: the run in hand, else a merge of the lab, else the run before.
+
+    Args:
+        now: how the runs stand.
+        clock: the time in seconds since the epoch.
+        merge: the latest of the lab; a run and a merge are never at work together.
+    """
     if now.busy:
         kind, words, actions = now.phase.value, _busy(now, clock), _busy_actions(now)
+    elif merge.working:
+        cancel = button("Cancel", "lab-cancel", hint="What is finished of the merge is kept")
+        cancelling = merge.phase is LabPhase.CANCELLING
+        kind, words, actions = "merging", _merging(merge, clock), [] if cancelling else [cancel]
     else:
         kind, words, actions = _idle(now)
     return element(
@@ -46,8 +65,10 @@ def strip(now: Standing, clock: float) -> Markup:
     )
 
 
-def announcement(now: Standing) -> str:
+def announcement(now: Standing, merge: LabSnapshot = NO_MERGE) -> str:
     """What a screen reader says when it changes: the state, without numbers that tick."""
+    if merge.working and not now.busy:
+        return f"{MERGING[merge.phase]}: {title(merge)}."
     if now.busy:
         name = now.run.name if now.run else now.name
         if now.waiting:
@@ -75,6 +96,22 @@ def _busy(now: Standing, clock: float) -> Markup:
         doing = "Checking models and reward. This takes minutes for large files."
         return join([head, note or element("p", doing, class_="hint")])
     return join([head, note, element("ul", *_numbers(run, clock), class_="automerge-numbers")])
+
+
+def _merging(merge: LabSnapshot, clock: float) -> Markup:
+    items = []
+    progress = merge.progress
+    if progress is not None and merge.phase is not LabPhase.GENERATING:
+        share = progress.done / progress.total if progress.total else 1.0
+        items.append(element("li", element("b", percent(share)), " done"))
+        if progress.rate > 0:
+            items.append(element("li", element("b", f"{size(progress.rate)}/s")))
+        if progress.left is not None and merge.phase is LabPhase.MERGING:
+            items.append(
+                element("li", "done about ", element("b", clock_time(progress.left, clock)))
+            )
+    numbers = element("ul", *items, class_="automerge-numbers") if items else EMPTY
+    return join([_said(MERGING[merge.phase], title(merge), MERGE_FIRST), numbers])
 
 
 def _numbers(run: RunStanding, clock: float) -> list[Markup]:
