@@ -286,7 +286,11 @@
 
     // A file that was merged is taken, and the lab may start again.
     function lookAfterMerge(answer) {
-        if (answer.merging) return;
+        if (answer.merging) {
+            // also for a page that was opened meanwhile
+            seenMerge = seenMerge || "at work";
+            return;
+        }
         if (seenMerge && seenMerge !== answer.views.lab) lookAgain("automerge_lab_look_again");
         seenMerge = answer.views.lab;
     }

@@ -79,10 +79,13 @@ class LabChecks:
 
     def _busy(self) -> list[Check]:
         run = self._desk.worker.busy_with()
-        if run is None:
-            return []
-        told = f"the run {run.name} is in progress. Merge when it is over or paused."
-        return [Check(Level.ERROR, "Machine", told)]
+        if run is not None:
+            told = f"the run {run.name} is in progress. Merge when it is over or paused."
+            return [Check(Level.ERROR, "Machine", told)]
+        if self._desk.lab.snapshot().working:
+            told = "a merge is in progress. Wait for it, or cancel it."
+            return [Check(Level.ERROR, "Machine", told)]
+        return []
 
 
 def _twice(models: Mapping[str, ModelChoice]) -> list[Check]:

@@ -53,6 +53,20 @@ NAMED = 3
 """Models that the name of a file tells of."""
 
 
+class RecipeText(msgspec.Struct, frozen=True):
+    """The form's recipe as text.
+
+    Attributes:
+        shown: it, or why there is none.
+        lossy: whether the chosen format cannot say all of it.
+        unread: whether the content of a model is not known yet.
+    """
+
+    shown: Markup
+    lossy: bool = False
+    unread: bool = False
+
+
 class LabView(msgspec.Struct, frozen=True, kw_only=True):
     """What the page shows beside the fields themselves."""
 
@@ -63,7 +77,7 @@ class LabView(msgspec.Struct, frozen=True, kw_only=True):
     about: Markup
     parameters: tuple[str, ...]
     table: Markup
-    recipe: Markup
+    text: RecipeText
     payloads: tuple[str, ...]
 
 
@@ -163,7 +177,7 @@ class LabSetup:
             about=lab_words.about(method),
             parameters=tuple(label_of(one.name) for one in lab_blocks.block_wise(method)),
             table=self._table(values, method),
-            recipe=self._recipe_out(values),
+            text=self._recipe_text(values),
             payloads=tuple(payload.name for payload in payloads),
         )
 
@@ -179,7 +193,7 @@ class LabSetup:
                 found += self._found.order_problems(order, chosen_ones)
                 sound = all(one.level is not Level.ERROR for one in found)
                 path = self._target(values, order.recipe)
-                found += self._found.file_problems(order, path)
+                found += self._found.file_problems(order, path) if sound else []
                 told = lab_words.target(path, order.dtype)
                 savable = all(one.level is not Level.ERROR for one in found)
         except AutomergeError as error:
@@ -206,18 +220,19 @@ class LabSetup:
         }
         return lab_blocks.table(method, plain, own, architecture)
 
-    def _recipe_out(self, values: Values) -> Markup:
+    def _recipe_text(self, values: Values) -> RecipeText:
         """The form's recipe as text, in the chosen format."""
         form = Reader(LAB_READ, values)
+        none = RecipeText(lab_words.recipe(None, ()))
         if needs(values):
-            return lab_words.recipe(None, ())
+            return none
         try:
             recipe = self._recipe(values)
             dtype = LAB_DTYPES.name(form.text("lab_dtype"))
             recipe = msgspec.structs.replace(recipe, dtype=dtype)
         except AutomergeError:
             # the checks tell why there is none
-            return lab_words.recipe(None, ())
+            return none
         chosen_ones = self._choices(values)
         known = {role: self.known(model) for role, model in chosen_ones.items()}
         refs = {
@@ -227,13 +242,13 @@ class LabSetup:
         unknown = [chosen_ones[role].title for role, ref in refs.items() if not ref.sha256]
         recipe = msgspec.structs.replace(recipe, models=refs)
         name = re.sub(r"[\t\n,:]", " ", form.text("lab_name")) or self._default_name(recipe)
+        lossy = form.check("lab_give_up")
         try:
-            written = lab_recipes.write(
-                recipe, form.text("lab_format"), name, lossy=form.check("lab_give_up")
-            )
+            written = lab_recipes.write(recipe, form.text("lab_format"), name, lossy=lossy)
         except AutomergeError as error:
-            return messages.trouble(ConfigError(lab_words.in_form(error)))
-        return lab_words.recipe(written, unknown)
+            told = messages.trouble(ConfigError(lab_words.in_form(error)))
+            return RecipeText(told, lossy or lab_words.asks_to_give_up(error), bool(unknown))
+        return RecipeText(lab_words.recipe(written, unknown), lossy, bool(unknown))
 
     # --- what the words mean --------------------------------------------------------------------
 
@@ -280,7 +295,11 @@ class LabSetup:
         joined = self._default_name(recipe)
         numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
         free = (joined + number for number in numbers)
-        return new_checkpoint(folder, next(n for n in free if not _taken(folder, n)))
+        return new_checkpoint(folder, next(n for n in free if not self._taken(folder, n)))
+
+    def _taken(self, folder: Path, name: str) -> bool:
+        path = folder / f"{name}.safetensors"
+        return path.exists() or self.desk.lab.unfinished(path)
 
     def _default_name(self, recipe: Recipe) -> str:
         stems = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
@@ -365,7 +384,3 @@ class LabSetup:
             return "The contents of all chosen models are known."
         self.desk.digests.read(unknown)
         return f"Reading {listed(lab_words.shortened_list([one.title for one in unknown]))}."
-
-
-def _taken(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.safetensors").exists()

@@ -142,18 +142,17 @@ class LabTab:
             with gr.Row():
                 self._add("lab_dtype", min_width=200)
                 self._add("lab_memory", min_width=200)
-            with gr.Accordion(
-                "Tensors that differ or are damaged", open=False, elem_id="automerge_lab_bad_fold"
-            ):
+            with gr.Accordion(lab_words.BAD_TENSORS, open=False, elem_id="automerge_lab_bad_fold"):
                 self._add("lab_mismatch")
                 self._add("lab_zero_bad")
 
     def _build_recipe(self) -> None:
         with gr.Accordion("Recipe as text", open=False, elem_id="automerge_lab_recipe_fold"):
             self._add("lab_format")
-            self._add("lab_give_up")
+            with gr.Column(visible=False, elem_id="automerge_lab_give_up_row") as self._give_up:
+                self._add("lab_give_up")
             self._recipe = html("lab_recipe_out")
-            self._contents = button("lab_contents", lab_words.CONTENTS, size="sm")
+            self._contents = button("lab_contents", lab_words.CONTENTS, size="sm", visible=False)
             self._contents_message = html("lab_contents_message")
             self._controls[RECIPE_TEXT.name] = control(RECIPE_TEXT, lines=4)
             for field in ASKED:
@@ -193,6 +192,8 @@ class LabTab:
             self._controls["lab_parameter"],
             self._table,
             self._recipe,
+            self._give_up,
+            self._contents,
             self._controls["lab_payload"],
         ]
 
@@ -209,7 +210,9 @@ class LabTab:
             gr.update(visible=bool(view.parameters)),
             gr.update(visible=len(view.parameters) > 1, choices=list(view.parameters)),
             view.table,
-            view.recipe,
+            view.text.shown,
+            gr.update(visible=view.text.lossy),
+            gr.update(visible=view.text.unread),
             gr.update(choices=list(view.payloads)),
         ]
 

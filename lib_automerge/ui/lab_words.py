@@ -20,12 +20,20 @@ _KEEP, _FILL = (f'"{MISMATCHES.label(name)}"' for name in ("keep-a", "fill-base"
 _LABELS = {name: LAB_BY_NAME[name].label for name in ("lab_dtype", "lab_zero_bad", "lab_give_up")}
 _ASKED = {field.name: f'"{field.label}"' for field in ASKED}
 
+BAD_TENSORS = "Tensors that differ or are damaged"
+"""The fold with the choices for such tensors."""
+
 FORM_WORDS = {
+    "choose --on-mismatch keep-a (the first model's) or fill-base": (
+        f'choose {_KEEP} or {_FILL} under "{BAD_TENSORS}"'
+    ),
     "--on-mismatch keep-a": _KEEP,
     "--on-mismatch fill-base": _FILL,
     "fill-base": _FILL,
     "keep-a": _KEEP,
-    "take such numbers as 0 with --on-nan zero": f'tick "{_LABELS["lab_zero_bad"]}"',
+    "take such numbers as 0 with --on-nan zero": (
+        f'tick "{_LABELS["lab_zero_bad"]}" under "{BAD_TENSORS}"'
+    ),
     "add --dtype fp16 to merge": f'choose fp16 as "{_LABELS["lab_dtype"]}" for the same',
     "Leave that out with --lossy": f"Tick {_ASKED['lab_lossy']} for all but that",
     "or give them up with --lossy": f'or tick "{_LABELS["lab_give_up"]}"',
@@ -48,6 +56,11 @@ def in_form(error: Exception | str) -> str:
     for option, words in FORM_WORDS.items():
         text = text.replace(option, words)
     return text
+
+
+def asks_to_give_up(error: Exception) -> bool:
+    """Whether an error is that a format cannot say all of a recipe."""
+    return "--lossy" in str(error)
 
 
 def about(method: LabMethod) -> Markup:

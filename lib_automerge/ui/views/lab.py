@@ -45,7 +45,7 @@ def _working(now: LabSnapshot, clock: float) -> Markup:
     cancelling = now.phase is LabPhase.CANCELLING
     known = progress is not None and progress.total > 0 and not generating
     share = progress.done / progress.total if progress is not None and known else None
-    words = "making the image" if generating else "reading the models"
+    words = "making the image" if generating else "reading the models for their SHA-256"
     told: list[str] = []
     if progress is not None and not generating:
         words = f"{percent(share or 0.0)} done"

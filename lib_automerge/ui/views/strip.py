@@ -55,7 +55,7 @@ def strip(now: Standing, clock: float, merge: LabSnapshot = NO_MERGE) -> Markup:
         cancelling = merge.phase is LabPhase.CANCELLING
         kind, words, actions = "merging", _merging(merge, clock), [] if cancelling else [cancel]
     else:
-        kind, words, actions = _idle(now)
+        kind, words, actions = _idle(now, _unfinished(merge))
     return element(
         "div",
         words,
@@ -205,19 +205,28 @@ def _skip() -> Markup:
     )
 
 
-def _idle(now: Standing) -> tuple[str, Markup, list[Markup]]:
+def _unfinished(merge: LabSnapshot) -> str:
+    """What of the merge lab can be gone on with; empty if nothing."""
+    if not merge.kept:
+        return ""
+    if len(merge.kept) > 1:
+        return f"{len(merge.kept)} merges are not finished: see Merge lab."
+    return f"The merge {merge.kept[0].name} is not finished: see Merge lab."
+
+
+def _idle(now: Standing, also: str) -> tuple[str, Markup, list[Markup]]:
     run = now.run
     actions = [] if run is None else [button("Open results", "open", run.id)]
     if run is not None and run.state in RESUMABLE:
         actions.insert(0, button("Resume", "resume", run.id, primary=True))
     if now.failure:
         last = f"Last run: {run.name}, {run.state}." if run is not None else ""
-        words = _said("The run could not be carried out", "", sentence(now.failure), last)
+        words = _said("The run could not be carried out", "", sentence(now.failure), last, also)
         return "failed", words, actions
     if run is None:
-        words = _said("No run yet", "", "Choose model B and press Start.")
+        words = _said("No run yet", "", "Choose model B and press Start.", also)
         return "idle", words, []
-    words = _said(_capital(run.state), run.name, _ended(run), _others(now))
+    words = _said(_capital(run.state), run.name, _ended(run), _others(now), also)
     return run.state.replace(" ", "-"), words, actions
 
 

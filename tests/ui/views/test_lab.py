@@ -31,7 +31,7 @@ def test_a_merge_tells_how_much_is_done_how_fast_and_when_it_ends() -> None:
 
 def test_before_the_first_bytes_nothing_is_foretold() -> None:
     drawn = lab(LabSnapshot(number=1, phase=LabPhase.MERGING, name="x"), 0.0)
-    assert "reading the models" in drawn
+    assert "reading the models for their SHA-256" in drawn
     assert "automerge-bar unknown" in drawn
     assert "/s" not in drawn.replace("</s", "")
     assert "aria-valuenow" not in drawn
