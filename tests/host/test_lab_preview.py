@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def test_a_preview_is_the_image_of_the_saved_file_and_leaves_the_webui_as_found(
         ((_, image),) = session.images([ImageJob(0, PAYLOAD, 5)], never)
     seen = Image.open(io.BytesIO(found.picture.png))
     assert np.array_equal(np.asarray(seen), np.asarray(image))
+
+
+def test_contents_that_the_webui_knows_are_not_read_again(webui: FakeHost, desk: Desk) -> None:
+    known = {Path(one.path).stem: desk.digests.known(one) for one in desk.catalogue.models()}
+    # the model that is loaded has been read; the others have not
+    path = webui.models / "a.safetensors"
+    assert known["a"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert known["b"] == ""
 
 
 def test_a_preview_that_fails_leaves_the_webui_as_found(webui: FakeHost, desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from lib_automerge.ui.lab_fields import FORMATS, ORDERS
 from tests.browser import CHROMIUM, NO_BROWSER, launched
 from tests.ui.gradio_pages import INTERPRETERS, FormPage, Site
 
@@ -199,5 +201,65 @@ def test_a_recipe_is_pasted_and_a_checkpoint_is_dropped(page: LabPage, site: Sit
     page.settle()
     assert page.value("lab_method") == "Slerp"
     assert page.value("lab_slerp_weight") == "0.125"
+    # of a picture it is the infotext
+    infotext = b"parameters\0a cat\nSteps: 2, Model: a x 0.75 + b x 0.25"
+    chunk = len(infotext).to_bytes(4, "big") + b"tEXt" + infotext + bytes(4)
+    page.page.evaluate(drop, [list(bytes(8) + chunk), "cat.png"])
+    message.get_by_text("Read: SuperMerger's model string").wait_for()
+    page.settle()
+    assert page.value("lab_method") == "Weighted sum"
+    assert page.value("lab_weighted_sum_weight") == "0.25"
     page.page.evaluate(drop, [list(b"no header"), "x.safetensors"])
     page.page.get_by_text("x.safetensors holds no recipe").wait_for()
+
+
+def test_what_a_text_leaves_open_is_asked_and_only_then(page: LabPage) -> None:
+    page.pick("lab_a", "a.safetensors")
+    page.pick("lab_b", "b.safetensors")
+    page.unfold("lab_recipe_fold")
+    order = page.part("lab_order")
+    assert not order.is_visible()
+    page.enter("lab_recipe", ",".join(f"{number / 100}" for number in range(27)))
+    page.part("lab_load").click()
+    page.settle()
+    order.wait_for()
+    assert not page.part("lab_family").is_visible()
+    page.pick("lab_order", ORDERS.label("nat"))
+    page.part("lab_load").click()
+    page.settle()
+    page.part("lab_recipe_message").get_by_text("form holds the recipe").wait_for()
+    order.wait_for(state="hidden")
+    text = page.part("lab_recipe_out").locator("pre").inner_text()
+    assert json.loads(text)["weights"]["IN01"] == 0.01
+    # another text is asked about again
+    page.enter("lab_recipe", ",".join(f"{number / 50}" for number in range(27)))
+    page.part("lab_load").click()
+    page.settle()
+    order.wait_for()
+    assert page.value("lab_order") == ""
+
+
+def test_the_recipe_is_shown_in_other_formats_and_with_its_contents(page: LabPage) -> None:
+    page.pick("lab_a", "a.safetensors")
+    page.pick("lab_b", "b.safetensors")
+    page.unfold("lab_recipe_fold")
+    out = page.part("lab_recipe_out")
+    give_up = page.part("lab_give_up")
+    assert not give_up.is_visible()
+    page.pick("lab_format", FORMATS.label("nat"))
+    out.get_by_text("no place of its own for BASE").wait_for()
+    give_up.locator("input").check()
+    page.settle()
+    assert out.locator("pre").inner_text().startswith("0.5,0.5")
+    page.pick("lab_format", FORMATS.label("supermerger-metadata"))
+    button = page.part("lab_contents")
+    if button.is_visible():  # another test may have merged these models
+        out.get_by_text("Read their contents").wait_for()
+        button.click()
+        page.told("are known")
+        page.settle()
+        button.wait_for(state="hidden")
+    recipe = json.loads(json.loads(out.locator("pre").inner_text())["sd_merge_recipe"])
+    folder = page.site.folder / "desk" / "models"
+    digest = hashlib.sha256((folder / "a.safetensors").read_bytes()).hexdigest()
+    assert recipe["model_a"] == digest
