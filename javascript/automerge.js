@@ -8,6 +8,7 @@
     const ELSEWHERE_MS = 10000;
     const HIDDEN_MS = 30000;
     const MAX_RETRY_MS = 30000;
+    const STARTERS = "#automerge_generate, #automerge_reward_try, #automerge_lab_save, #automerge_lab_preview";
     const STORED_RUN = "automerge-selected-run";
 
     let token = "";
@@ -21,6 +22,7 @@
     let seenRunning = false;
     let seenQuestion = "";
     let seenDownloading = false;
+    let seenMerge = "";
 
     const byId = (id) => document.getElementById(id);
     const root = () => byId("automerge_root");
@@ -37,11 +39,11 @@
     // is in the page, so what is drawn last is about what the fields hold, however long each takes.
     const GIVE_UP_MS = 60000;
     const MOUNT_MS = 250;
-    const form = {turns: [], draw: "", sent: "", since: 0};
+    const form = {turns: [], draws: [], sent: "", since: 0};
 
     window.automergeForm = {
         ask(id, again) {
-            if (id === "automerge_keep" || id === "automerge_redraw") drawLater(id);
+            if (/_(keep|redraw)$/.test(id)) drawLater(id);
             else if (!form.turns.includes(id) && (again || form.sent !== id)) form.turns.push(id);
             setTimeout(nextTurn, 0);
         },
@@ -52,13 +54,17 @@
         },
     };
 
+    // Once for each form of the page; keeping draws too.
     function drawLater(id) {
-        if (form.draw !== "automerge_keep") form.draw = id;
+        const keep = id.replace(/redraw$/, "keep");
+        if (form.draws.includes(keep)) return;
+        form.draws = form.draws.filter((other) => other.replace(/redraw$/, "keep") !== keep);
+        form.draws.push(id);
     }
 
     function nextTurn() {
         if (form.sent && Date.now() - form.since < GIVE_UP_MS) return;
-        const id = form.turns[0] || form.draw;
+        const id = form.turns[0] || form.draws[0];
         if (!id) return;
         const button = byId(id);
         if (!button) {
@@ -67,7 +73,7 @@
             return;
         }
         if (form.turns.length) form.turns.shift();
-        else form.draw = "";
+        else form.draws.shift();
         Object.assign(form, {sent: id, since: Date.now()});
         button.click();
     }
@@ -192,6 +198,7 @@
         ring(answer);
         ringForQuestion(answer);
         lookAfterDownload(answer);
+        lookAfterMerge(answer);
         if (root() && (!before || before.announcement !== answer.announcement)) {
             own("automerge-announcement", "status").textContent = answer.announcement;
         }
@@ -273,12 +280,23 @@
 
     // What was downloaded changes the checks of the form.
     function lookAfterDownload(answer) {
-        if (seenDownloading && !answer.downloading) lookAgain();
+        if (seenDownloading && !answer.downloading) lookAgain("automerge_look_again");
         seenDownloading = answer.downloading;
     }
 
-    function lookAgain() {
-        const again = byId("automerge_look_again");
+    // A file that was merged is taken, and the lab may start again.
+    function lookAfterMerge(answer) {
+        if (answer.merging) {
+            // also for a page that was opened meanwhile
+            seenMerge = seenMerge || "at work";
+            return;
+        }
+        if (seenMerge && seenMerge !== answer.views.lab) lookAgain("automerge_lab_look_again");
+        seenMerge = answer.views.lab;
+    }
+
+    function lookAgain(id) {
+        const again = byId(id);
         if (again) again.click();
     }
 
@@ -291,7 +309,7 @@
         if (!seenRunning) return;
         seenRunning = false;
         // what the run has shown of the pace is in the form's forecast, and its message is over
-        lookAgain();
+        for (const id of ["automerge_look_again", "automerge_lab_look_again"]) lookAgain(id);
         const run = answer.run;
         const state = run ? run.state : "";
         const ended = answer.failure || state === "finished" || state === "failed" ||
@@ -329,7 +347,7 @@
 
     function pathOf(place) {
         const view = place.dataset.automergeView;
-        if (["runs", "rewards", "reward-try"].includes(view)) return "views/" + view;
+        if (["runs", "rewards", "reward-try", "lab"].includes(view)) return "views/" + view;
         const run = place.dataset.run || (view === "results" ? status.selected : status.run && status.run.id);
         return run ? "runs/" + encodeURIComponent(run) + "/views/" + view : "views/" + view;
     }
@@ -379,7 +397,7 @@
     function nameOf(control) {
         if (control.id) return "#" + CSS.escape(control.id);
         const names = ["name", "data-filter", "data-action", "data-run", "data-evaluation", "data-copy",
-            "data-payload", "data-reward", "href"];
+            "data-payload", "data-reward", "data-kept", "href"];
         const parts = names.filter((name) => control.hasAttribute(name))
             .map((name) => "[" + name + "=\"" + CSS.escape(control.getAttribute(name)) + "\"]");
         return parts.length ? control.tagName.toLowerCase() + parts.join("") : "";
@@ -507,6 +525,10 @@
             await post("rewards/cancel");
             pollNow();
         },
+        "lab-cancel": () => mergeLab("cancel"),
+        "lab-read-cancel": () => mergeLab("reading/cancel"),
+        "lab-resume": (button) => mergeLab("kept/" + encodeURIComponent(button.dataset.kept) + "/resume"),
+        "lab-discard": (button) => mergeLab("kept/" + encodeURIComponent(button.dataset.kept) + "/discard"),
         zoom: (link) => zoom(link),
         judge: (button) => judge(button),
     };
@@ -517,6 +539,11 @@
 
     async function change(button, action, body) {
         await post("runs/" + encodeURIComponent(button.dataset.run) + "/" + action, body);
+        pollNow();
+    }
+
+    async function mergeLab(action) {
+        await post("lab/" + action);
         pollNow();
     }
 
@@ -573,7 +600,7 @@
             type("automerge_payload_pick", pick.dataset.payload);
             return;
         }
-        if (event.target.closest("#automerge_generate, #automerge_reward_try")) {
+        if (event.target.closest(STARTERS)) {
             for (const delay of [300, 1000, 2500]) setTimeout(pollNow, delay);
             return;
         }
@@ -610,6 +637,14 @@
             event.preventDefault();
             return;
         }
+        const lab = byId("automerge_lab_form");
+        if (start && lab && visible(lab)) {
+            // the host would start a search, whose form is not in sight
+            event.stopImmediatePropagation();
+            event.preventDefault();
+            byId("automerge_lab_save").click();
+            return;
+        }
         if (judgeByKey(event)) return;
         if (typeof gradioApp === "function") return;
         // the stand-alone page has no host that knows these keys
@@ -617,6 +652,81 @@
         if (button) {
             button.click();
             event.preventDefault();
+        }
+    }
+
+    // --- a recipe that is dropped on the lab ----------------------------------------------------
+
+    const LONGEST_RECIPE = 4 << 20;
+    const LONGEST_HEADER = 64 << 20;
+
+    const RECIPE_FIELDS = ["automerge_recipe", "sd_merge_recipe", "sd_merge_models", "mecha_recipe", "sd_mbwrt_receipe"];
+
+    // Of a checkpoint only the recipe in its header is read, here: it may have many gigabytes.
+    async function recipeIn(file) {
+        const name = file.name.toLowerCase();
+        if (name.endsWith(".safetensors")) return recipeInHeader(file);
+        if (name.endsWith(".png")) return recipeInPicture(file);
+        if (file.size < LONGEST_RECIPE) return file.text();
+        throw new Error(file.name + " is too large for a recipe. Drop a recipe, a picture or a merged safetensors file.");
+    }
+
+    async function recipeInHeader(file) {
+        const none = new Error(file.name + " holds no recipe. Drop a checkpoint that was merged.");
+        const start = new DataView(await file.slice(0, 8).arrayBuffer());
+        const length = start.byteLength < 8 ? 0 : Number(start.getBigUint64(0, true));
+        if (length > LONGEST_HEADER) throw none;
+        let metadata = {};
+        try {
+            metadata = JSON.parse(await file.slice(8, 8 + length).text()).__metadata__ || {};
+        } catch (error) {
+            throw none;
+        }
+        const held = Object.entries(metadata).filter(([field]) => RECIPE_FIELDS.includes(field));
+        if (!held.length) throw none;
+        return JSON.stringify({__metadata__: Object.fromEntries(held)}, null, 2);
+    }
+
+    // The infotext that a WebUI puts into its pictures: the chunk tEXt "parameters" of a PNG.
+    async function recipeInPicture(file) {
+        const bytes = await file.arrayBuffer();
+        const view = new DataView(bytes);
+        for (let at = 8; at + 12 <= bytes.byteLength;) {
+            const length = view.getUint32(at);
+            const kind = new TextDecoder("latin1").decode(bytes.slice(at + 4, at + 8));
+            if (kind === "IDAT") break;
+            const data = new Uint8Array(bytes.slice(at + 8, at + 8 + length));
+            const end = data.indexOf(0);
+            const key = new TextDecoder("latin1").decode(data.slice(0, Math.max(end, 0)));
+            if (kind === "tEXt" && key === "parameters") {
+                return new TextDecoder("latin1").decode(data.slice(end + 1));
+            }
+            if (kind === "iTXt" && key === "parameters") {
+                // flags, language and translated keyword end with the second zero after the flags
+                const words = data.slice(end + 3);
+                const second = words.indexOf(0, words.indexOf(0) + 1);
+                return new TextDecoder().decode(words.slice(second + 1));
+            }
+            at += 12 + length;
+        }
+        throw new Error(file.name + " holds no infotext. Drop a picture as the WebUI saved it.");
+    }
+
+    function onRecipe(event) {
+        return event.target.closest && event.target.closest("#automerge_lab_recipe");
+    }
+
+    async function onDrop(event) {
+        const file = event.dataTransfer && event.dataTransfer.files[0];
+        if (!onRecipe(event) || !file) return;
+        event.preventDefault();
+        event.stopPropagation();
+        try {
+            type("automerge_lab_recipe", await recipeIn(file));
+            // gradio takes up what was typed a moment later
+            setTimeout(() => byId("automerge_lab_load").click(), 150);
+        } catch (error) {
+            tell(error.message || String(error), true);
         }
     }
 
@@ -739,6 +849,10 @@
             if (event.target.matches && event.target.matches("[data-filter]")) filterRows(event.target);
             if (event.target.matches && event.target.matches(".automerge-rating input")) showRating(event.target);
         });
+        document.addEventListener("dragover", (event) => {
+            if (onRecipe(event)) event.preventDefault();
+        }, true);
+        document.addEventListener("drop", onDrop, true);
         document.addEventListener("visibilitychange", () => { if (!document.hidden) pollNow(); });
         // a tab that comes into sight is brought up to date at once
         new IntersectionObserver((entries) => {

@@ -105,12 +105,16 @@ def _run(desk: Desk, listening: socket.socket, *, browser: bool) -> None:
 
 
 def _end(desk: Desk) -> None:
-    """Stop a run in hand; Ctrl+C does not wait for the images in the air."""
+    """Stop a run or a merge in hand; Ctrl+C does not wait for the images in the air."""
     busy = desk.worker.busy_with()
     if busy is not None:
         print(f"\nStopping the run {busy.name} after the images in the air; Ctrl+C ends at once.")
         desk.worker.stop()
         desk.worker.wait()
+    if desk.lab.snapshot().working:
+        print("\nCancelling the merge; Ctrl+C ends at once.")
+        desk.lab.cancel()
+        desk.lab.wait()
 
 
 def build(desk: Desk) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from lib_automerge.api.http import Call, Refused
@@ -14,7 +15,7 @@ from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import Markup
 from lib_automerge.ui import reward_list
-from lib_automerge.ui.views import judge, rewards
+from lib_automerge.ui.views import judge, lab, rewards
 from lib_automerge.ui.views.live import live, nothing_yet
 from lib_automerge.ui.views.machine import Usage, log_tail, process_memory, resources
 from lib_automerge.ui.views.parts import address
@@ -51,7 +52,10 @@ class Pages:
                 return reward_list.of_draft(self._desk)
             case rewards.TRY:
                 return rewards.tried(self._desk.reward_try.snapshot())
-        known = f"live, results, runs, {rewards.LIST}, {rewards.TRY}"
+            case lab.VIEW:
+                now, reading = self._desk.lab.snapshot(), self._desk.digests.snapshot()
+                return lab.lab(now, time.time(), reading)
+        known = f"live, results, runs, {lab.VIEW}, {rewards.LIST}, {rewards.TRY}"
         raise Refused(404, f"there is no such view. Known: {known}.")
 
     def of_run(self, call: Call) -> Markup:

@@ -9,6 +9,7 @@ from starlette.routing import Mount, Route
 from lib_automerge.api.actions import Actions
 from lib_automerge.api.files import Files
 from lib_automerge.api.http import METHODS, Call, Guard, Handler, Refused, endpoint
+from lib_automerge.api.lab import LabRoutes
 from lib_automerge.api.lists import Lists
 from lib_automerge.api.pages import Pages
 from lib_automerge.api.status import StatusBoard
@@ -17,6 +18,7 @@ from lib_automerge.study.markup import element
 
 PREFIX = "/automerge/v1"
 NAME = "automerge"
+KEPT_POSTS = ("resume", "discard")
 
 
 def register(app: Any, desk: Desk, guard: Guard) -> None:
@@ -36,7 +38,7 @@ def register(app: Any, desk: Desk, guard: Guard) -> None:
 def routes(desk: Desk, guard: Guard) -> list[Route]:
     """Every route, relative to the prefix."""
     lists, pages, files = Lists(desk), Pages(desk), Files(desk)
-    actions, board = Actions(desk), StatusBoard(desk)
+    actions, board, lab = Actions(desk), StatusBoard(desk), LabRoutes(desk)
 
     def route(path: str, **handlers: Handler) -> Route:
         return Route(path, endpoint(guard, **handlers), methods=METHODS)
@@ -72,6 +74,11 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route("/rewards", GET=lists.rewards),
         route("/rewards/cancel", POST=actions.cancel_download),
         route("/rewards/{reward}/download", POST=actions.download),
+        route("/lab", GET=lab.state),
+        route("/lab/cancel", POST=lab.cancel),
+        route("/lab/reading/cancel", POST=lab.cancel_reading),
+        *(route(f"/lab/kept/{{number}}/{name}", POST=getattr(lab, name)) for name in KEPT_POSTS),
+        route("/lab/pictures/{number}", GET=lab.picture),
         route("/payload-sets", GET=lists.payload_sets),
         route("/preflight", POST=actions.preflight),
         route("/runs", GET=lists.runs, POST=actions.start),

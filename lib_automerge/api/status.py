@@ -10,11 +10,12 @@ from pathlib import Path
 import lib_automerge
 from lib_automerge.api.http import RUN_ID, Call
 from lib_automerge.app.desk import Desk
+from lib_automerge.app.lab import LabSnapshot
 from lib_automerge.app.standing import RunStanding, Standing, standing, state_word, version_of
 from lib_automerge.app.worker import Snapshot
 from lib_automerge.domain.blind import SIDES, Asked, Trial
 from lib_automerge.study.library import Entry
-from lib_automerge.ui.views import judge
+from lib_automerge.ui.views import judge, lab
 from lib_automerge.ui.views.parts import address
 from lib_automerge.ui.views.progress import progress
 from lib_automerge.ui.views.rewards import LIST, TRY
@@ -47,7 +48,9 @@ class StatusBoard:
         stamp = self._desk.library.stamp(but=self._desk.worker.busy_with())
         download = self._desk.downloads.snapshot()
         rewards = {LIST: download.version, TRY: self._desk.reward_try.snapshot().version}
-        work = f"{self._desk.saver.sequence}.{'.'.join(rewards.values())}"
+        merge, reading = self._desk.lab.snapshot(), self._desk.digests.snapshot()
+        others = {**rewards, lab.VIEW: f"{merge.version}-{reading.version}"}
+        work = f"{self._desk.saver.sequence}.{'.'.join(others.values())}"
         token = f"{self._mark}.{sequence}.{stamp}.{work}.{selected}"
         if call.query.get("since") == token:
             return {"unchanged": True, "token": token}
@@ -67,12 +70,13 @@ class StatusBoard:
             "unfinished": found.unfinished[:50],
             "failure": found.failure,
             "question": _asked(snapshot.question, found.name),
-            "announcement": announcement(found),
+            "announcement": announcement(found, merge),
             "selected": shown.id if shown is not None else "",
             "saving": self._desk.saver.status(),
             "downloading": download.running,
-            "fragments": _fragments(found, now),
-            "views": _views(snapshot, entries, found, shown, stamp, now) | rewards,
+            "merging": merge.working or reading.running,
+            "fragments": _fragments(found, merge, now),
+            "views": _views(snapshot, entries, found, shown, stamp, now) | others,
         }
 
 
@@ -122,8 +126,8 @@ def _size(path: Path | None) -> int:
         return 0
 
 
-def _fragments(found: Standing, now: float) -> dict[str, str]:
-    return {"strip": str(strip(found, now)), "progress": str(progress(found, now))}
+def _fragments(found: Standing, merge: LabSnapshot, now: float) -> dict[str, str]:
+    return {"strip": str(strip(found, now, merge)), "progress": str(progress(found, now))}
 
 
 def _selected(entries: list[Entry], selected: str, run: RunStanding | None) -> Entry | None:

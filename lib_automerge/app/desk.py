@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from lib_automerge.app import checks, outcome, wildcards
+from lib_automerge.app.checkpoint_names import checkpoint_name, new_checkpoint
 from lib_automerge.app.checks import Level, Preflight
+from lib_automerge.app.digests import Digests
 from lib_automerge.app.downloads import Downloads
+from lib_automerge.app.draft import Draft
 from lib_automerge.app.estimate import Forecast, forecast, mean_work
+from lib_automerge.app.lab import Lab
+from lib_automerge.app.lab_orders import Order
 from lib_automerge.app.plan import Plan
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.saver import Saver
@@ -21,6 +24,7 @@ from lib_automerge.app.try_rewards import RewardTry
 from lib_automerge.app.worker import Phase, Snapshot, Worker
 from lib_automerge.domain.config import RewardConfig, RunConfig
 from lib_automerge.domain.events import Stage
+from lib_automerge.domain.payload import ImageJob, Payload
 from lib_automerge.domain.recipe import Recipe, primary
 from lib_automerge.domain.run import RunState, Status
 from lib_automerge.errors import BusyError, ConfigError, StorageError
@@ -30,10 +34,6 @@ from lib_automerge.study.findings import contest
 from lib_automerge.study.library import Entry, Library
 from lib_automerge.study.payload_sets import PayloadSets
 from lib_automerge.study.store import RunManifest
-
-MAX_DRAFT = 1 << 20
-MAX_NAME_BYTES = 90
-CHECKPOINT_NAME = re.compile(r"\w[\w .,'()+-]{0,99}")
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +75,17 @@ class Desk:
         self.downloads = Downloads(catalogue.data / FOLDER)
         self.reward_try = RewardTry(host, [catalogue.data / FOLDER])
         self._host = host
-        self._writing = threading.Lock()
-        self._draft = catalogue.data / "draft.json"
+        self.digests = Digests(catalogue.data / "digests.json")
+        self.lab = Lab(
+            host,
+            catalogue.generator_name,
+            catalogue.data / "lab",
+            self.digests,
+            around=self.worker.around,
+        )
+        self.lab_draft = Draft(catalogue.data / "lab.json")
+        self._starting = threading.Lock()
+        self._draft = Draft(catalogue.data / "draft.json")
 
     # --- before a run ---------------------------------------------------------------------------
 
@@ -109,7 +118,7 @@ class Desk:
         """Have rewards judge one image; returns at once, `reward_try` tells what they say.
 
         Raises:
-            BusyError: a run is in hand, which needs the device, or a try is in progress.
+            BusyError: a run or a merge is in hand, which needs the device, or a try is in progress.
             ConfigError: as `RewardTry.start`.
         """
         busy = self.worker.busy_with()
@@ -118,19 +127,27 @@ class Desk:
                 f"the run {busy.name} is in progress and needs the machine. Test an image when it "
                 "is over or paused."
             )
+        self._check_no_merge()
         self.reward_try.start(config, image, prompt)
 
-    def _check_no_try(self) -> None:
+    def _check_free(self) -> None:
+        busy = self.worker.busy_with()
+        if busy is not None:
+            raise BusyError(f"the run {busy.name} is in progress. Pause or stop it first.")
+        self._check_no_other()
+
+    def _check_no_other(self) -> None:
         if self.reward_try.snapshot().running:
             raise BusyError("an image is being judged by the rewards. Wait until it is done.")
+        self._check_no_merge()
+
+    def _check_no_merge(self) -> None:
+        if self.lab.snapshot().working:
+            raise BusyError("the merge lab is at work. Wait until it is done, or cancel it there.")
 
     def draft(self) -> dict[str, object]:
         """The form as it was left; empty if there is none."""
-        try:
-            return msgspec.json.decode(self._draft.read_bytes(), type=dict[str, object])
-        except (OSError, msgspec.MsgspecError):
-            # a draft is a comfort, not a record
-            return {}
+        return self._draft.read()
 
     def save_draft(self, values: dict[str, object]) -> None:
         """Keep the form for the next visit.
@@ -138,19 +155,44 @@ class Desk:
         Raises:
             StorageError: it could not be written.
         """
-        data = msgspec.json.encode(values)
-        if len(data) > MAX_DRAFT:
-            raise StorageError(
-                f"the form holds {len(data):,} bytes. Use fewer prompts, or save them as a set."
-            )
-        partial = self._draft.with_name(".draft.json.partial")
-        try:
-            with self._writing:  # two pages may be open
-                self._draft.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_bytes(data)
-                partial.replace(self._draft)
-        except OSError as error:
-            raise StorageError(f"cannot write {self._draft}: {error.strerror}.") from error
+        self._draft.save(values)
+
+    # --- the merge lab --------------------------------------------------------------------------
+
+    def merge(self, order: Order) -> None:
+        """Begin to save a merge of the lab; returns at once, `lab` tells how far it is.
+
+        Raises:
+            BusyError: a run is in hand, rewards judge an image, or the lab is at work.
+        """
+        with self._starting:
+            self._check_free()
+            self.lab.save(order)
+
+    def resume_merge(self, number: int) -> None:
+        """Go on with an unfinished merge of the lab, by its number; see `merge`.
+
+        Raises:
+            BusyError: as `merge`.
+            ConfigError: there is nothing to go on with.
+        """
+        with self._starting:
+            self._check_free()
+            self.lab.resume(number)
+
+    def preview_merge(self, order: Order, payload: Payload) -> None:
+        """Begin to make one image of a merge of the lab, with the payload's first seed.
+
+        Raises:
+            BusyError: as `merge`.
+            ConfigError: the payload cannot be honoured here.
+        """
+        self._host.check_payload(payload)
+        alone = RunConfig(models={}, payloads=(payload,))
+        payload = wildcards.expand(alone, self.catalogue.wildcards)[0].payloads[0]
+        with self._starting:
+            self._check_free()
+            self.lab.preview(order, ImageJob(0, payload, (payload.seeds or (0,))[0]))
 
     # --- runs -----------------------------------------------------------------------------------
 
@@ -159,18 +201,17 @@ class Desk:
 
         Raises:
             ConfigError: the preflight found an error; the text is the first one.
-            BusyError: a run is in hand, or rewards judge an image.
+            BusyError: a run is in hand, rewards judge an image, or the merge lab is at work.
         """
-        busy = self.worker.busy_with()
-        if busy is not None:
-            raise BusyError(f"the run {busy.name} is in progress. Pause or stop it first.")
-        self._check_no_try()
+        self._check_free()
         for check in self.preflight(config).checks:
             if check.level is Level.ERROR:
                 raise ConfigError(check.text)
         config, notes = wildcards.expand(config, self.catalogue.wildcards)
         folder = self.library.new_folder()
-        self.worker.start(self._with_output(config, folder.name), folder, notes)
+        with self._starting:
+            self._check_free()
+            self.worker.start(self._with_output(config, folder.name), folder, notes)
         return folder.name
 
     def _with_output(self, config: RunConfig, run: str) -> RunConfig:
@@ -188,13 +229,14 @@ class Desk:
 
         Raises:
             StorageError: there is no such run, or another process works on it.
-            BusyError: a run is in hand, or rewards judge an image.
+            BusyError: a run is in hand, rewards judge an image, or the merge lab is at work.
         """
         entry = self.library.find(run)
-        self._check_no_try()
         if self.worker.busy_with() is None and entry.folder.running():
             raise StorageError(f"another process works on the run {run}. Stop it there first.")
-        self.worker.resume(entry.folder.path)
+        with self._starting:
+            self._check_no_other()
+            self.worker.resume(entry.folder.path)
 
     def open(self, run: str) -> Opened:
         """A run to look at, also while it goes on.
@@ -302,28 +344,10 @@ class Desk:
             StorageError: a file of that name exists.
         """
         recipe = self.recipe(run, evaluation)
-        name = name.strip().removesuffix(".safetensors") or _default_name(run, recipe)
-        if not CHECKPOINT_NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} cannot be the name of a checkpoint. Use letters, digits, spaces and "
-                "_ . , ' ( ) + -, at most 100."
-            )
         folder = self.catalogue.checkpoint_folder(Path(recipe.models[primary(recipe.models)].path))
-        path = folder / f"{name}.safetensors"
-        if path.exists():
-            raise StorageError(f"the file exists already: {path}. Choose another name.")
-        return path
+        return new_checkpoint(folder, name.strip() or _default_name(run, recipe))
 
 
 def _default_name(run: str, recipe: Recipe) -> str:
     models = [Path(ref.path).stem for _, ref in sorted(recipe.models.items())]
     return checkpoint_name(run, models, f"-e{recipe.provenance['evaluation']}")
-
-
-def checkpoint_name(run: str, models: Sequence[str], ending: str = "") -> str:
-    """`A-B-automerge-k3fa`, of characters that every file system takes, and not too long."""
-    suffix = f"-automerge-{run.rpartition('-')[2]}{ending}"
-    joined = re.sub(r"[^\w.+-]+", "_", "-".join(models)).lstrip("+-.") or "merge"
-    # file systems count bytes, and other letters than ours take up to four
-    room = MAX_NAME_BYTES - len(suffix)
-    return joined.encode()[:room].decode(errors="ignore") + suffix

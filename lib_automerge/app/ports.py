@@ -68,10 +68,17 @@ class Host(Protocol):
 
 
 class ModelChoice(msgspec.Struct, frozen=True):
-    """A checkpoint that the host offers: its title, unique among them, and its file."""
+    """A checkpoint that the host offers.
+
+    Attributes:
+        title: unique among them.
+        path: of its file.
+        sha256: of the file's content if the host knows it without reading the file; else empty.
+    """
 
     title: str
     path: str
+    sha256: str = ""
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,13 +13,14 @@ import yaml
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.detection import detect
-from lib_automerge.domain.dialects import catalogue, metadata
+from lib_automerge.domain.dialects import catalogue, metadata, tables
 from lib_automerge.domain.dialects.catalogue import Reading
 from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
 from lib_automerge.domain.recipe import Recipe, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
 from lib_automerge.merge.containers import container, read_safetensors_header
+from lib_automerge.merge.lab.catalogue import METHODS
 from lib_automerge.merge.readers import read_header
 from lib_automerge.study.formats import listed, size
 
@@ -29,6 +30,8 @@ MAX_BYTES = 64 << 20
 YAML = "yaml"
 FORMATS = {YAML: "a recipe of Automerge as YAML", **catalogue.formats()}
 """Every format that can be written, with what it is."""
+OWN = (YAML, "json")
+"""Formats that say a recipe as it is."""
 
 _YAML_RECIPE = re.compile(r"^(kind|method|models)\s*:", re.MULTILINE)
 
@@ -160,6 +163,7 @@ def convert(
         whole, notes = recipe(
             source, architecture=architecture, models=models, lossy=lossy, told=told
         )
+        whole = whole if target in OWN else with_weights(whole)
         notes += _check_lost(catalogue.lost_of(whole, target), target, lossy=lossy)
         text = _as_yaml(whole) if target == YAML else catalogue.write(whole, target)
         return Converted(dialect, text, notes)
@@ -171,7 +175,7 @@ def convert(
             changed = changed or _check_lost(lost, target, lossy=lossy)
         return Converted(dialect, catalogue.write_rows(rows, target), changed)
     lines, notes = [], ()
-    for sketch in source.reading.found:
+    for sketch in map(_weighted, source.reading.found):
         kind_of = _optional(sketch, architecture, source.architecture)
         given = sketch.weights(kind_of) if isinstance(sketch, Sketch) else sketch.weights
         notes += _check_lost(catalogue.lost(given, target, kind_of), target, lossy=lossy)
@@ -179,6 +183,39 @@ def convert(
         lines.append(catalogue.write_weights(given, target, kind_of, named))
     told_too = (n for s in source.reading.found if isinstance(s, Sketch) for n in s.notes)
     return Converted(dialect, "\n".join(lines) + "\n", tuple(dict.fromkeys((*told_too, *notes))))
+
+
+def with_weights(whole: Recipe) -> Recipe:
+    """The recipe with its weights by block, also if it gives them as a parameter of its method.
+
+    Other tools know weights of blocks alone, and a recipe without weights is model A to them.
+    """
+    method = METHODS.get(whole.method)
+    if method is None or method.weight is None or method.weight not in whole.parameters:
+        return whole
+    kind = architectures.get(whole.architecture)
+    parameter = next(one for one in method.parameters if one.name == method.weight)
+    unnamed = parameter.default if parameter.unnamed is None else parameter.unnamed
+    others = {name: value for name, value in whole.parameters.items() if name != method.weight}
+    weights = tables.by_block(whole.parameters[method.weight], kind, float(unnamed))
+    return msgspec.structs.replace(whole, weights=weights, parameters=others)
+
+
+def _weighted(found: Sketch | Recipe) -> Sketch | Recipe:
+    """What a list of weights can be written of.
+
+    Raises:
+        ConfigError: the method has no weights by block.
+    """
+    if isinstance(found, Sketch):
+        return found
+    method = METHODS.get(found.method)
+    if method is not None and method.weight is None:
+        raise ConfigError(
+            f"{method.label} has no weights by block, and a list holds nothing else. Convert it to "
+            "a format that holds whole recipes."
+        )
+    return with_weights(found)
 
 
 def _checkpoint(path: Path, order: str | None) -> Source:

@@ -70,7 +70,7 @@ class Worker:
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._service = service
-        self._around = around
+        self.around = around
         self._changed = threading.Condition()
         self._sequence = 0
         self._phase = Phase.IDLE
@@ -181,7 +181,7 @@ class Worker:
     def _work(self, controls: Controls, work: Callable[[Controls, Listener], RunState]) -> None:
         failure = ""
         try:
-            with self._around():
+            with self.around():
                 work(controls, self._listen)
         except RunFailedError as error:
             # the journal says it, and so do all views of the run, if it could still be written

@@ -137,7 +137,7 @@ class A1111Host:
     def models(self) -> list[ModelChoice]:
         """See `app.ports.Catalogue`."""
         return [
-            ModelChoice(info.title, str(Path(info.filename).absolute()))
+            ModelChoice(info.title, str(Path(info.filename).absolute()), info.sha256 or "")
             for info in list(sd_models.checkpoints_list.values())
         ]
 

@@ -119,7 +119,7 @@ class LiveMerger:
             into = _Into(sink, job, blocks)
             try:
                 # what the process holds already is the images' and not the lab's
-                run(job, into, memory=budget.held() + MEMORY, threads=THREADS)
+                run(job, into, memory=budget.own_memory() + MEMORY, threads=THREADS)
             except ModelError as error:
                 raise GenerationError(str(error)) from error
 

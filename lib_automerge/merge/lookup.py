@@ -39,13 +39,17 @@ def legacy_hash(path: Path) -> str:
     return _digest(path, _LEGACY_START, _LEGACY_SIZE)[:8]
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, *, progress: Callable[[int], None] = lambda _count: None) -> str:
     """The SHA-256 of a file's content.
+
+    Args:
+        path: of the file.
+        progress: is called with the number of bytes after each piece; what it raises ends this.
 
     Raises:
         StorageError: the file cannot be read.
     """
-    return _digest(path, 0, None)
+    return _digest(path, 0, None, progress)
 
 
 def find(
@@ -138,7 +142,9 @@ def _files(folders: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _digest(path: Path, start: int, size: int | None) -> str:
+def _digest(
+    path: Path, start: int, size: int | None, progress: Callable[[int], None] = lambda _count: None
+) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -146,6 +152,7 @@ def _digest(path: Path, start: int, size: int | None) -> str:
             left = size
             while chunk := file.read(1 << 20 if left is None else min(left, 1 << 20)):
                 digest.update(chunk)
+                progress(len(chunk))
                 left = None if left is None else left - len(chunk)
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}. Check the file.") from error

@@ -15,6 +15,7 @@ import msgspec
 from lib_automerge.app.checks import Level
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.measuring import measurement_of
+from lib_automerge.app.model_cards import ModelCards
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
@@ -25,8 +26,7 @@ from lib_automerge.domain.config import (
     VerdictConfig,
 )
 from lib_automerge.domain.payload import Payload, named
-from lib_automerge.errors import AutomergeError, ConfigError
-from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.errors import ConfigError
 from lib_automerge.study.formats import plural
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import EMPTY, Markup, element
@@ -84,7 +84,7 @@ class Setup:
     def __init__(self, desk: Desk, now: Callable[[], datetime] = datetime.now) -> None:
         self.desk = desk
         self._now = now
-        self._known: dict[str, tuple[tuple[int, int], str | None]] = {}
+        self._cards = ModelCards()
 
     # --- what the words mean ----------------------------------------------------------------------
 
@@ -127,16 +127,8 @@ class Setup:
         path = next((model.path for model in models if model.title == title), None)
         if path is None:
             return None
-        try:
-            found = Path(path).stat()
-            stamp = (found.st_mtime_ns, found.st_size)
-            if self._known.get(path, ((0, 0), None))[0] != stamp:
-                with open_checkpoint(Path(path)) as checkpoint:
-                    self._known[path] = (stamp, checkpoint.detection.architecture)
-            return self._known[path][1]
-        except (OSError, AutomergeError):
-            # the checks tell why it cannot be read
-            return None
+        # the checks tell why a file cannot be read
+        return self._cards.card(path).architecture
 
     # --- filling ----------------------------------------------------------------------------------
 

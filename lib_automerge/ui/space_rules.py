@@ -56,7 +56,7 @@ def apply(
     Raises:
         ConfigError: nothing is picked, or the action lacks something.
     """
-    blocks = _blocks(picked, architecture)
+    blocks = picked_blocks(picked, architecture)
     if not blocks:
         raise ConfigError("no block is chosen. Choose the blocks that the rule is for.")
     if action == FREEZE and weight is None:
@@ -122,7 +122,7 @@ def picture(search: SearchConfig, architecture: Architecture, *, trimmed: bool =
     )
 
 
-def _blocks(picked: Sequence[str], architecture: Architecture) -> list[str]:
+def picked_blocks(picked: Sequence[str], architecture: Architecture) -> list[str]:
     """The picked blocks in canonical order, those of groups too.
 
     Raises:

@@ -13,6 +13,7 @@ from lib_automerge.ui import space_rules
 from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
 from lib_automerge.ui.earlier_runs import EarlierRuns
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
+from lib_automerge.ui.lab_tab import LabTab
 from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
 from lib_automerge.ui.reward_section import RewardSection
 from lib_automerge.ui.setup import Setup
@@ -52,6 +53,9 @@ def build(
                     html("live", _shell("live"))
             with gr.Tab("Results", elem_id="automerge_tab_results"):
                 html("results_view", _shell("results"))
+            with gr.Tab("Merge lab", elem_id="automerge_tab_lab"):
+                lab = LabTab(desk)
+                lab.build(_shell("lab"))
             with gr.Tab("Runs", elem_id="automerge_tab_runs"):
                 html("runs_view", _shell("runs"))
         load_draft = button("load_draft", "Load the draft", elem_classes=[HIDDEN])
@@ -68,6 +72,7 @@ def build(
             send = button("send_txt2img", "Send to txt2img", elem_classes=[HIDDEN])
             bind_paste(send, infotext)
         form.wire(blocks, load_draft, look_again)
+        lab.wire(blocks)
     return blocks
 
 

@@ -22,16 +22,21 @@ _FORM = (
 
 KEEP = "keep"
 REDRAW = "redraw"
-"""Turns that come after all others; of the two only `KEEP` if both are due.
+"""Turns that come after all others; of the two of a form only `KEEP` if both are due.
 
-`automerge.js` knows them by the ids of their buttons.
+`automerge.js` knows them by how the ids of their buttons end.
 """
 
 
 class Turns:
-    """Makes hidden buttons, where it is called, and has them pressed one after the other."""
+    """Makes hidden buttons, where it is called, and has them pressed one after the other.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: how their names begin, if the page has another form.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._count = 0
 
     def make(
@@ -57,7 +62,7 @@ class Turns:
         """
         if not name:
             self._count += 1
-            name = f"turn_{self._count}"
+            name = f"{self._prefix}turn_{self._count}"
         pressed = listen(
             button(name, name, elem_classes=[HIDDEN]).click, work, inputs, outputs, latest=True
         )

@@ -8,7 +8,7 @@ in the message area. What we set ourselves fires no handler, so nothing goes in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -91,42 +91,56 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-class Wiring:
-    """Connects components with a set-up form; adds hidden buttons where it is made and used.
+class FormWiring:
+    """Connects components with a form; adds hidden buttons where it is made and used.
 
     Args:
-        setup: what the form does.
         controls: all components that hold values, by name.
-        shown: what is drawn after every event.
+        always: names of those that every action reads, and that a draft keeps.
+        keep: saves the draft.
+        draw: what the components of `shown` show, from the values.
+        shown: components that are drawn after every action.
         message: where sentences for the user go.
+        offered: pickers in which nothing is chosen while their value is an empty text.
+        prefix: of the names of hidden buttons, if the page has another form.
     """
 
     def __init__(
-        self, setup: Setup, controls: Mapping[str, Any], shown: Shown, message: Any
+        self,
+        controls: Mapping[str, Any],
+        always: Sequence[str],
+        *,
+        keep: Callable[[dict[str, object]], None],
+        draw: Callable[[dict[str, object]], list[Any]],
+        shown: Sequence[Any],
+        message: Any,
+        offered: Collection[str] = OFFERED,
+        prefix: str = "",
     ) -> None:
-        self.setup = setup
         self.controls = controls
-        self._shown = shown
+        self._always = tuple(always)
+        self._keep = keep
+        self._drawn = draw
+        self._outputs = [*shown, message]
         self._message = message
-        self._turns = Turns()
-        self._always = (*(field.name for field in FIELDS), SELECTED)
-        self._draw(KEEP, keep=True)
-        self._draw(REDRAW, keep=False)
+        self._offered = offered
+        self._turns = Turns(prefix)
+        self._names = (prefix + KEEP, prefix + REDRAW)
+        self._draw(self._names[0], keep=True)
+        self._draw(self._names[1], keep=False)
 
     def _draw(self, name: str, *, keep: bool) -> None:
         def draw(*held: object) -> list[Any]:
             values = dict(zip(self._always, held, strict=True))
             try:
                 if keep:
-                    self.setup.keep(values)
-                view = self.setup.view(values, str(values[SELECTED] or ""))
-                return [*self._shown.updates(view), gr.update()]
+                    self._keep(values)
+                return [*self._drawn(values), gr.update()]
             except Exception as error:
-                return [*([gr.update()] * len(outputs[:-1])), _told(error)]
+                return [*([gr.update()] * len(self._outputs[:-1])), _told(error)]
 
-        outputs = [*self._shown.components(), self._message]
         inputs = [self.controls[name] for name in self._always]
-        self._turns.make(draw, inputs, outputs, name=name)
+        self._turns.make(draw, inputs, self._outputs, name=name)
 
     def on(
         self,
@@ -153,7 +167,7 @@ class Wiring:
             keep: whether to save the draft.
             message: where its sentences go; None: beside the start button.
         """
-        then = KEEP if keep else REDRAW
+        then = self._names[0] if keep else self._names[1]
         if work is None:
             turn = then
         else:
@@ -164,11 +178,56 @@ class Wiring:
             def handle(*held: object) -> list[Any]:
                 values = dict(zip(sources, held, strict=True))
                 changed, told = _tried(work, values)
-                return [*(_update(name, changed, values) for name in changes), told]
+                return [*(self._update(name, changed, values) for name in changes), told]
 
             turn = self._turns.make(handle, [*sources.values()], outputs, then=then)
         for event in events:
             self._turns.ask(event, turn, latest=latest or work is None)
+
+    def _update(
+        self, name: str, changed: Mapping[str, object], before: Mapping[str, object]
+    ) -> Any:
+        """What to do to a control. What it held is not set again: the user may be editing it."""
+        if name not in changed:
+            return gr.update()
+        new = changed[name]
+        value = self._held(name, new.value if isinstance(new, Offer) else new)
+        told: dict[str, object] = {}
+        if name not in before or self._held(name, before[name]) != value:
+            told["value"] = value
+        if isinstance(new, Offer):
+            told["choices"] = list(new.choices)
+        return gr.update(**told)
+
+    def _held(self, name: str, value: object) -> object:
+        return value or None if name in self._offered else value
+
+
+class Wiring(FormWiring):
+    """Connects components with a set-up form.
+
+    Args:
+        setup: what the form does.
+        controls: all components that hold values, by name.
+        shown: what is drawn after every event.
+        message: where sentences for the user go.
+    """
+
+    def __init__(
+        self, setup: Setup, controls: Mapping[str, Any], shown: Shown, message: Any
+    ) -> None:
+        def draw(values: dict[str, object]) -> list[Any]:
+            return shown.updates(setup.view(values, str(values[SELECTED] or "")))
+
+        self.setup = setup
+        super().__init__(
+            controls,
+            (*(field.name for field in FIELDS), SELECTED),
+            keep=setup.keep,
+            draw=draw,
+            shown=shown.components(),
+            message=message,
+        )
 
 
 def _tried(work: Work, values: dict[str, object]) -> tuple[dict[str, object], Markup]:
@@ -186,21 +245,3 @@ def _told(error: Exception) -> Markup:
         # the last place where somebody can see it: Gradio would only say "Error"
         log.exception("the form could not do what was asked", exc_info=error)
     return messages.trouble(error)
-
-
-def _update(name: str, changed: Mapping[str, object], before: Mapping[str, object]) -> Any:
-    """What to do to a control. What it held is not set again: the user may be editing it."""
-    if name not in changed:
-        return gr.update()
-    new = changed[name]
-    value = _held(name, new.value if isinstance(new, Offer) else new)
-    told: dict[str, object] = {}
-    if name not in before or _held(name, before[name]) != value:
-        told["value"] = value
-    if isinstance(new, Offer):
-        told["choices"] = list(new.choices)
-    return gr.update(**told)
-
-
-def _held(name: str, value: object) -> object:
-    return value or None if name in OFFERED else value

@@ -42,7 +42,7 @@ def client(desk):
 def every_path(desk) -> list[str]:
     """The path of every route, with values for its parts."""
     values = {"run": RUN, "evaluation": "1", "stage": "search", "job": "0", "view": "live"}
-    values |= {"question": "pair-0", "side": "left"}
+    values |= {"question": "pair-0", "side": "left", "number": "1"}
     # one that has nothing to download
     values["reward"] = "demo"
     paths = [r.path.replace("{rest:path}", "nothing") for r in routes(desk, anybody)]

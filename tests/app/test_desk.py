@@ -10,8 +10,9 @@ import msgspec
 import pytest
 import torch
 
+from lib_automerge.app.checkpoint_names import CHECKPOINT_NAME, checkpoint_name
 from lib_automerge.app.checks import Level, Preflight
-from lib_automerge.app.desk import CHECKPOINT_NAME, Desk, checkpoint_name
+from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Controls
 from lib_automerge.app.service import Service
 from lib_automerge.domain.config import OutputConfig, RewardConfig, RunConfig

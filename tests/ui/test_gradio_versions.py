@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lib_automerge.ui.form_fields import FIELDS
+from lib_automerge.ui.lab_fields import BLOCK_FIELDS, LAB_FIELDS
 from lib_automerge.ui.payload_fields import PAYLOAD_FIELDS
 
 INTERPRETERS = [
@@ -70,7 +71,8 @@ def test_ids_are_unique_and_ours(tabs):
 
 def test_every_field_is_there(tabs):
     for tab in tabs.values():
-        wanted = {f"automerge_{field.name}" for field in (*FIELDS, *PAYLOAD_FIELDS)}
+        every = (*FIELDS, *PAYLOAD_FIELDS, *LAB_FIELDS, *BLOCK_FIELDS)
+        wanted = {f"automerge_{field.name}" for field in every}
         assert wanted <= set(tab["ids"])
         fields = [name for name, kind in tab["kinds"].items() if kind not in CONTAINERS]
         assert [name for name in fields if not tab["labels"][name]] == []
@@ -87,6 +89,7 @@ def test_the_hosts_and_our_script_find_what_they_look_for(tabs):
             "automerge_tabs",
             "automerge_tab_search",
             "automerge_tab_results",
+            "automerge_tab_lab",
             "automerge_tab_runs",
             "automerge_search",
             "automerge_form",
@@ -98,6 +101,13 @@ def test_the_hosts_and_our_script_find_what_they_look_for(tabs):
             "automerge_measure",
             "automerge_message",
             "automerge_checks",
+            "automerge_lab_form",
+            "automerge_lab_view",
+            "automerge_lab_save",
+            "automerge_lab_preview",
+            "automerge_lab_recipe",
+            "automerge_lab_load",
+            "automerge_lab_look_again",
             "automerge_load_draft",
             "automerge_look_again",
             "automerge_infotext",

@@ -78,9 +78,8 @@ class Output:
         self._layout = layout
         self._merge = merge
         self._resume = resume
-        self._partial = path.with_name(f".{path.name}.partial")
-        self._journal = path.with_name(f".{path.name}.journal")
-        self._hold = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        self._partial, self._journal = _kept_files(path)
+        self._hold = _hold_of(path)
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
         self._waiting: list[str] = []
@@ -92,10 +91,7 @@ class Output:
         try:
             self._hold.acquire()
         except filelock.Timeout as error:
-            raise StorageError(
-                f"{self.path} is being written by another merge. Wait for it or choose another "
-                "name."
-            ) from error
+            raise _written_by_another(self.path) from error
         except OSError as error:
             raise cannot_write(self.path, error) from error
         try:
@@ -246,6 +242,53 @@ class Output:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def kept(path: Path) -> int | None:
+    """Return the bytes that a cancelled merge into this file has kept; None if it kept nothing."""
+    partial, journal = _kept_files(path)
+    return _held(partial) if partial.exists() and journal.exists() else None
+
+
+def discard(path: Path) -> None:
+    """Throw away what a cancelled merge into this file has kept, if there is anything.
+
+    Raises:
+        StorageError: another merge is writing it, or it cannot be deleted.
+    """
+    partial, journal = _kept_files(path)
+    if not (partial.exists() or journal.exists()):
+        return
+    hold = _hold_of(path)
+    try:
+        with hold:
+            for file in (partial, journal):
+                file.unlink(missing_ok=True)
+            # while it is held, as in `Output`
+            with contextlib.suppress(OSError):
+                Path(hold.lock_file).unlink(missing_ok=True)
+    except filelock.Timeout as error:
+        raise _written_by_another(path) from error
+    except OSError as error:
+        raise StorageError(
+            f"cannot delete {error.filename}: {error.strerror}. Delete it yourself."
+        ) from error
+
+
+def _hold_of(path: Path) -> filelock.BaseFileLock:
+    """What a merge holds while it writes a file."""
+    return filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+
+
+def _written_by_another(path: Path) -> StorageError:
+    return StorageError(
+        f"{path} is being written by another merge. Wait for it or choose another name."
+    )
+
+
+def _kept_files(path: Path) -> tuple[Path, Path]:
+    """What is written until the merge is complete: the file itself, and its journal."""
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.journal")
 
 
 def _held(path: Path) -> int:

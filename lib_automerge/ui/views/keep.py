@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lib_automerge.app.desk import Opened, checkpoint_name
+from lib_automerge.app.checkpoint_names import checkpoint_name
+from lib_automerge.app.desk import Opened
 from lib_automerge.domain import weights
 from lib_automerge.domain.recipe import recipe_json
 from lib_automerge.domain.run import Evaluation

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from lib_automerge.app.lab import LabPhase, LabSnapshot
 from lib_automerge.app.standing import RESUMABLE, RunStanding, Standing
 from lib_automerge.app.worker import Phase
 from lib_automerge.domain.events import Stage
-from lib_automerge.study.formats import number, plural, signed, two_digits
+from lib_automerge.study.formats import number, percent, plural, signed, size, two_digits
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.ui.messages import sentence
+from lib_automerge.ui.views.lab import title
 from lib_automerge.ui.views.parts import button, clock_time
 
 WORDS = {
@@ -20,6 +22,13 @@ WORDS = {
 }
 WAITING = "Waiting for your judgement"
 WHERE = "The pictures to judge are in the tab Search; the run goes on when you have answered."
+MERGING = {
+    LabPhase.MERGING: "Merging",
+    LabPhase.GENERATING: "Making the image",
+    LabPhase.CANCELLING: "Cancelling",
+}
+NO_MERGE = LabSnapshot()
+MERGE_FIRST = "A run can start when the merge lab is done."
 MEANINGS = {
     Phase.PAUSING: "after this evaluation; then the WebUI is free again.",
     Phase.STOPPING: "after the images in the air.",
@@ -31,12 +40,22 @@ STOP_QUESTION = (
 )
 
 
-def strip(now: Standing, clock: float) -> Markup:
-    """Draw the strip; `clock` is the time in seconds since the epoch."""
+def strip(now: Standing, clock: float, merge: LabSnapshot = NO_MERGE) -> Markup:
+    """Draw the strip: the run in hand, else a merge of the lab, else the run before.
+
+    Args:
+        now: how the runs stand.
+        clock: the time in seconds since the epoch.
+        merge: the latest of the lab; a run and a merge are never at work together.
+    """
     if now.busy:
         kind, words, actions = now.phase.value, _busy(now, clock), _busy_actions(now)
+    elif merge.working:
+        cancel = button("Cancel", "lab-cancel", hint="What is finished of the merge is kept")
+        cancelling = merge.phase is LabPhase.CANCELLING
+        kind, words, actions = "merging", _merging(merge, clock), [] if cancelling else [cancel]
     else:
-        kind, words, actions = _idle(now)
+        kind, words, actions = _idle(now, _unfinished(merge))
     return element(
         "div",
         words,
@@ -46,8 +65,10 @@ def strip(now: Standing, clock: float) -> Markup:
     )
 
 
-def announcement(now: Standing) -> str:
+def announcement(now: Standing, merge: LabSnapshot = NO_MERGE) -> str:
     """What a screen reader says when it changes: the state, without numbers that tick."""
+    if merge.working and not now.busy:
+        return f"{MERGING[merge.phase]}: {title(merge)}."
     if now.busy:
         name = now.run.name if now.run else now.name
         if now.waiting:
@@ -75,6 +96,22 @@ def _busy(now: Standing, clock: float) -> Markup:
         doing = "Checking models and reward. This takes minutes for large files."
         return join([head, note or element("p", doing, class_="hint")])
     return join([head, note, element("ul", *_numbers(run, clock), class_="automerge-numbers")])
+
+
+def _merging(merge: LabSnapshot, clock: float) -> Markup:
+    items = []
+    progress = merge.progress
+    if progress is not None and merge.phase is not LabPhase.GENERATING:
+        share = progress.done / progress.total if progress.total else 1.0
+        items.append(element("li", element("b", percent(share)), " done"))
+        if progress.rate > 0:
+            items.append(element("li", element("b", f"{size(progress.rate)}/s")))
+        if progress.left is not None and merge.phase is LabPhase.MERGING:
+            items.append(
+                element("li", "done about ", element("b", clock_time(progress.left, clock)))
+            )
+    numbers = element("ul", *items, class_="automerge-numbers") if items else EMPTY
+    return join([_said(MERGING[merge.phase], title(merge), MERGE_FIRST), numbers])
 
 
 def _numbers(run: RunStanding, clock: float) -> list[Markup]:
@@ -168,19 +205,28 @@ def _skip() -> Markup:
     )
 
 
-def _idle(now: Standing) -> tuple[str, Markup, list[Markup]]:
+def _unfinished(merge: LabSnapshot) -> str:
+    """What of the merge lab can be gone on with; empty if nothing."""
+    if not merge.kept:
+        return ""
+    if len(merge.kept) > 1:
+        return f"{len(merge.kept)} merges are not finished: see Merge lab."
+    return f"The merge {merge.kept[0].name} is not finished: see Merge lab."
+
+
+def _idle(now: Standing, also: str) -> tuple[str, Markup, list[Markup]]:
     run = now.run
     actions = [] if run is None else [button("Open results", "open", run.id)]
     if run is not None and run.state in RESUMABLE:
         actions.insert(0, button("Resume", "resume", run.id, primary=True))
     if now.failure:
         last = f"Last run: {run.name}, {run.state}." if run is not None else ""
-        words = _said("The run could not be carried out", "", sentence(now.failure), last)
+        words = _said("The run could not be carried out", "", sentence(now.failure), last, also)
         return "failed", words, actions
     if run is None:
-        words = _said("No run yet", "", "Choose model B and press Start.")
+        words = _said("No run yet", "", "Choose model B and press Start.", also)
         return "idle", words, []
-    words = _said(_capital(run.state), run.name, _ended(run), _others(now))
+    words = _said(_capital(run.state), run.name, _ended(run), _others(now), also)
     return run.state.replace(" ", "-"), words, actions
 
 

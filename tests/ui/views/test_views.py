@@ -10,10 +10,13 @@ import msgspec
 import pytest
 
 from lib_automerge.app.desk import Opened
+from lib_automerge.app.lab import LabPhase, LabSnapshot
+from lib_automerge.app.lab_orders import Kept
 from lib_automerge.app.standing import run_standing, standing
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.events import Calibrated, Paused, Scored, Stage
 from lib_automerge.domain.run import Activity
+from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Library
@@ -182,6 +185,60 @@ def test_idle_says_what_to_do() -> None:
     assert 'style="display: none"' in text
     for empty in (nothing_yet(), no_results(), runs([])):
         assert check_text(empty)
+
+
+def merging(phase: LabPhase, **changes: object) -> LabSnapshot:
+    made = LabSnapshot(
+        number=1,
+        phase=phase,
+        name="soup.safetensors",
+        progress=Progress(done=600_000_000, total=1_200_000_000, seconds=6.0),
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def test_the_strip_tells_of_a_merge_in_progress(tmp_path: Path) -> None:
+    now = standing(snapshot(Phase.IDLE), [entry_of(tmp_path, ENDS["finished"])], NOW)
+    drawn = strip(now, NOW, merging(LabPhase.MERGING))
+    assert {"automerge_interrupt", "automerge_skip"} <= set(check(drawn).ids)
+    text = check_text(drawn)
+    for part in ("Merging", "soup.safetensors", "50 % done", "100 MB/s", "done about"):
+        assert part in text
+    assert "A run can start when the merge lab is done" in text
+    assert 'data-action="lab-cancel"' in drawn
+    assert announcement(now, merging(LabPhase.MERGING)) == "Merging: soup.safetensors."
+    # a run could not be resumed now
+    assert 'data-action="resume"' not in drawn
+
+
+def test_the_strip_tells_of_a_preview_and_of_cancelling() -> None:
+    now = standing(snapshot(Phase.IDLE), [], NOW)
+    preview = merging(LabPhase.GENERATING, name="ties", preview=True)
+    text = check_text(strip(now, NOW, preview))
+    assert "Making the image" in text
+    assert "Preview of TIES" in text
+    assert "% done" not in text
+    drawn = strip(now, NOW, merging(LabPhase.CANCELLING))
+    assert "Cancelling" in drawn
+    assert "lab-cancel" not in drawn
+
+
+def test_an_idle_strip_tells_what_the_lab_can_go_on_with(tmp_path: Path) -> None:
+    one = (Kept(1, "soup.safetensors", "/m", 5),)
+    two = (*one, Kept(2, "x.safetensors", "/m", 5))
+    for entries in ([], [entry_of(tmp_path, ENDS["finished"])]):
+        now = standing(snapshot(Phase.IDLE), entries, NOW)
+        text = check_text(strip(now, NOW, LabSnapshot(kept=one)))
+        assert "The merge soup.safetensors is not finished: see Merge lab." in text
+        assert "2 merges are not finished" in strip(now, NOW, LabSnapshot(kept=two))
+        assert "not finished" not in strip(now, NOW)
+
+
+def test_a_run_in_hand_is_told_before_a_merge_that_is_left(tmp_path: Path) -> None:
+    now = standing(snapshot(Phase.RUNNING, entry_of(tmp_path, ENDS["search"])), [], NOW)
+    drawn = strip(now, NOW, LabSnapshot(kept=(Kept(1, "soup.safetensors", "/m", 5),)))
+    assert "Running" in drawn
+    assert "soup" not in drawn
 
 
 def test_a_failed_start_is_told_before_the_last_run(tmp_path: Path) -> None:
