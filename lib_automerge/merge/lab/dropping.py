@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_automerge.errors import ConfigError
+from lib_automerge.merge.lab import counting
+from lib_automerge.merge.lab.changes import Changes
+from lib_automerge.merge.lab.counting import counted_ranks
 from lib_automerge.merge.lab.draws import RANGE, draws
 from lib_automerge.merge.lab.methods import BASE, register, role_of
-from lib_automerge.merge.lab.number_types import Floats
+from lib_automerge.merge.lab.number_types import Floats, Singles
 from lib_automerge.merge.lab.parameters import Help, Within
 from lib_automerge.merge.lab.ranking import BYTES, ordinal_ranks
 from lib_automerge.merge.lab.selection import needs
@@ -31,6 +35,8 @@ Spread = Annotated[
     float,
     Within(0, 1, "drop probabilities go from p - epsilon/2 to p + epsilon/2", each="block"),
 ]
+
+Ranks = NDArray[np.int32] | NDArray[np.uint32]
 
 
 def dare(
@@ -67,25 +73,43 @@ def della(
     if not epsilon:
         yield from _dropped(stack, p, 1.0 / (1.0 - p), vote, scale, seed)
         return
+    chances = DropChances(stack.size, p, epsilon, favour)
+    changes_of = Changes(stack)
+
+    def rescaled(model: int, start: int, stop: int, ranks: Ranks) -> Floats:
+        drop = chances(ranks)
+        changes = scratch("rescaled", stop - start)
+        changes[:] = changes_of(model, start, stop)
+        changes *= kept(seed, model, stack.key, start, stop, drop)
+        np.subtract(1.0, drop, out=drop)
+        changes /= drop
+        return changes
+
+    counted = counted_ranks(stack, range(stack.models))
+    if counted:
+
+        def changes(model: int, start: int, stop: int) -> Floats:
+            return rescaled(model, start, stop, counted[model](start, stop))
+
+        yield from vote_by_chunk(stack, changes, vote=vote, scale=scale)
+        return
     for start, stop in _windows(stack, Votes.BYTES + 4):
         votes = Votes(stop - start, stack.models)
         for model in range(stack.models):
-            chance = DropChances(stack, model, (start, stop), p, epsilon, favour)
+            ranks = sorted_ranks(stack, model, start, stop)
             for first, last in stack.chunks(start, stop):
-                changes = stack.change(model, stack.base(first, last), first, last)
-                drop = chance(first, last)
-                changes *= kept(seed, model, stack.key, first, last, drop)
-                np.subtract(1.0, drop, out=drop)
-                changes /= drop
-                votes.add(changes, first - start)
+                part = ranks[first - start : last - start]
+                votes.add(rescaled(model, first, last, part), first - start)
         for first, last in stack.chunks(start, stop):
             merged = votes.merged(vote, last - first, first - start)
             yield first, on_base(stack.base(first, last), merged, scale)
 
 
 def _dropped(stack: Stack, p: float, rescale: float, vote: Vote, scale: float, seed: int) -> Pieces:
-    def changes(model: int, base: Floats, start: int, stop: int) -> Floats:
-        values = stack.change(model, base, start, stop)
+    changes_of = Changes(stack)
+
+    def changes(model: int, start: int, stop: int) -> Floats | Singles:
+        values = changes_of(model, start, stop)
         values *= kept(seed, model, stack.key, start, stop, p)
         return values
 
@@ -114,40 +138,29 @@ class DropChances:
     `p + epsilon (r - (n + 1) / 2) / n` for favour="small", with ranks r from 1 to n, the largest
     change last, and minus for "large": their mean is p. (MagPrune, Deep et al. 2024, whose
     formula and implementations differ in the sign of epsilon.)
-
-    Args:
-        window: the range of elements that will be asked for.
     """
 
     def __init__(
-        self,
-        stack: Stack,
-        model: int,
-        window: tuple[int, int],
-        p: float,
-        epsilon: float,
-        favour: Literal["large", "small"],
+        self, size: int, p: float, epsilon: float, favour: Literal["large", "small"]
     ) -> None:
-        self._start = window[0]
         self._p = p
-        self._slope = epsilon / stack.size if favour == "small" else -epsilon / stack.size
-        self._middle = (stack.size + 1) / 2
-        self._ranks = (
-            ordinal_ranks(stack, partial(magnitudes_of, stack, model), *window, stack.memory // 2)
-            if epsilon
-            else None
-        )
+        step = epsilon / max(size, 1)
+        self._slope = step if favour == "small" else -step
+        self._middle = (size + 1) / 2
 
-    def __call__(self, start: int, stop: int) -> Floats:
-        """Return the probabilities of a range of elements; scratch memory."""
-        out = scratch("chance", stop - start)
-        if self._ranks is None:
-            out[:] = self._p
-            return out
-        np.subtract(self._ranks[start - self._start : stop - self._start], self._middle, out=out)
+    def __call__(self, ranks: Ranks) -> Floats:
+        """Return the probabilities of elements with these ranks; scratch memory."""
+        out = scratch("chance", len(ranks))
+        np.subtract(ranks, self._middle, out=out)
         out *= self._slope
         out += self._p
         return out
+
+
+def sorted_ranks(stack: Stack, model: int, start: int, stop: int) -> Ranks:
+    """Return the ranks of a range of a model's changes, in the memory of the stack."""
+    magnitudes = partial(magnitudes_of, stack, model)
+    return ordinal_ranks(stack, magnitudes, start, stop, stack.memory // 2)
 
 
 def windows(size: int, memory: int, bytes_each: int) -> list[tuple[int, int]]:
@@ -204,5 +217,7 @@ register(
     check=check_spread,
     rereads=True,
     needs=lambda shape, _models: needs(shape, 1),
-    appetite=2 * (BYTES + Votes.BYTES + 4),
+    appetite=lambda shape, models: max(
+        2 * (BYTES + Votes.BYTES + 4) * math.prod(shape), counting.appetite(shape, models)
+    ),
 )

@@ -39,6 +39,9 @@ from lib_automerge.merge.lab.sums import BLOCK
 WRITTEN_AT_ONCE = 1 << 22
 """Bytes that are gathered before they are written."""
 
+_CHUNKS, _CHUNK = 1 << 22, 1 << 15
+"""Elements of all models together that are combined at once, unless one model has fewer."""
+
 _PER_THREAD = 32 << 20
 _SMALL = 1 << 20
 _PIECES = 12
@@ -134,7 +137,7 @@ def run(
         output: where to; keys that it holds already are skipped.
         memory: cap for the whole process, in bytes.
         threads: how many tensors are merged at once.
-        chunk: elements combined at once.
+        chunk: elements combined at once, or fewer if there are many models.
         progress: told of every step, by any thread, one at a time.
         cancelled: asked all the time.
 
@@ -182,6 +185,7 @@ class _Merge:
         before = self._method.before
         self._sources = tuple(before(job.sources)) if before else job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
+        chunk = min(chunk, max(_CHUNKS // models, _CHUNK))
         points = 16 * BLOCK * models + 8 * _SQUARES * models * models
         own = _PER_THREAD + 8 * _PIECES * max(chunk - stacks.CHUNK, 0)
         least = max((self._least(task, chunk) for task in job.tasks), default=0)
@@ -401,8 +405,9 @@ class _Lent:
         size = int(np.prod(entries[0].shape, dtype=np.int64))
         at_once = size if method.rereads else min(size, stacks.SPAN)
         raw = at_once * sum(size_of(entry.number_type) for entry in entries)
-        needs = method.needs(entries[0].shape, len(sources) - method.based)
-        self._lent = budget.lent(2 * raw + needs + method.appetite * size + _SMALL)
+        needed = entries[0].shape, len(sources) - method.based
+        needs = method.needs(*needed)
+        self._lent = budget.lent(2 * raw + needs + method.appetite(*needed) + _SMALL)
         self._make = partial(
             Stack,
             key,

@@ -54,7 +54,7 @@ class LabMethod:
         rereads: whether a tensor is read more than once.
         needs: `needs(shape, models)`: bytes of memory that `merge` of a tensor cannot do without,
             besides a few chunks.
-        appetite: bytes per element that make it fastest besides; less is enough.
+        appetite: `appetite(shape, models)`: bytes that make it fastest besides; less is enough.
         whole: set if the method can look at all tensors together.
         check: raises ConfigError if parameters do not go together.
         before: replaces the models before anything is read, for instance by permuted ones.
@@ -73,7 +73,7 @@ class LabMethod:
     weight: str | None = None
     rereads: bool = False
     needs: Callable[[tuple[int, ...], int], int] = lambda _shape, _models: 0
-    appetite: int = 0
+    appetite: Callable[[tuple[int, ...], int], int] = lambda _shape, _models: 0
     whole: Whole | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda _values: None
     before: Callable[[Sequence[Source]], Sequence[Source]] | None = None

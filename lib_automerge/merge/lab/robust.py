@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lib_automerge.merge.lab import counting
+from lib_automerge.merge.lab.counting import counted_ranks
 from lib_automerge.merge.lab.dropping import (
     DropChances,
     Dropped,
     Favour,
+    Ranks,
     Scale,
     Seed,
     Spread,
     all_or_nothing,
     check_spread,
     kept,
+    sorted_ranks,
     windows,
 )
 from lib_automerge.merge.lab.medians import geometric_weights
@@ -68,16 +73,14 @@ def dgmla(
     seed: Seed = 0,
 ) -> Pieces:
     """TGMD whose changes are dropped by the rank of their size, as in DELLA, without rescaling."""
-    masks = _Masks(stack, seed, lambda m, window: DropChances(stack, m, window, p, epsilon, favour))
+    masks = _Masks(stack, seed, DropChances(stack.size, p, epsilon, favour))
     yield from _median(stack, masks.stays, scale, iterations)
 
 
 class _Masks:
     """Which changes stay, one bit each, for as many elements of all models as fit in memory."""
 
-    def __init__(
-        self, stack: Stack, seed: int, chances: Callable[[int, tuple[int, int]], DropChances]
-    ) -> None:
+    def __init__(self, stack: Stack, seed: int, chances: DropChances) -> None:
         self._stack = stack
         self._seed = seed
         self._chances = chances
@@ -98,14 +101,24 @@ class _Masks:
         return np.unpackbits(bits, count=stop - start).view(np.bool_)
 
     def _packed(self, model: int) -> NDArray[np.uint8]:
-        chance = self._chances(model, self._window)
         start, stop = self._window
+        ranks = self._ranks(model)
         bits = np.empty(-(-(stop - start) // 8), np.uint8)
         for first, last in blocks(stop - start):
-            drop = chance(start + first, start + last)
+            drop = self._chances(ranks(start + first, start + last))
             stays = kept(self._seed, model, self._stack.key, start + first, start + last, drop)
             bits[first // 8 : -(-last // 8)] = np.packbits(stays)
         return bits
+
+    def _ranks(self, model: int) -> Callable[[int, int], Ranks]:
+        """Return what gives the ranks of a model in the window, asked for in order."""
+        if len(self._windows) == 1:
+            counted = counted_ranks(self._stack, [model])
+            if counted:
+                return counted[0]
+        begin = self._window[0]
+        ranks = sorted_ranks(self._stack, model, *self._window)
+        return lambda start, stop: ranks[start - begin : stop - begin]
 
 
 def _median(stack: Stack, stays: Stays, scale: float, iterations: int) -> Pieces:
@@ -156,5 +169,7 @@ register(
     check=check_spread,
     rereads=True,
     needs=lambda shape, _models: needs(shape, 1),
-    appetite=2 * (BYTES + 4),
+    appetite=lambda shape, _models: max(
+        2 * (BYTES + 4) * math.prod(shape), counting.appetite(shape, 1)
+    ),
 )

@@ -156,15 +156,16 @@ def _brackets(size: int, each: EachModels, count: int, models: int) -> list[tupl
         run = each(start, min(start + _RUN, size))
         for sample, (values, _) in zip(samples, run, strict=True):
             sample.append(values.astype(np.float64))
-    return [_bracket(np.sort(np.concatenate(sample)), 1.0 - count / size) for sample in samples]
+    return [_bracket(np.concatenate(sample), 1.0 - count / size) for sample in samples]
 
 
 def _bracket(sample: Floats, place: float) -> tuple[float, float]:
-    """Return the magnitudes around a place (0 to 1) of a sorted sample."""
+    """Return the magnitudes around a place (0 to 1) of a sample in the order of size."""
     # five standard deviations of a sampled rank, and room for runs that are alike
     slack = 5.0 * math.sqrt(len(sample) * place * (1.0 - place)) + 50.0
     low = math.floor(place * len(sample) - slack)
     high = math.ceil(place * len(sample) + slack)
+    sample.partition([end for end in (low, high) if 0 <= end < len(sample)])
     return (
         0.0 if low < 0 else float(sample[low]),
         math.inf if high >= len(sample) else float(sample[high]),
@@ -202,7 +203,7 @@ class Largest:
         self._value = found.value
         self._ties = found.ties
 
-    def keep(self, values: Floats) -> None:
+    def keep(self, values: Floats | Singles) -> None:
         """Set to 0 what does not belong to the largest, in the next values of either sign."""
         equal: NDArray[np.int64] = np.empty(0, np.int64)
         if self._ties:

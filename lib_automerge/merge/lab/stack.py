@@ -14,8 +14,8 @@ from lib_automerge.errors import CancelledError, ModelError
 from lib_automerge.merge.lab.number_types import Floats, Raw, Singles, single, size_of, widen
 from lib_automerge.merge.lab.sources import Source
 
-CHUNK = 1 << 15
-"""Elements that are widened and combined at once; a few float64 pieces stay in the cache."""
+CHUNK = 1 << 17
+"""Elements that are widened and combined at once: calls cost little, pieces stay in the cache."""
 
 SPAN = 1 << 20
 """Elements of a model that one read brings if the tensor is read once."""
@@ -60,6 +60,7 @@ class Stack:
         shape: of the tensor in every model.
         size: its elements.
         models: how many models there are, without the base.
+        number_types: of the sources, in their order.
         memory: bytes that a method may use for this tensor beyond a few chunks.
 
     Args:
@@ -89,8 +90,8 @@ class Stack:
         self._sources = sources
         self._based = based
         self._reading = reading
-        self._types = [source.entries[key].number_type for source in sources]
-        widths = sum(map(size_of, self._types))
+        self.number_types = tuple(source.entries[key].number_type for source in sources)
+        widths = sum(map(size_of, self.number_types))
         span = self.size if rereads else min(self.size, SPAN)
         span = max(min(span, (memory - needs) // 2 // widths), min(self.chunk, self.size), 1)
         self._span = span
@@ -138,7 +139,7 @@ class Stack:
     @property
     def is_single(self) -> bool:
         """Whether float32 holds every stored number exactly."""
-        return "F64" not in self._types
+        return "F64" not in self.number_types
 
     def single(self, index: int, start: int, stop: int, name: str) -> Singles:
         """Return elements of a source (the base is 0) in float32; `is_single` must be True.
@@ -146,8 +147,8 @@ class Stack:
         See `value`.
         """
         self._check_cancelled()
-        out = _singles(name, stop - start)
-        single(self._raw(index, start, stop), self._types[index], out)
+        out = single_scratch(name, stop - start)
+        single(self._raw(index, start, stop), self.number_types[index], out)
         # squares may overflow in float32: then each number is looked at
         if not math.isfinite(np.dot(out, out)):
             self._judge(index, out)
@@ -161,7 +162,12 @@ class Stack:
         self._check_cancelled()
         out = scratch(name, stop - start)
         raw = self._raw(index, start, stop)
-        widen(raw, self._types[index], out, torch.from_numpy(_singles("widened", stop - start)))
+        widen(
+            raw,
+            self.number_types[index],
+            out,
+            torch.from_numpy(single_scratch("widened", stop - start)),
+        )
         # a cheap test: one NaN or infinity makes the sum of squares NaN or infinite
         if not math.isfinite(np.dot(out, out)):
             self._judge(index, out)
@@ -180,7 +186,7 @@ class Stack:
     def _raw(self, index: int, start: int, stop: int) -> Raw:
         """Return stored bytes, reading as many as are held at once."""
         first, last, held = self._held[index]
-        width = size_of(self._types[index])
+        width = size_of(self.number_types[index])
         if held is None or start < first or stop > last:
             first, last = start, min(max(start + self._span, stop), self.size)
             if held is None or held.size < (last - first) * width:
@@ -210,12 +216,20 @@ def scratch(name: str, size: int) -> Floats:
     return held[:size]
 
 
-def _singles(name: str, size: int) -> Singles:
+def single_scratch(name: str, size: int) -> Singles:
+    """Return float32 memory of this thread by name; see `scratch`."""
     held = _scratch.singles.get(name)
     if held is None or held.size < size:
         held = np.empty(size, np.float32)
         _scratch.singles[name] = held
     return held[:size]
+
+
+def scratch_like(name: str, values: Floats | Singles) -> Floats | Singles:
+    """Return memory of this thread for as many numbers of the same type; see `scratch`."""
+    if values.dtype == np.float32:
+        return single_scratch(name, values.size)
+    return scratch(name, values.size)
 
 
 Pieces = Iterator[tuple[int, Floats]]
