@@ -96,12 +96,14 @@ class Progress(msgspec.Struct, frozen=True):
         total: bytes to read and write.
         seconds: since it began.
         skipped: bytes of `done` that an earlier merge had done.
+        note: what is done before the merge, in words; then its steps are counted, not bytes.
     """
 
     done: int
     total: int
     seconds: float
     skipped: int = 0
+    note: str = ""
 
     @property
     def rate(self) -> float:
@@ -179,8 +181,7 @@ class _Merge:
         self._method = job.method
         self._output = output
         self._threads = threads
-        before = self._method.before
-        self._sources = tuple(before(job.sources)) if before else job.sources
+        self._sources = job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
         points = 16 * BLOCK * models + 8 * _SQUARES * models * models
         own = _PER_THREAD + 8 * _PIECES * max(chunk - stacks.CHUNK, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
 from lib_automerge.merge.lab import catalogue, matching
 from lib_automerge.merge.lab.budget import DEFAULT
-from lib_automerge.merge.lab.engine import Job, Listener, run
+from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
 from lib_automerge.merge.lab.matching import OnMismatch
-from lib_automerge.merge.lab.methods import LabMethod
+from lib_automerge.merge.lab.methods import LabMethod, Preparation
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
@@ -42,6 +43,8 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
         on_mismatch: what to do where tensors are missing or of another shape.
         zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
         resume: go on with what a cancelled merge has kept.
+        cache: folder for what takes long to find, such as the order of channels; it is found there
+            again. None keeps nothing.
         progress: told of every step.
         cancelled: asked all the time; the merge ends with CancelledError.
         tell: told of what the user should know, in sentences.
@@ -53,6 +56,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     on_mismatch: OnMismatch = "refuse"
     zero_bad: bool = False
     resume: bool = False
+    cache: Path | None = None
     progress: Listener = lambda _progress: None
     cancelled: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda _sentence: None
@@ -97,7 +101,7 @@ def write_lab(
             if opened.replaced:
                 options.tell("The unfinished file of an earlier merge was replaced.")
             bad = run(
-                job,
+                _prepared(job, models.architecture, threads, options),
                 opened,
                 memory=options.memory,
                 threads=threads,
@@ -197,6 +201,50 @@ def _job(
     tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
     job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
     return job, found
+
+
+def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) -> Job:
+    """Let the method look at whole models first; its `merge` sees the models that this returns.
+
+    Raises:
+        CancelledError: the options cancelled it.
+        ConfigError: the memory is too small for it.
+        ModelError: the method does not know this family, or a model is damaged.
+    """
+    before = job.method.before
+    if before is None or not any(_is_merged(job, task) for task in job.tasks):
+        return job
+    begun = time.monotonic()
+
+    def step(done: int, total: int, note: str) -> None:
+        options.progress(Progress(done, total, time.monotonic() - begun, note=note))
+
+    preparation = Preparation(
+        architecture=architecture,
+        values=job.settings.at(None),
+        memory=options.memory,
+        threads=threads,
+        cache=options.cache,
+        zero_bad=options.zero_bad,
+        cancelled=options.cancelled,
+        step=step,
+        tell=options.tell,
+    )
+    sources = tuple(before(job.sources, preparation))
+    more = tuple(range(len(job.sources), len(sources)))
+    tasks = tuple(
+        msgspec.structs.replace(task, members=(*task.members, *more)) if task.members else task
+        for task in job.tasks
+    )
+    return msgspec.structs.replace(job, sources=sources, tasks=tasks)
+
+
+def _is_merged(job: Job, task: Task) -> bool:
+    """Whether a tensor is not just one model's."""
+    if task.copied is not None:
+        return False
+    values = job.settings.at(task.block)
+    return job.method.identity(values, len(job.roles) - job.method.based) is None
 
 
 def _given(recipe: Recipe, method: LabMethod) -> Mapping[str, Given]:
