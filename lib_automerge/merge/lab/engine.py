@@ -74,8 +74,8 @@ class Job(msgspec.Struct, frozen=True):
     Attributes:
         method: how to merge.
         settings: its parameters.
-        sources: the models, in the order of `roles`.
-        roles: role of each source.
+        sources: the models, in the order of `roles`; others may follow.
+        roles: role of each of the first sources.
         tasks: all tensors of the result.
         zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
     """
@@ -86,6 +86,10 @@ class Job(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     tasks: tuple[Task, ...]
     zero_bad: bool = False
+
+    def source_of(self, task: Task) -> Source:
+        """The source whose shape a tensor of the result has: the first of those it is made of."""
+        return self.sources[task.members[0] if task.copied is None else task.copied]
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -369,8 +373,7 @@ class _Merge:
         return index, self._sources[index].entries[task.key].start
 
     def _entry_shape(self, task: Task) -> tuple[int, ...]:
-        index = task.members[0] if task.copied is None else task.copied
-        return self._sources[index].entries[task.key].shape
+        return self._job.source_of(task).entries[task.key].shape
 
     def _read_cost(self, task: Task) -> int:
         members = task.members if task.copied is None else (task.copied,)

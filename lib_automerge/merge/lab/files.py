@@ -18,7 +18,8 @@ from lib_automerge.domain.recipe import BASE, ModelRef, Recipe, recipe_json
 from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
-from lib_automerge.merge.lab import catalogue, matching
+from lib_automerge.merge.edits import EDITED_MERGE, Edits, edited_metadata
+from lib_automerge.merge.lab import catalogue, components, matching
 from lib_automerge.merge.lab.budget import DEFAULT
 from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
 from lib_automerge.merge.lab.matching import OnMismatch
@@ -73,6 +74,7 @@ def write_lab(
     *,
     dtype: str | None = None,
     options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
+    edits: Edits = Edits(),  # noqa: B008 -- frozen
 ) -> None:
     """Write the merge of a checked recipe; see `merge_files`.
 
@@ -94,7 +96,12 @@ def write_lab(
         # 3 and 3.0 are one value, and must give the same bytes
         parameters = {name: job.settings.given[name] for name in recipe.parameters}
         complete = msgspec.structs.replace(models.recipe, parameters=parameters)
-        layout = _layout(job, merged_metadata(complete, models.metadata))
+        metadata = merged_metadata(complete, models.metadata)
+        told: tuple[str, ...] = ()
+        if edits != Edits():
+            job, done = components.edited(job, edits, models.detection, stack)
+            metadata, told = edited_metadata(metadata, EDITED_MERGE, done), done.told
+        layout = _layout(job, metadata)
         digest = _digest(complete, options, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
@@ -109,6 +116,8 @@ def write_lab(
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
+    for sentence in told:
+        options.tell(f"{sentence[0].upper()}{sentence[1:]}.")
     for sentence in matching.notes(models.sources, found, options.on_mismatch):
         options.tell(sentence)
     for each in bad:
@@ -122,6 +131,7 @@ class _Models:
         sources: in the order of roles.
         recipe: with every model's SHA-256.
         architecture: the name of theirs.
+        detection: of the first model.
         metadata: of the first model's file.
     """
 
@@ -155,6 +165,7 @@ class _Models:
         self.sources = tuple(sources)
         self.recipe = msgspec.structs.replace(recipe, models=refs)
         self.architecture = first[2].architecture
+        self.detection = first[2]
         self.metadata: Mapping[str, str] = first[1].metadata
         if self.architecture != recipe.architecture:
             raise ModelError(
@@ -230,7 +241,9 @@ def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) ->
         step=step,
         tell=options.tell,
     )
-    sources = tuple(before(job.sources, preparation))
+    models = len(job.roles)
+    seen = tuple(before(job.sources[:models], preparation))
+    sources = (*seen[:models], *job.sources[models:], *seen[models:])
     more = tuple(range(len(job.sources), len(sources)))
     tasks = tuple(
         msgspec.structs.replace(task, members=(*task.members, *more)) if task.members else task
@@ -320,9 +333,9 @@ def _only(detection: Detection, keys: Mapping[str, str]) -> Detection:
 
 
 def _layout(job: Job, metadata: Mapping[str, str]) -> FileLayout:
-    shapes = job.sources[0].entries
     tensors = {
-        task.key: (NUMBER_TYPES[task.number_type], shapes[task.key].shape) for task in job.tasks
+        task.key: (NUMBER_TYPES[task.number_type], job.source_of(task).entries[task.key].shape)
+        for task in job.tasks
     }
     return FileLayout(tensors, metadata)
 
