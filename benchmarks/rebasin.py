@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,13 +20,19 @@ from pathlib import Path
 
 import torch
 from merge_speed import AnonymousMemory
-from safetensors.torch import save_file
 
 from lib_automerge.domain import architectures
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.merge.rebasin.matching import Progress, distance, match
 from lib_automerge.merge.rebasin.orders import Layout, shuffled
-from lib_automerge.merge.rebasin.tensors import Permuted, Stored, shared_symmetries, whole
+from lib_automerge.merge.rebasin.tensors import (
+    Permuted,
+    Stored,
+    Tensors,
+    shared_symmetries,
+    whole,
+)
+from lib_automerge.merge.sinks import FileSink
 
 NOISE = 0.5
 """Spread of what is added to the shuffled model, in spreads of its weights."""
@@ -35,12 +42,15 @@ def write_random(path: Path, architecture: str, seed: int) -> None:
     """A UNet of random weights, each as large as a fresh network's."""
     family = architectures.get(architecture)
     generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        key: (torch.randn(shape, generator=generator) * _spread(shape)).half()
+    layout = {
+        key: (torch.float16, shape)
         for key, shape in family.reference_keys.items()
         if key.startswith(family.unet_prefix)
     }
-    save_file(tensors, path)
+    with FileSink(path, layout, {}) as sink:
+        for key in sink.order:
+            shape = layout[key][1]
+            sink.put(key, (torch.randn(shape, generator=generator) * _spread(shape)).half())
 
 
 def write_shuffled(source: Path, path: Path, architecture: str, seed: int) -> None:
@@ -50,19 +60,34 @@ def write_shuffled(source: Path, path: Path, architecture: str, seed: int) -> No
         model = Stored(checkpoint)
         symmetries = shared_symmetries(architecture, model, model)
         permuted = Permuted(model, Layout(symmetries), shuffled(symmetries, seed))
-        tensors = {}
-        for key in model.keys():  # noqa: SIM118
-            tensor = whole(permuted, key).float()
-            noise = torch.randn(tensor.shape, generator=generator)
-            tensors[key] = (tensor + NOISE * _spread(tensor.shape) * noise).half()
-    save_file(tensors, path)
+        layout = {key: (torch.float16, model.shape(key)) for key in model.keys()}  # noqa: SIM118
+        with FileSink(path, layout, {}) as sink:
+            for key in sink.order:
+                tensor = whole(permuted, key).float()
+                noise = torch.randn(tensor.shape, generator=generator)
+                sink.put(key, (tensor + NOISE * _spread(tensor.shape) * noise).half())
 
 
 def _spread(shape: Sequence[int]) -> float:
     return 0.1 if len(shape) == 1 else math.prod(shape[1:]) ** -0.5
 
 
-def measure(name: str, path_a: Path, path_b: Path, options: argparse.Namespace) -> None:
+def measure_files(name: str, path_a: Path, path_b: Path, options: argparse.Namespace) -> None:
+    """Match two files."""
+    with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
+        measure(name, Stored(a), Stored(b), options)
+
+
+def measure_shuffled(path: Path, options: argparse.Namespace) -> None:
+    """Match a file with itself in random order."""
+    with open_checkpoint(path) as file:
+        model = Stored(file)
+        symmetries = shared_symmetries(options.architecture, model, model)
+        other = Permuted(model, Layout(symmetries), shuffled(symmetries, 1))
+        measure("shuffled as it is read, without noise", model, other, options)
+
+
+def measure(name: str, a: Tensors, b: Tensors, options: argparse.Namespace) -> None:
     """Match a pair and print a row for each sweep."""
     print(f"\n| {name} | symmetries looked at | moved | CPU s | wall s |")
     print("|---|---|---|---|---|")
@@ -73,25 +98,24 @@ def measure(name: str, path_a: Path, path_b: Path, options: argparse.Namespace) 
         row[0] += 1
         row[1] += step.moved
         row[2:] = [time.process_time(), time.perf_counter()]
+        print(f"{step} {row[2] - began[0]:.0f} CPU s", file=sys.stderr, flush=True)
 
-    with open_checkpoint(path_a) as file_a, open_checkpoint(path_b) as file_b:
-        a, b = Stored(file_a), Stored(file_b)
-        symmetries = shared_symmetries(options.architecture, a, b)
-        keys = sorted({key for symmetry in symmetries for key in symmetry.keys})
-        before = distance(a, b, keys)
-        cpu, wall = time.process_time(), time.perf_counter()
-        began = cpu, wall
-        with AnonymousMemory() as memory:
-            found = match(
-                a, b, symmetries, sweeps=options.sweeps, report=report, threads=options.threads
-            )
-        for sweep, (looked, moved, cpu_end, wall_end) in counts.items():
-            seconds = f"{cpu_end - cpu:.0f} | {wall_end - wall:.0f}"
-            print(f"| sweep {sweep} | {looked} | {moved} | {seconds} |")
-            cpu, wall = cpu_end, wall_end
-        spent = time.process_time() - began[0], time.perf_counter() - began[1]
-        print(f"| together | | {found.moved} | {spent[0]:.0f} | {spent[1]:.0f} |")
-        after = distance(a, found.permuted(b), keys)
+    symmetries = shared_symmetries(options.architecture, a, b)
+    keys = sorted({key for symmetry in symmetries for key in symmetry.keys})
+    before = distance(a, b, keys)
+    cpu, wall = time.process_time(), time.perf_counter()
+    began = cpu, wall
+    with AnonymousMemory() as memory:
+        found = match(
+            a, b, symmetries, sweeps=options.sweeps, report=report, threads=options.threads
+        )
+    for sweep, (looked, moved, cpu_end, wall_end) in counts.items():
+        seconds = f"{cpu_end - cpu:.0f} | {wall_end - wall:.0f}"
+        print(f"| sweep {sweep} | {looked} | {moved} | {seconds} |")
+        cpu, wall = cpu_end, wall_end
+    spent = time.process_time() - began[0], time.perf_counter() - began[1]
+    print(f"| together | | {found.moved} | {spent[0]:.0f} | {spent[1]:.0f} |")
+    after = distance(a, found.permuted(b), keys)
     print(
         f"\nL2 distance {before:.1f} before, {after:.1f} after; "
         f"{'converged' if found.converged else 'not converged'}; "
@@ -107,6 +131,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sweeps", type=int, default=3)
     parser.add_argument("--only", choices=("shuffled", "unrelated"))
+    parser.add_argument("--one-file", action="store_true")
     options = parser.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
@@ -116,14 +141,17 @@ def main() -> None:
     )
     if not a.exists():
         write_random(a, options.architecture, 0)
+    if options.one_file:
+        measure_shuffled(a, options)
+        return
     if options.only != "unrelated":
         if not shuffle.exists():
             write_shuffled(a, shuffle, options.architecture, 1)
-        measure("shuffled, with noise", a, shuffle, options)
+        measure_files("shuffled, with noise", a, shuffle, options)
     if options.only != "shuffled":
         if not other.exists():
             write_random(other, options.architecture, 2)
-        measure("unrelated", a, other, options)
+        measure_files("unrelated", a, other, options)
 
 
 if __name__ == "__main__":

@@ -299,6 +299,12 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="go on with what a cancelled merge has kept",
     )
+    lab.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where Re-Basin keeps what it found (default: ./automerge-data/rebasin)",
+    )
 
 
 def _sources(parser: argparse.ArgumentParser) -> None:

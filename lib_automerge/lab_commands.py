@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+import lib_automerge
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge.files import merge_files
@@ -48,6 +49,7 @@ def merge(recipe: Recipe, options: argparse.Namespace) -> None:
         return
     line = _Line(sys.stderr)
     with stop_flag("Stopping the merge") as stopped:
+        given.setdefault("cache", Path(lib_automerge.DATA_FOLDER) / "rebasin")
         lab = LabOptions(**given, progress=line.show, cancelled=stopped, tell=line.tell)
         try:
             print(merge_files(recipe, options.output, dtype=options.dtype, lab=lab))
@@ -149,6 +151,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         found["zero_bad"] = options.on_nan == "zero"
     if options.resume is not None:
         found["resume"] = True
+    if options.cache is not None:
+        found["cache"] = options.cache
     return found
 
 
@@ -200,7 +204,8 @@ class _Line:
         bar = "#" * round(30 * share)
         left = progress.left
         end = "" if left is None else f"  {_duration(left)} left"
-        self._rewrite(f"[{bar:<30}] {share:4.0%}  {progress.rate / 1e6:.0f} MB/s{end}")
+        doing = progress.note or f"{progress.rate / 1e6:.0f} MB/s"
+        self._rewrite(f"[{bar:<30}] {share:4.0%}  {doing}{end}")
 
     def tell(self, sentence: str) -> None:
         """Write a sentence on a line of its own."""

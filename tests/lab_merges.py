@@ -23,6 +23,10 @@ from lib_automerge.merge.sinks import FileLayout
 
 Array = NDArray[np.float64]
 
+PLAIN = tuple(name for name in catalogue.names() if catalogue.get(name).before is None)
+"""Methods that can merge any tensors; the others must know the family's layers first, and have
+tests of their own."""
+
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Write tensors as safetensors."""

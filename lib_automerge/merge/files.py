@@ -4,46 +4,70 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
+from torch import Tensor
 
 from lib_automerge.domain.recipe import Recipe, check
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import methods
+from lib_automerge.merge.edits import (
+    EDITED_MERGE,
+    Edits,
+    changed,
+    edited_metadata,
+    write_pieces,
+)
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.lab.files import LabOptions, is_lab, write_lab
 from lib_automerge.merge.metadata import merged_metadata
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.merge.recorded import open_recorded
-from lib_automerge.merge.sinks import FileSink
+from lib_automerge.merge.sinks import DictSink, FileSink, check_output
+from lib_automerge.merge.surgery import Piece
 
 
 def merge_files(
-    recipe: Recipe, output: Path, *, dtype: str | None = None, lab: LabOptions | None = None
+    recipe: Recipe,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    lab: LabOptions | None = None,
+    edits: Edits = Edits(),  # noqa: B008 -- frozen
 ) -> Path:
     """Write the recipe's merge as a safetensors file; the same recipe gives the same bytes.
 
     Model paths come from the recipe; a recorded SHA-256 must match. `dtype` ("fp16", "bf16",
     "fp32"; recipes of the lab also "fp64", "fp8_e4m3", "fp8_e5m2") converts floating point
     tensors; None takes the recipe's, or else keeps model A's. `lab` says how a recipe of the
-    merge lab is carried out. The recipe in the file's metadata records the dtype, and is enough to
-    write the file again.
+    merge lab is carried out. `edits` changes components of the result on its way into the file,
+    which then is the edited copy of the merge (see `edits.edit_file`), but for what its metadata
+    call the source of the edit; number types by component are not for merges. The recipe in the
+    metadata records the dtype; with the edits, which stand beside it, it is enough to write the
+    file again.
 
     Returns:
         The path that was written.
 
     Raises:
         ConfigError: the recipe cannot be understood or names an unknown block or method, or
-            options of the lab are given for another recipe.
+            options of the lab are given for another recipe, or the edits have number types.
         ModelError: a model is missing, changed, damaged or does not fit.
         StorageError: the output exists or cannot be written.
         CancelledError: the lab's options cancelled the merge; tells what was kept.
     """
     recipe = check(_stored_as(recipe, dtype))
     check_output(output)
+    if edits.dtypes:
+        raise ConfigError(
+            "a merge is stored in one number type, with --dtype. Store components in others with "
+            "the command edit."
+        )
     if is_lab(recipe):
-        write_lab(recipe, output, dtype=recipe.dtype or None, options=lab or LabOptions())
+        options = lab or LabOptions()
+        write_lab(recipe, output, dtype=recipe.dtype or None, options=options, edits=edits)
         return output
     if lab is not None:
         raise ConfigError(
@@ -73,17 +97,12 @@ def merge_files(
             role: msgspec.structs.replace(ref, sha256=digests[role])
             for role, ref in recipe.models.items()
         }
-        write_merge(msgspec.structs.replace(recipe, models=named), models, output)
+        recipe = msgspec.structs.replace(recipe, models=named)
+        if edits == Edits():
+            write_merge(recipe, models, output)
+        else:
+            _write_edited(recipe, models, output, edits, stack)
     return output
-
-
-def check_output(output: Path) -> None:
-    """Raise ConfigError unless a checkpoint to write has the ending of what is written."""
-    if output.suffix != ".safetensors":
-        raise ConfigError(
-            f"the output is called {output.name}, but safetensors is what is written. Give it the "
-            "ending .safetensors."
-        )
 
 
 def write_merge(
@@ -100,6 +119,34 @@ def write_merge(
     metadata = merged_metadata(recipe, models["a"].header.metadata)
     with FileSink(output, tensors, metadata, merger.copied()) as sink:
         merger.merge(recipe.weights, sink, keys=sink.order)
+
+
+def _write_edited(
+    recipe: Recipe,
+    models: Mapping[str, Checkpoint],
+    output: Path,
+    edits: Edits,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Write a merge with changed components; only what stays of it is merged."""
+    merger = Merger(models, recipe.method, dtype=recipe.dtype or None)
+    merger.check(recipe.weights)
+
+    def merged(key: str) -> Tensor:
+        sink = DictSink()
+        merger.merge(recipe.weights, sink, keys=[key])
+        return sink.tensors[key]
+
+    pieces = {
+        key: Piece(merger.dtype_of(key), merger.shape_of(key), partial(merged, key))
+        for key in merger.keys()  # noqa: SIM118
+    }
+    first = models["a"]
+    done = changed(pieces, edits, "the merge", first.detection, stack)
+    metadata = merged_metadata(recipe, first.header.metadata)
+    write_pieces(
+        output, done.pieces, recipe.architecture, edited_metadata(metadata, EDITED_MERGE, done)
+    )
 
 
 def _stored_as(recipe: Recipe, dtype: str | None) -> Recipe:

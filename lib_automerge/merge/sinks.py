@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-from lib_automerge.errors import ModelError, StorageError
+from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge.readers import widened
 
 
@@ -109,6 +109,15 @@ class FileLayout:
         self.header = struct.pack("<Q", len(text)) + text
         self.starts = {key: len(self.header) + start for key, start in offsets.items()}
         self.size = len(self.header) + offset
+
+
+def check_output(output: Path) -> None:
+    """Raise ConfigError unless a checkpoint to write has the ending of what is written."""
+    if output.suffix != ".safetensors":
+        raise ConfigError(
+            f"the output is called {output.name}, but safetensors is what is written. Give it the "
+            "ending .safetensors."
+        )
 
 
 def check_room(path: Path, size: int) -> None:

@@ -19,6 +19,7 @@ from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.detection import EMA_COUNTERS
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge.engine import DTYPES
+from lib_automerge.merge.lab.number_types import NUMBER_TYPES, narrow
 from lib_automerge.merge.readers import Checkpoint, widened
 
 COMPONENTS = ("denoiser", "text_encoder", "vae")
@@ -202,7 +203,7 @@ def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     Raises:
         ModelError: a finite number becomes infinite in it.
     """
-    result = tensor.to(dtype)
+    result = _rounded(tensor, dtype)
     if not result.isfinite().all() and widened(tensor).isfinite().all():
         largest = widened(tensor).abs().max().item()
         name = next(name for name, known in DTYPES.items() if known == dtype)
@@ -210,6 +211,15 @@ def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
             f"{key!r} holds {largest:g}, which {name} cannot. Store this component as bf16 or fp32."
         )
     return result
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round each number once: PyTorch takes float64 to 16 bits through float32, which is twice."""
+    if tensor.dtype != torch.float64:
+        return tensor.to(dtype)
+    number_type = next(name for name, known in NUMBER_TYPES.items() if known == dtype)
+    values = tensor.reshape(-1).numpy().copy()
+    return torch.from_numpy(narrow(values, number_type)).view(dtype).view(tensor.shape)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from lib_automerge.merge.lab import differences, dropping, pairs, robust, soup, spectral, votes
+from lib_automerge.merge.lab import (
+    differences,
+    dropping,
+    pairs,
+    rebasin,
+    robust,
+    soup,
+    spectral,
+    votes,
+)
 from lib_automerge.merge.lab.methods import METHODS, LabMethod, get, roles_for
 
 __all__ = ["METHODS", "LabMethod", "get", "names", "roles_for"]
 
-_FAMILIES = (pairs, differences, soup, votes, dropping, robust, spectral)
+_FAMILIES = (pairs, differences, soup, votes, dropping, robust, spectral, rebasin)
 
 
 def names() -> tuple[str, ...]:

@@ -77,8 +77,8 @@ class Job(msgspec.Struct, frozen=True):
     Attributes:
         method: how to merge.
         settings: its parameters.
-        sources: the models, in the order of `roles`.
-        roles: role of each source.
+        sources: the models, in the order of `roles`; others may follow.
+        roles: role of each of the first sources.
         tasks: all tensors of the result.
         zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
     """
@@ -90,6 +90,10 @@ class Job(msgspec.Struct, frozen=True):
     tasks: tuple[Task, ...]
     zero_bad: bool = False
 
+    def source_of(self, task: Task) -> Source:
+        """The source whose shape a tensor of the result has: the first of those it is made of."""
+        return self.sources[task.members[0] if task.copied is None else task.copied]
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a merge is.
@@ -99,12 +103,14 @@ class Progress(msgspec.Struct, frozen=True):
         total: bytes to read and write.
         seconds: since it began.
         skipped: bytes of `done` that an earlier merge had done.
+        note: what is done before the merge, in words; then its steps are counted, not bytes.
     """
 
     done: int
     total: int
     seconds: float
     skipped: int = 0
+    note: str = ""
 
     @property
     def rate(self) -> float:
@@ -182,8 +188,7 @@ class _Merge:
         self._method = job.method
         self._output = output
         self._threads = threads
-        before = self._method.before
-        self._sources = tuple(before(job.sources)) if before else job.sources
+        self._sources = job.sources
         models = max((len(task.members) for task in job.tasks), default=1)
         chunk = min(chunk, max(_CHUNKS // models, _CHUNK))
         points = 16 * BLOCK * models + 8 * _SQUARES * models * models
@@ -372,8 +377,7 @@ class _Merge:
         return index, self._sources[index].entries[task.key].start
 
     def _entry_shape(self, task: Task) -> tuple[int, ...]:
-        index = task.members[0] if task.copied is None else task.copied
-        return self._sources[index].entries[task.key].shape
+        return self._job.source_of(task).entries[task.key].shape
 
     def _read_cost(self, task: Task) -> int:
         members = task.members if task.copied is None else (task.copied,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from lib_automerge.domain.recipe import BASE, Recipe, recipe_json
 from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
-from lib_automerge.merge.lab import catalogue, matching
+from lib_automerge.merge.edits import EDITED_MERGE, Edits, edited_metadata
+from lib_automerge.merge.lab import catalogue, components, matching
 from lib_automerge.merge.lab.budget import DEFAULT
-from lib_automerge.merge.lab.engine import Job, Listener, run
+from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
 from lib_automerge.merge.lab.matching import OnMismatch
-from lib_automerge.merge.lab.methods import LabMethod
+from lib_automerge.merge.lab.methods import LabMethod, Preparation
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Given, Settings
@@ -42,6 +44,8 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
         on_mismatch: what to do where tensors are missing or of another shape.
         zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
         resume: go on with what a cancelled merge has kept.
+        cache: folder for what takes long to find, such as the order of channels; it is found there
+            again. None keeps nothing.
         progress: told of every step.
         cancelled: asked all the time; the merge ends with CancelledError.
         tell: told of what the user should know, in sentences.
@@ -53,6 +57,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     on_mismatch: OnMismatch = "refuse"
     zero_bad: bool = False
     resume: bool = False
+    cache: Path | None = None
     progress: Listener = lambda _progress: None
     cancelled: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda _sentence: None
@@ -69,6 +74,7 @@ def write_lab(
     *,
     dtype: str | None = None,
     options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
+    edits: Edits = Edits(),  # noqa: B008 -- frozen
 ) -> None:
     """Write the merge of a checked recipe; see `merge_files`.
 
@@ -90,14 +96,19 @@ def write_lab(
         # 3 and 3.0 are one value, and must give the same bytes
         parameters = {name: job.settings.given[name] for name in recipe.parameters}
         complete = msgspec.structs.replace(models.recipe, parameters=parameters)
-        layout = _layout(job, merged_metadata(complete, models.metadata))
+        metadata = merged_metadata(complete, models.metadata)
+        told: tuple[str, ...] = ()
+        if edits != Edits():
+            job, done = components.edited(job, edits, models.detection, stack)
+            metadata, told = edited_metadata(metadata, EDITED_MERGE, done), done.told
+        layout = _layout(job, metadata)
         digest = _digest(complete, options, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
             if opened.replaced:
                 options.tell("The unfinished file of an earlier merge was replaced.")
             bad = run(
-                job,
+                _prepared(job, models.architecture, threads, options),
                 opened,
                 memory=options.memory,
                 threads=threads,
@@ -105,6 +116,8 @@ def write_lab(
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
+    for sentence in told:
+        options.tell(f"{sentence[0].upper()}{sentence[1:]}.")
     for sentence in matching.notes(models.sources, found, options.on_mismatch):
         options.tell(sentence)
     for each in bad:
@@ -118,6 +131,7 @@ class _Models:
         sources: in the order of roles.
         recipe: with every model's SHA-256.
         architecture: the name of theirs.
+        detection: of the first model.
         metadata: of the first model's file.
     """
 
@@ -151,6 +165,7 @@ class _Models:
         self.sources = tuple(sources)
         self.recipe = msgspec.structs.replace(recipe, models=refs)
         self.architecture = first[2].architecture
+        self.detection = first[2]
         self.metadata: Mapping[str, str] = first[1].metadata
         if self.architecture != recipe.architecture:
             raise ModelError(
@@ -216,6 +231,52 @@ def job_of(
     tasks = matching.plan(sources, architecture, found, options.on_mismatch, number_type)
     job = Job(method, settings, sources, roles, tasks, options.zero_bad)
     return job, found
+
+
+def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) -> Job:
+    """Let the method look at whole models first; its `merge` sees the models that this returns.
+
+    Raises:
+        CancelledError: the options cancelled it.
+        ConfigError: the memory is too small for it.
+        ModelError: the method does not know this family, or a model is damaged.
+    """
+    before = job.method.before
+    if before is None or not any(_is_merged(job, task) for task in job.tasks):
+        return job
+    begun = time.monotonic()
+
+    def step(done: int, total: int, note: str) -> None:
+        options.progress(Progress(done, total, time.monotonic() - begun, note=note))
+
+    preparation = Preparation(
+        architecture=architecture,
+        values=job.settings.at(None),
+        memory=options.memory,
+        threads=threads,
+        cache=options.cache,
+        zero_bad=options.zero_bad,
+        cancelled=options.cancelled,
+        step=step,
+        tell=options.tell,
+    )
+    models = len(job.roles)
+    seen = tuple(before(job.sources[:models], preparation))
+    sources = (*seen[:models], *job.sources[models:], *seen[models:])
+    more = tuple(range(len(job.sources), len(sources)))
+    tasks = tuple(
+        msgspec.structs.replace(task, members=(*task.members, *more)) if task.members else task
+        for task in job.tasks
+    )
+    return msgspec.structs.replace(job, sources=sources, tasks=tasks)
+
+
+def _is_merged(job: Job, task: Task) -> bool:
+    """Whether a tensor is not just one model's."""
+    if task.copied is not None:
+        return False
+    values = job.settings.at(task.block)
+    return job.method.identity(values, len(job.roles) - job.method.based) is None
 
 
 def _given(recipe: Recipe, method: LabMethod) -> Mapping[str, Given]:
@@ -304,9 +365,9 @@ def _only(detection: Detection, keys: Mapping[str, str]) -> Detection:
 
 
 def _layout(job: Job, metadata: Mapping[str, str]) -> FileLayout:
-    shapes = job.sources[0].entries
     tensors = {
-        task.key: (NUMBER_TYPES[task.number_type], shapes[task.key].shape) for task in job.tasks
+        task.key: (NUMBER_TYPES[task.number_type], job.source_of(task).entries[task.key].shape)
+        for task in job.tasks
     }
     return FileLayout(tensors, metadata)
 

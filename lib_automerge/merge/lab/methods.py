@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from lib_automerge.errors import ConfigError, unknown_name
 from lib_automerge.merge.lab.number_types import Floats
@@ -33,6 +36,32 @@ class Whole:
     origin: Callable[[Floats], int] = lambda _gram: 0
 
 
+class Preparation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a method is given that looks at whole models before anything is merged.
+
+    Attributes:
+        architecture: the name of the models' family.
+        values: the method's parameters, as for a block that no mapping names.
+        memory: cap for the whole process, in bytes.
+        threads: to use.
+        cache: a folder for what took long to find; None keeps nothing.
+        zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
+        cancelled: asked often; then the method raises CancelledError.
+        step: told of steps that are done, of how many, and what is done, in words.
+        tell: told of what the user should know, in sentences.
+    """
+
+    architecture: str
+    values: Mapping[str, Any]
+    memory: int
+    threads: int
+    cache: Path | None
+    zero_bad: bool
+    cancelled: Callable[[], bool]
+    step: Callable[[int, int, str], None]
+    tell: Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class LabMethod:
     """A way to merge models.
@@ -57,7 +86,8 @@ class LabMethod:
         appetite: `appetite(shape, models)`: bytes that make it fastest besides; less is enough.
         whole: set if the method can look at all tensors together.
         check: raises ConfigError if parameters do not go together.
-        before: replaces the models before anything is read, for instance by permuted ones.
+        before: looks at the models before anything is merged, and returns those that `merge` sees:
+            as many or more, for instance a permuted one. Not called if nothing is to be merged.
     """
 
     name: str
@@ -76,7 +106,7 @@ class LabMethod:
     appetite: Callable[[tuple[int, ...], int], int] = lambda _shape, _models: 0
     whole: Whole | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda _values: None
-    before: Callable[[Sequence[Source]], Sequence[Source]] | None = None
+    before: Callable[[Sequence[Source], Preparation], Sequence[Source]] | None = None
 
     @property
     def takes(self) -> str:

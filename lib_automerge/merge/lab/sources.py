@@ -85,7 +85,7 @@ class FileSource:
         self._stamp = _stamp(os.fstat(self._file.fileno()))
         if since not in (None, self._stamp):
             self._file.close()
-            raise self._changed()
+            raise _changed(self.path)
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -106,29 +106,18 @@ class FileSource:
                 while left:
                     count = self._file.readinto(left)
                     if not count:
-                        raise self._changed()
+                        raise _changed(self.path)
                     left = left[count:]
         except OSError as error:
             raise self._unreadable(error) from error
 
     def check_unchanged(self) -> None:
         """See `Source.check_unchanged`."""
-        try:
-            now = _stamp(self.path.stat())
-        except OSError as error:
-            raise self._changed() from error
-        if now != self._stamp:
-            raise self._changed()
+        check_stamp(self.path, self._stamp)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def _changed(self) -> ModelError:
-        return ModelError(
-            f"{self.path} changed while it was read, so the merge would be of nothing that "
-            "exists. Wait until the file is complete and merge again."
-        )
 
     def _unreadable(self, error: OSError) -> ModelError:
         return _unreadable(self.path, error)
@@ -144,6 +133,23 @@ def stamp_of(path: Path) -> Stamp:
         return _stamp(path.stat())
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def check_stamp(path: Path, since: Stamp) -> None:
+    """Raise ModelError if a file is not the one any more that had this stamp."""
+    try:
+        now = _stamp(path.stat())
+    except OSError as error:
+        raise _changed(path) from error
+    if now != since:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} changed while it was read, so the merge would be of nothing that exists. Wait "
+        "until the file is complete and merge again."
+    )
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:

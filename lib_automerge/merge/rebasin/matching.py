@@ -19,7 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lib_automerge.errors import ConfigError
-from lib_automerge.merge.rebasin.assignment import agreement, solve, worth
+from lib_automerge.merge.rebasin.assignment import DEPTH, TILE, agreement, solve, worth
 from lib_automerge.merge.rebasin.orders import Layout, Order, Orders, unchanged
 from lib_automerge.merge.rebasin.symmetries import Symmetry
 from lib_automerge.merge.rebasin.tensors import Permuted, Tensors, row_ranges, rows
@@ -165,6 +165,28 @@ def match(
             converged=not state.open,
             gain=state.gain,
         )
+
+
+def memory_needed(
+    symmetries: Sequence[Symmetry], model: Tensors, *, threads: int, each: int
+) -> int:
+    """Return the bytes that `match` takes at most, besides what the process holds.
+
+    Args:
+        symmetries: to order.
+        model: one of both, for the shapes.
+        threads: for products.
+        each: bytes that a number of the largest tensor takes, in A and while B's is put in order.
+    """
+    return max((_needed_by(symmetry, model, threads, each) for symmetry in symmetries), default=0)
+
+
+def _needed_by(symmetry: Symmetry, model: Tensors, threads: int, each: int) -> int:
+    costs = 8 * symmetry.size**2 * len(symmetry.parts)
+    tensors = each * max(math.prod(model.shape(key)) for key in symmetry.keys)
+    # of both models: a part of each channel as it was computed, and in float32
+    products = symmetry.size * (2 * (8 + 4) * DEPTH + 4 * TILE * threads)
+    return costs + tensors + products
 
 
 def distance(a: Tensors, b: Tensors, keys: Sequence[str]) -> float:

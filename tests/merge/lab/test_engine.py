@@ -15,7 +15,7 @@ from lib_automerge.errors import CancelledError, ConfigError, ModelError, Storag
 from lib_automerge.merge.lab import budget, catalogue, dropping, engine, output, ranking, selection
 from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.stack import Reading, Stack
-from tests.lab_merges import merge_to, merged, random_models, source, write
+from tests.lab_merges import PLAIN, merge_to, merged, random_models, source, write
 
 SHAPES = {"conv": (9, 7, 3, 3), "linear": (83, 211), "bias": (19,), "scalar": (), "one": (1, 50)}
 
@@ -37,7 +37,7 @@ def used(method: str, models: list[Path]) -> list[Path]:
     return models[: len(catalogue.get(method).roles) or len(models)]
 
 
-@pytest.mark.parametrize("method", catalogue.names())
+@pytest.mark.parametrize("method", PLAIN)
 def test_bytes_do_not_depend_on_threads_chunks_or_memory(
     method: str, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,7 +478,7 @@ def test_memory_is_lent_in_turn() -> None:
 
 def test_empty_tensors_pass_through(tmp_path: Path) -> None:
     models: list[dict[str, Tensor]] = [{"w": torch.ones(2), "e": torch.ones(0, 4)} for _ in "abc"]
-    for method in catalogue.names():
+    for method in PLAIN:
         roles = catalogue.get(method).roles
         found = merged(tmp_path, method, models[: len(roles) or 3], chunk=7)
         assert found["e"].shape == (0, 4)

@@ -3,6 +3,7 @@ breaks it, and Re-Basin mends it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from lib_automerge import demo
 from lib_automerge.demo import drawing, networks
 from lib_automerge.demo.train_denoiser import noise_loss
+from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.generate.loading import load_pipeline
+from lib_automerge.merge import merge_files
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.merge.rebasin.cache import cached_match
 from lib_automerge.merge.rebasin.formulas import rebasin
@@ -23,6 +26,7 @@ from lib_automerge.merge.rebasin.tensors import (
     shared_symmetries,
     whole,
 )
+from tests.merge.rebasin.test_files import write_shuffled
 
 PICTURES = 48
 
@@ -77,3 +81,30 @@ def test_the_barrier_of_a_shuffled_model_is_gone() -> None:
     assert plain < 0.005
     assert broken > 0.1
     assert abs(mended - plain) < 1e-5
+
+
+def test_the_method_of_the_lab_merges_a_shuffled_model_as_well_as_the_model(tmp_path: Path) -> None:
+    shuffled_b = write_shuffled(demo.MODEL_B, tmp_path / "shuffled.safetensors")
+    losses = []
+    with open_checkpoint(demo.MODEL_A) as file_a:
+        task = Task(load_pipeline(file_a, torch.float32))
+    for number, (method, b) in enumerate(
+        (
+            ("weighted_sum", demo.MODEL_B),
+            ("weighted_sum", shuffled_b),
+            ("rebasin", shuffled_b),
+            ("basin_sum", demo.MODEL_B),
+        )
+    ):
+        models = {"a": ModelRef("a", path=str(demo.MODEL_A)), "b": ModelRef("b", path=str(b))}
+        recipe = Recipe(
+            architecture="sd1", method=method, models=models, parameters={"weight": 0.5},
+            precision="fp64",
+        )  # fmt: skip
+        with open_checkpoint(merge_files(recipe, tmp_path / f"{number}.safetensors")) as merged:
+            losses.append(task.loss(Stored(merged)))
+    plain, broken, mended, summed = losses
+    assert broken > plain + 0.1
+    assert mended <= plain + 1e-5
+    # B's own order is the nearest already
+    assert abs(summed - plain) < 0.01
