@@ -16,7 +16,7 @@ from lib_automerge.domain.dialects.sketch import Sketch, recipe_of
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe
 from lib_automerge.errors import AutomergeError
 
-SD1, SD2, SDXL = (architectures.get(name) for name in ("sd1", "sd2", "sdxl"))
+SD1, SD2, SDXL, SD3, FLUX = map(architectures.get, ("sd1", "sd2", "sdxl", "sd3_medium", "flux1"))
 
 WEIGHTS = st.floats(-2, 4, allow_nan=False).map(lambda w: w or 0.0)
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -162,7 +162,7 @@ def test_recipe_files_of_autombw(recipe: Recipe) -> None:
             "amplified_difference",
             "sum_twice",
         ),
-        kinds=(SD1, SDXL),
+        kinds=(SD1, SDXL, SD3, FLUX),
     )
 )
 def test_sd_mecha(recipe: Recipe) -> None:
