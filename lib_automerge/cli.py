@@ -307,6 +307,9 @@ def _sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--architecture", help="of the models, where the text does not say it")
     parser.add_argument(
+        "--number", type=int, metavar="ID", help="which merge of SuperMerger's mergehistory.csv"
+    )
+    parser.add_argument(
         "--models",
         type=Path,
         nargs="+",

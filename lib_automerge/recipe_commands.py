@@ -22,7 +22,7 @@ def whole(options: argparse.Namespace) -> Recipe:
     Raises:
         AutomergeError: it cannot be read, or a model cannot be found.
     """
-    source = recipes.read_path(options.recipe, options.order, options.architecture)
+    source = recipes.read_path(options.recipe, options.order, options.architecture, options.number)
     recipe, notes = recipes.recipe(
         source,
         architecture=options.architecture,
@@ -59,12 +59,13 @@ def convert(options: argparse.Namespace) -> Converted:
 
 
 def _source(options: argparse.Namespace) -> Source:
+    told = options.order, options.architecture, options.number
     if options.recipe == "-":
-        return recipes.read_text(sys.stdin.read(), options.order, options.architecture)
+        return recipes.read_text(sys.stdin.read(), *told)
     path = Path(options.recipe)
     if _is_file(path) or path.suffix.lower() in _FILES:
-        return recipes.read_path(path, options.order, options.architecture)
-    return recipes.read_text(options.recipe, options.order, options.architecture)
+        return recipes.read_path(path, *told)
+    return recipes.read_text(options.recipe, *told)
 
 
 def _is_file(path: Path) -> bool:

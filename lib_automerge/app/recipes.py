@@ -16,6 +16,7 @@ from lib_automerge.domain.detection import detect
 from lib_automerge.domain.dialects import catalogue, metadata
 from lib_automerge.domain.dialects.catalogue import Reading
 from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
+from lib_automerge.domain.dialects.supermerger_keys import PerKey, UnsaidError
 from lib_automerge.domain.recipe import Recipe, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
@@ -54,8 +55,19 @@ class Converted(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def read_path(path: Path, order: str | None = None, architecture: str | None = None) -> Source:
+def read_path(
+    path: Path,
+    order: str | None = None,
+    architecture: str | None = None,
+    number: int | None = None,
+) -> Source:
     """Read a recipe, or the metadata of a checkpoint.
+
+    Args:
+        path: of the file.
+        order: of its list, where it must be told.
+        architecture: a name, if it is known.
+        number: of a merge in a history of several.
 
     Raises:
         StorageError: the file cannot be read.
@@ -76,18 +88,23 @@ def read_path(path: Path, order: str | None = None, architecture: str | None = N
         raise StorageError(f"cannot read {path}: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not text. Give a recipe or a checkpoint.") from error
-    return read_text(text, order, architecture)
+    return read_text(text, order, architecture, number)
 
 
-def read_text(text: str, order: str | None = None, architecture: str | None = None) -> Source:
-    """Read a pasted text in any dialect.
+def read_text(
+    text: str,
+    order: str | None = None,
+    architecture: str | None = None,
+    number: int | None = None,
+) -> Source:
+    """Read a pasted text in any dialect; see `read_path`.
 
     Raises:
         ConfigError: see `catalogue.read`.
     """
     if not text.lstrip().startswith("{") and _YAML_RECIPE.search(text):
         text = msgspec.json.encode(_yaml(text)).decode()
-    return Source(catalogue.read(text, order, architecture))
+    return Source(catalogue.read(text, order, architecture, number))
 
 
 def recipe(
@@ -124,7 +141,8 @@ def recipe(
             source, architecture=_kind(found.models[primary(found.models)].path)
         )
     kind = decided(first, architecture, source.architecture)
-    notes = (*first.notes, *_given_up(first, lossy=lossy), *found.notes)
+    first, left_out = _by_block(first, kind, lossy=lossy)
+    notes = (*first.notes, *_given_up(first, lossy=lossy), *left_out, *found.notes)
     return recipe_of(first, kind, found.models), notes
 
 
@@ -173,6 +191,9 @@ def convert(
     lines, notes = [], ()
     for sketch in source.reading.found:
         kind_of = _optional(sketch, architecture, source.architecture)
+        if isinstance(sketch, Sketch):
+            sketch, left_out = _by_block(sketch, kind_of, lossy=lossy)
+            notes += left_out
         given = sketch.weights(kind_of) if isinstance(sketch, Sketch) else sketch.weights
         notes += _check_lost(catalogue.lost(given, target, kind_of), target, lossy=lossy)
         named = name or (sketch.name if isinstance(sketch, Sketch) else "")
@@ -209,6 +230,29 @@ def _optional(found: Sketch | Recipe, told: str | None, held: str | None) -> Arc
     if told is None and held is None and len(found.architectures) != 1:
         return None
     return decided(found, told, held)
+
+
+def _by_block(
+    sketch: Sketch, architecture: Architecture | None, *, lossy: bool
+) -> tuple[Sketch, tuple[str, ...]]:
+    """The sketch without weights below the block, if they must and may be given up."""
+    left_out: list[str] = []
+
+    def whole(spread: Any) -> Any:
+        if not isinstance(spread, PerKey):
+            return spread
+        try:
+            spread.by_block(architecture)
+        except UnsaidError as error:
+            if not lossy:
+                raise ConfigError(f"{error}. Leave that out with --lossy.") from error
+            left_out.append(f"{error}: left out")
+            return spread.base
+        return spread
+
+    parameters = {name: whole(value) for name, value in sketch.parameters.items()}
+    found = msgspec.structs.replace(sketch, spread=whole(sketch.spread), parameters=parameters)
+    return found, tuple(dict.fromkeys(left_out))
 
 
 def _given_up(sketch: Sketch, *, lossy: bool) -> tuple[str, ...]:

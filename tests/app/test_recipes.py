@@ -74,6 +74,18 @@ def test_what_a_recipe_cannot_say_is_told_or_left_out() -> None:
     assert any("kl-f8.pt" in note for note in converted.notes)
 
 
+@pytest.mark.parametrize("target", ["json", "supermerger"])
+def test_weights_below_the_block_are_told_or_left_out(target: str) -> None:
+    rules = ["OUT03:attn:0.1", "OUT04::0.2"]
+    source = recipes.read_text(json.dumps(published.supermerger(elemental_merge=rules)))
+    with pytest.raises(ConfigError, match=r"keys of the block OUT03 .* --lossy"):
+        recipes.convert(source, target, architecture="sd1")
+    converted = recipes.convert(source, target, architecture="sd1", lossy=True)
+    assert "OUT03" in converted.notes[0]
+    plain = recipes.read_text(json.dumps(published.supermerger()))
+    assert converted.text == recipes.convert(plain, target, architecture="sd1").text
+
+
 def test_the_architecture_is_asked_and_checked() -> None:
     source = recipes.read_text(json.dumps(published.supermerger()))
     with pytest.raises(ConfigError, match="--architecture, one of: sd1, sd2;"):

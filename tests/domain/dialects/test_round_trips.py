@@ -215,6 +215,20 @@ def test_lists(order: str, data: st.DataObject) -> None:
 
 
 @FEW
+@given(st.data())
+def test_a_list_with_a_number_for_each_transformer_block(data: st.DataObject) -> None:
+    given_to = {block: data.draw(WEIGHTS) for block in SDXL.blocks}
+    given_to["VAE"] = given_to["BASE_L"]
+    order = "supermerger-xl-parts"
+    assert catalogue.lost(given_to, order, SDXL) == {}
+    (found,) = catalogue.read(catalogue.write_weights(given_to, order, SDXL)).found
+    assert isinstance(found, Sketch)
+    assert found.weights(SDXL) == given_to
+    given_to["VAE"] += 1
+    assert catalogue.lost(given_to, order, SDXL) == {"VAE": given_to["VAE"]}
+
+
+@FEW
 @given(
     st.lists(
         st.tuples(spreads(SD1, "nat"), st.floats(-10, 10, allow_nan=False)), min_size=1, max_size=5
