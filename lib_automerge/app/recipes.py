@@ -17,7 +17,7 @@ from lib_automerge.domain.dialects import catalogue, metadata
 from lib_automerge.domain.dialects.catalogue import Reading
 from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
 from lib_automerge.domain.dialects.supermerger_keys import PerKey, UnsaidError
-from lib_automerge.domain.recipe import Recipe, primary, recipe_json
+from lib_automerge.domain.recipe import Recipe, policies, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
 from lib_automerge.merge.containers import container, read_safetensors_header
@@ -179,6 +179,8 @@ def convert(
             source, architecture=architecture, models=models, lossy=lossy, told=told
         )
         notes += _check_lost(catalogue.lost_of(whole, target), target, lossy=lossy)
+        if target not in (YAML, "json"):
+            notes += _check_policies(whole, target, lossy=lossy)
         text = _as_yaml(whole) if target == YAML else catalogue.write(whole, target)
         return Converted(dialect, text, notes)
     if target in catalogue.TABLES:
@@ -275,6 +277,16 @@ def _check_lost(lost: dict[str, float], target: str, *, lossy: bool) -> tuple[st
             "them up with --lossy."
         )
     return (f"{what}: given up",)
+
+
+def _check_policies(whole: Recipe, target: str, *, lossy: bool) -> tuple[str, ...]:
+    told = [f"{name} {value}" for name, value in policies(whole).items()]
+    if not told:
+        return ()
+    what = f"{target} cannot say {listed(told)}"
+    if not lossy:
+        raise ConfigError(f"{what}. Use json or yaml, or leave that out with --lossy.")
+    return (f"{what}: left out",)
 
 
 def _yaml(text: str) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -72,6 +73,19 @@ def test_what_a_recipe_cannot_say_is_told_or_left_out() -> None:
         recipes.convert(source, "json", architecture="sd1")
     converted = recipes.convert(source, "json", architecture="sd1", lossy=True)
     assert any("kl-f8.pt" in note for note in converted.notes)
+
+
+def test_policies_go_to_our_own_formats_alone() -> None:
+    given = msgspec.structs.replace(RECIPE, weights={}, on_mismatch="keep-a", on_nan="zero")
+    source = recipes.read_text(recipe_json(given))
+    for target in ("json", "yaml"):
+        text = recipes.convert(source, target).text
+        assert recipes.read_text(text).reading.found == (given,)
+    with pytest.raises(ConfigError, match="sd-mecha cannot say on_mismatch keep-a and on_nan zero"):
+        recipes.convert(source, "sd-mecha")
+    assert "left out" in recipes.convert(source, "sd-mecha", lossy=True).notes[-1]
+    assert "on_mismatch" not in recipe_json(RECIPE)
+    assert "on_nan" not in recipe_json(RECIPE)
 
 
 @pytest.mark.parametrize("target", ["json", "supermerger"])

@@ -123,7 +123,8 @@ def test_lengths_are_told_and_checked(order: str) -> None:
 
 
 @given(
-    st.sampled_from(sorted(LENGTHS)),
+    # the positions of supermerger-xl-parts must agree; its round trip is with the dialects
+    st.sampled_from(sorted(set(LENGTHS) - {"supermerger-xl-parts"})),
     st.lists(st.floats(-1, 2, allow_subnormal=False), min_size=61, max_size=61),
 )
 @settings(max_examples=60, deadline=None)

@@ -13,14 +13,13 @@ import msgspec
 import lib_automerge
 from lib_automerge.domain import architectures
 from lib_automerge.domain.detection import Detection, Header, check_mergeable
-from lib_automerge.domain.recipe import BASE, ModelRef, Recipe, recipe_json
+from lib_automerge.domain.recipe import BASE, ModelRef, OnMismatch, Recipe, policies, recipe_json
 from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
 from lib_automerge.merge.lab import catalogue, matching
 from lib_automerge.merge.lab.budget import DEFAULT
 from lib_automerge.merge.lab.engine import Job, Listener, run
-from lib_automerge.merge.lab.matching import OnMismatch
 from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
@@ -33,14 +32,15 @@ from lib_automerge.merge.sinks import FileLayout
 
 
 class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a merge of the lab is carried out; only the policies decide bytes.
+    """How a merge of the lab is carried out; only the policies decide bytes, and are recorded.
 
     Attributes:
         memory: cap for the whole process, in bytes.
         threads: tensors that are merged at once; None is one for each core, up to 4.
         chunk: elements that are combined at once.
-        on_mismatch: what to do where tensors are missing or of another shape.
-        zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
+        on_mismatch: what to do where tensors are missing or of another shape; None does what the
+            recipe says, another value takes its place in the recipe.
+        zero_bad: take NaN and infinite numbers as 0, or refuse them; None likewise.
         resume: go on with what a cancelled merge has kept.
         progress: told of every step.
         cancelled: asked all the time; the merge ends with CancelledError.
@@ -50,8 +50,8 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = DEFAULT
     threads: int | None = None
     chunk: int = CHUNK
-    on_mismatch: OnMismatch = "refuse"
-    zero_bad: bool = False
+    on_mismatch: OnMismatch | None = None
+    zero_bad: bool | None = None
     resume: bool = False
     progress: Listener = lambda _progress: None
     cancelled: Callable[[], bool] = lambda: False
@@ -79,19 +79,19 @@ def write_lab(
         CancelledError: the options cancelled the merge; tells what was kept.
     """
     # as it will be read from the file: 0 and 0.0 are two texts for one weight
-    recipe = msgspec.convert(msgspec.to_builtins(recipe), Recipe)
+    recipe = msgspec.convert(msgspec.to_builtins(_with_policies(recipe, options)), Recipe)
     method = catalogue.get(recipe.method)
     roles = _roles(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
     threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
-        job, found = _job(recipe, method, models, number_type, options)
+        job, found = _job(recipe, method, models, number_type)
         # 3 and 3.0 are one value, and must give the same bytes
         parameters = {name: job.settings.given[name] for name in recipe.parameters}
         complete = msgspec.structs.replace(models.recipe, parameters=parameters)
         layout = _layout(job, merged_metadata(complete, models.metadata))
-        digest = _digest(complete, options, layout)
+        digest = _digest(complete, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
             if opened.replaced:
@@ -105,10 +105,23 @@ def write_lab(
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
-    for sentence in matching.notes(models.sources, found, options.on_mismatch):
+    for sentence in matching.notes(models.sources, found, recipe.on_mismatch):
         options.tell(sentence)
     for each in bad:
         options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")
+
+
+def _with_policies(recipe: Recipe, options: LabOptions) -> Recipe:
+    """The recipe with the policies of the options, which says so where it had others."""
+    given = {"on_mismatch": recipe.on_mismatch, "on_nan": recipe.on_nan}
+    if options.on_mismatch is not None:
+        given["on_mismatch"] = options.on_mismatch
+    if options.zero_bad is not None:
+        given["on_nan"] = "zero" if options.zero_bad else "refuse"
+    for name, said in policies(recipe).items():
+        if given[name] != said:
+            options.tell(f"The recipe's {name} is {said}; {given[name]} takes its place.")
+    return msgspec.structs.replace(recipe, **given)
 
 
 class _Models:
@@ -178,11 +191,10 @@ def _job(
     method: LabMethod,
     models: _Models,
     number_type: str | None,
-    options: LabOptions,
 ) -> tuple[Job, tuple[matching.Mismatch, ...]]:
     architecture = architectures.get(models.architecture)
     found = matching.mismatches(models.sources, architecture)
-    matching.check_policy(found, options.on_mismatch, based=method.based)
+    matching.check_policy(found, recipe.on_mismatch, based=method.based)
     roles = _roles(recipe, method)
     settings = Settings(
         method.name,
@@ -194,8 +206,8 @@ def _job(
     for block in architecture.blocks:
         method.check(settings.at(block))
     _check_unnamed(recipe, method, settings, architecture.blocks)
-    tasks = matching.plan(models.sources, architecture, found, options.on_mismatch, number_type)
-    job = Job(method, settings, models.sources, roles, tasks, options.zero_bad)
+    tasks = matching.plan(models.sources, architecture, found, recipe.on_mismatch, number_type)
+    job = Job(method, settings, models.sources, roles, tasks, recipe.on_nan == "zero")
     return job, found
 
 
@@ -279,10 +291,9 @@ def _layout(job: Job, metadata: Mapping[str, str]) -> FileLayout:
     return FileLayout(tensors, metadata)
 
 
-def _digest(recipe: Recipe, options: LabOptions, layout: FileLayout) -> str:
+def _digest(recipe: Recipe, layout: FileLayout) -> str:
     """What decides the bytes of a merge: a kept part is of the same one or of no use."""
     digest = hashlib.sha256(recipe_json(recipe).encode())
-    policies = f"{lib_automerge.__version__} {options.on_mismatch} {options.zero_bad}"
-    digest.update(policies.encode())
+    digest.update(lib_automerge.__version__.encode())
     digest.update(layout.header)
     return digest.hexdigest()
