@@ -6,12 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from lib_automerge import DATA_FOLDER
 from lib_automerge.app import recipes
 from lib_automerge.app.recipes import Converted, Source
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import StorageError
 from lib_automerge.merge.lookup import ENDINGS
 
+_DATA = Path(DATA_FOLDER)
 _FILES = (*ENDINGS, ".json", ".yaml", ".yml", ".mecha", ".txt", ".csv")
 """What ends so is meant as a file, also if there is none."""
 
@@ -28,6 +30,7 @@ def whole(options: argparse.Namespace) -> Recipe:
         architecture=options.architecture,
         models=options.models,
         lossy=options.lossy,
+        data=_DATA,
         told=_say,
     )
     for note in notes:
@@ -47,6 +50,7 @@ def convert(options: argparse.Namespace) -> Converted:
         architecture=options.architecture,
         models=options.models,
         lossy=options.lossy,
+        data=_DATA,
         name=options.name,
         told=_say,
     )

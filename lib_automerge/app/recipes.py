@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,21 @@ from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.detection import detect
 from lib_automerge.domain.dialects import catalogue, metadata
 from lib_automerge.domain.dialects.catalogue import Reading
-from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
+from lib_automerge.domain.dialects.sketch import Hint, Sketch, decided, method_of, recipe_of
 from lib_automerge.domain.dialects.supermerger_keys import PerKey, UnsaidError
 from lib_automerge.domain.recipe import Recipe, policies, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
 from lib_automerge.merge.containers import container, read_safetensors_header
 from lib_automerge.merge.readers import read_header
+from lib_automerge.reward import digests
 from lib_automerge.study.formats import listed, size
 
 MAX_BYTES = 64 << 20
 """No text that holds a recipe is larger; a table of scores has some kB."""
+
+DIGESTS = "model-digests.json"
+"""The file with the SHA-256 of models that were read, in the folder of the user's data."""
 
 YAML = "yaml"
 FORMATS = {YAML: "a recipe of Automerge as YAML", **catalogue.formats()}
@@ -113,6 +118,7 @@ def recipe(
     architecture: str | None = None,
     models: Sequence[Path] = (),
     lossy: bool = False,
+    data: Path | None = None,
     told: Callable[[str], None] = lambda _sentence: None,
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The whole recipe of a source, and sentences about how it came about.
@@ -122,6 +128,7 @@ def recipe(
         architecture: if the text does not say it.
         models: folders in which its models are looked for; without any, paths stay as they are.
         lossy: give up what a recipe here cannot say.
+        data: folder of the user's data, where the digests of models are kept; None keeps none.
         told: is called before a file is read in whole.
 
     Raises:
@@ -132,7 +139,7 @@ def recipe(
     if isinstance(first, Sketch):
         method_of(first)
     hints = first.models if isinstance(first, Sketch) else metadata.hints(first)
-    found = lookup.find(hints, models, told=told) if models else lookup.Found({}, ())
+    found = _found(hints, models, data, told) if models else lookup.Found({}, ())
     if isinstance(first, Recipe):
         whole = msgspec.structs.replace(first, models={**first.models, **found.models})
         return whole, found.notes
@@ -154,6 +161,7 @@ def convert(
     models: Sequence[Path] = (),
     lossy: bool = False,
     name: str = "",
+    data: Path | None = None,
     told: Callable[[str], None] = lambda _sentence: None,
 ) -> Converted:
     """Write what was read in another format.
@@ -165,6 +173,7 @@ def convert(
         models: folders in which its models are looked for.
         lossy: also if the other format cannot say all of it.
         name: of a preset.
+        data: see `recipe`.
         told: is called before a file is read in whole.
 
     Raises:
@@ -176,7 +185,7 @@ def convert(
     dialect = source.reading.dialect
     if target == YAML or target in catalogue.RECIPES:
         whole, notes = recipe(
-            source, architecture=architecture, models=models, lossy=lossy, told=told
+            source, architecture=architecture, models=models, lossy=lossy, data=data, told=told
         )
         notes += _check_lost(catalogue.lost_of(whole, target), target, lossy=lossy)
         if target not in (YAML, "json"):
@@ -219,6 +228,20 @@ def _checkpoint(path: Path, order: str | None) -> Source:
         return Source(catalogue.read_metadata(header.metadata, order), kind)
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from error
+
+
+def _found(
+    hints: Mapping[str, Hint],
+    models: Sequence[Path],
+    data: Path | None,
+    told: Callable[[str], None],
+) -> lookup.Found:
+    """Find the models; what was read of them in an earlier search is not read again."""
+    if data is not None:
+        with suppress(OSError):
+            data.mkdir(parents=True, exist_ok=True)
+    with digests.kept_in(None if data is None else data / DIGESTS):
+        return lookup.find(hints, models, told=told, kept=digests.of)
 
 
 def _kind(path: str) -> str:

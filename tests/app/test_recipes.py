@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,12 @@ from lib_automerge.domain.recipe import ModelRef, Recipe, recipe_json
 from lib_automerge.errors import AutomergeError, ConfigError, ModelError, StorageError
 from lib_automerge.merge import merge_files
 from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.reward import digests
 from tests.checkpoints import write_tiny
 from tests.domain.dialects import published
+
+OLD_NS = 1_700_000_000_000_000_000
+"""A time of files that no clock's grain can confuse with now."""
 
 RECIPE = Recipe(
     architecture="sd1",
@@ -197,3 +202,41 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         recipes.read_path(tmp_path / "none.json")
     with pytest.raises(AutomergeError):
         recipes.read_path(tmp_path)
+
+
+def test_models_are_read_once_for_all_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = tmp_path / "models", tmp_path / "data"
+    folder.mkdir()
+    refs = models(folder)
+    for path in folder.iterdir():
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+    fields = published.supermerger(model_a=refs["a"].sha256, model_b=refs["b"].sha256)
+    source = recipes.read_text(json.dumps(fields))
+
+    def search() -> list[str]:
+        """As a process of its own: the sentences about what it reads."""
+        monkeypatch.setattr(digests, "_memory", {})
+        told: list[str] = []
+        recipe, _ = recipes.recipe(source, models=[folder], data=data, told=told.append)
+        assert {ref.sha256 for ref in recipe.models.values()} == {
+            refs["a"].sha256,
+            refs["b"].sha256,
+        }
+        return [Path(sentence).name for sentence in told]
+
+    everything = sorted(path.name for path in folder.iterdir())
+    assert sorted(search()) == everything
+    assert search() == []
+    (data / recipes.DIGESTS).write_text('{"version": 2, "files": {"torn')
+    assert sorted(search()) == everything
+
+    name = everything[0]
+    (folder / name).touch()
+    assert search() == [name]
+    swapped = (folder / name).read_bytes()
+    (folder / name).write_bytes(swapped[:-1] + bytes([swapped[-1] ^ 1]))
+    os.utime(folder / name, ns=(OLD_NS, OLD_NS))
+    with pytest.raises(ModelError, match="is not in the folders"):
+        search()
