@@ -286,12 +286,12 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
     lab.add_argument(
         "--on-mismatch",
         choices=("refuse", "keep-a", "fill-base"),
-        help="where tensors are missing or of another shape; default: refuse",
+        help="where tensors are missing or of another shape; default: the recipe's, or refuse",
     )
     lab.add_argument(
         "--on-nan",
         choices=("refuse", "zero"),
-        help="where a model holds NaN or infinite numbers; default: refuse",
+        help="where a model holds NaN or infinite numbers; default: the recipe's, or refuse",
     )
     lab.add_argument(
         "--resume",
@@ -312,6 +312,9 @@ def _sources(parser: argparse.ArgumentParser) -> None:
         "--from", dest="order", metavar="ORDER", help="order of its list, where it must be told"
     )
     parser.add_argument("--architecture", help="of the models, where the text does not say it")
+    parser.add_argument(
+        "--number", type=int, metavar="ID", help="which merge of SuperMerger's mergehistory.csv"
+    )
     parser.add_argument(
         "--models",
         type=Path,

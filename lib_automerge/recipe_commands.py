@@ -6,12 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from lib_automerge import DATA_FOLDER
 from lib_automerge.app import recipes
 from lib_automerge.app.recipes import Converted, Source
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import StorageError
 from lib_automerge.merge.lookup import ENDINGS
 
+_DATA = Path(DATA_FOLDER)
 _FILES = (*ENDINGS, ".json", ".yaml", ".yml", ".mecha", ".txt", ".csv")
 """What ends so is meant as a file, also if there is none."""
 
@@ -22,12 +24,13 @@ def whole(options: argparse.Namespace) -> Recipe:
     Raises:
         AutomergeError: it cannot be read, or a model cannot be found.
     """
-    source = recipes.read_path(options.recipe, options.order, options.architecture)
+    source = recipes.read_path(options.recipe, options.order, options.architecture, options.number)
     recipe, notes = recipes.recipe(
         source,
         architecture=options.architecture,
         models=options.models,
         lossy=options.lossy,
+        data=_DATA,
         told=_say,
     )
     for note in notes:
@@ -47,6 +50,7 @@ def convert(options: argparse.Namespace) -> Converted:
         architecture=options.architecture,
         models=options.models,
         lossy=options.lossy,
+        data=_DATA,
         name=options.name,
         told=_say,
     )
@@ -59,12 +63,13 @@ def convert(options: argparse.Namespace) -> Converted:
 
 
 def _source(options: argparse.Namespace) -> Source:
+    told = options.order, options.architecture, options.number
     if options.recipe == "-":
-        return recipes.read_text(sys.stdin.read(), options.order, options.architecture)
+        return recipes.read_text(sys.stdin.read(), *told)
     path = Path(options.recipe)
     if _is_file(path) or path.suffix.lower() in _FILES:
-        return recipes.read_path(path, options.order, options.architecture)
-    return recipes.read_text(options.recipe, options.order, options.architecture)
+        return recipes.read_path(path, *told)
+    return recipes.read_text(options.recipe, *told)
 
 
 def _is_file(path: Path) -> bool:

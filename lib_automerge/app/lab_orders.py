@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
-from lib_automerge.domain.recipe import Recipe
+from lib_automerge.domain.recipe import OnMismatch, Recipe
 from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.lab import output
 from lib_automerge.merge.lab.budget import DEFAULT
-from lib_automerge.merge.lab.matching import OnMismatch
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,22 @@ from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.detection import detect
 from lib_automerge.domain.dialects import catalogue, metadata, tables
 from lib_automerge.domain.dialects.catalogue import Reading
-from lib_automerge.domain.dialects.sketch import Sketch, decided, method_of, recipe_of
-from lib_automerge.domain.recipe import Recipe, primary, recipe_json
+from lib_automerge.domain.dialects.sketch import Hint, Sketch, decided, method_of, recipe_of
+from lib_automerge.domain.dialects.supermerger_keys import PerKey, UnsaidError
+from lib_automerge.domain.recipe import Recipe, policies, primary, recipe_json
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
 from lib_automerge.merge.containers import container, read_safetensors_header
 from lib_automerge.merge.lab.catalogue import METHODS
 from lib_automerge.merge.readers import read_header
+from lib_automerge.reward import digests
 from lib_automerge.study.formats import listed, size
 
 MAX_BYTES = 64 << 20
 """No text that holds a recipe is larger; a table of scores has some kB."""
+
+DIGESTS = "model-digests.json"
+"""The file with the SHA-256 of models that were read, in the folder of the user's data."""
 
 YAML = "yaml"
 FORMATS = {YAML: "a recipe of Automerge as YAML", **catalogue.formats()}
@@ -57,8 +63,19 @@ class Converted(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def read_path(path: Path, order: str | None = None, architecture: str | None = None) -> Source:
+def read_path(
+    path: Path,
+    order: str | None = None,
+    architecture: str | None = None,
+    number: int | None = None,
+) -> Source:
     """Read a recipe, or the metadata of a checkpoint.
+
+    Args:
+        path: of the file.
+        order: of its list, where it must be told.
+        architecture: a name, if it is known.
+        number: of a merge in a history of several.
 
     Raises:
         StorageError: the file cannot be read.
@@ -79,18 +96,23 @@ def read_path(path: Path, order: str | None = None, architecture: str | None = N
         raise StorageError(f"cannot read {path}: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not text. Give a recipe or a checkpoint.") from error
-    return read_text(text, order, architecture)
+    return read_text(text, order, architecture, number)
 
 
-def read_text(text: str, order: str | None = None, architecture: str | None = None) -> Source:
-    """Read a pasted text in any dialect.
+def read_text(
+    text: str,
+    order: str | None = None,
+    architecture: str | None = None,
+    number: int | None = None,
+) -> Source:
+    """Read a pasted text in any dialect; see `read_path`.
 
     Raises:
         ConfigError: see `catalogue.read`.
     """
     if not text.lstrip().startswith("{") and _YAML_RECIPE.search(text):
         text = msgspec.json.encode(_yaml(text)).decode()
-    return Source(catalogue.read(text, order, architecture))
+    return Source(catalogue.read(text, order, architecture, number))
 
 
 def recipe(
@@ -99,6 +121,7 @@ def recipe(
     architecture: str | None = None,
     models: Sequence[Path] = (),
     lossy: bool = False,
+    data: Path | None = None,
     told: Callable[[str], None] = lambda _sentence: None,
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The whole recipe of a source, and sentences about how it came about.
@@ -108,6 +131,7 @@ def recipe(
         architecture: if the text does not say it.
         models: folders in which its models are looked for; without any, paths stay as they are.
         lossy: give up what a recipe here cannot say.
+        data: folder of the user's data, where the digests of models are kept; None keeps none.
         told: is called before a file is read in whole.
 
     Raises:
@@ -118,7 +142,7 @@ def recipe(
     if isinstance(first, Sketch):
         method_of(first)
     hints = first.models if isinstance(first, Sketch) else metadata.hints(first)
-    found = lookup.find(hints, models, told=told) if models else lookup.Found({}, ())
+    found = _found(hints, models, data, told) if models else lookup.Found({}, ())
     if isinstance(first, Recipe):
         whole = msgspec.structs.replace(first, models={**first.models, **found.models})
         return whole, found.notes
@@ -127,7 +151,8 @@ def recipe(
             source, architecture=_kind(found.models[primary(found.models)].path)
         )
     kind = decided(first, architecture, source.architecture)
-    notes = (*first.notes, *_given_up(first, lossy=lossy), *found.notes)
+    first, left_out = _by_block(first, kind, lossy=lossy)
+    notes = (*first.notes, *_given_up(first, lossy=lossy), *left_out, *found.notes)
     return recipe_of(first, kind, found.models), notes
 
 
@@ -139,6 +164,7 @@ def convert(
     models: Sequence[Path] = (),
     lossy: bool = False,
     name: str = "",
+    data: Path | None = None,
     told: Callable[[str], None] = lambda _sentence: None,
 ) -> Converted:
     """Write what was read in another format.
@@ -150,6 +176,7 @@ def convert(
         models: folders in which its models are looked for.
         lossy: also if the other format cannot say all of it.
         name: of a preset.
+        data: see `recipe`.
         told: is called before a file is read in whole.
 
     Raises:
@@ -161,10 +188,12 @@ def convert(
     dialect = source.reading.dialect
     if target == YAML or target in catalogue.RECIPES:
         whole, notes = recipe(
-            source, architecture=architecture, models=models, lossy=lossy, told=told
+            source, architecture=architecture, models=models, lossy=lossy, data=data, told=told
         )
         whole = whole if target in OWN else with_weights(whole)
         notes += _check_lost(catalogue.lost_of(whole, target), target, lossy=lossy)
+        if target not in (YAML, "json"):
+            notes += _check_policies(whole, target, lossy=lossy)
         text = _as_yaml(whole) if target == YAML else catalogue.write(whole, target)
         return Converted(dialect, text, notes)
     if target in catalogue.TABLES:
@@ -177,6 +206,9 @@ def convert(
     lines, notes = [], ()
     for sketch in map(_weighted, source.reading.found):
         kind_of = _optional(sketch, architecture, source.architecture)
+        if isinstance(sketch, Sketch):
+            sketch, left_out = _by_block(sketch, kind_of, lossy=lossy)
+            notes += left_out
         given = sketch.weights(kind_of) if isinstance(sketch, Sketch) else sketch.weights
         notes += _check_lost(catalogue.lost(given, target, kind_of), target, lossy=lossy)
         named = name or (sketch.name if isinstance(sketch, Sketch) else "")
@@ -235,6 +267,20 @@ def _checkpoint(path: Path, order: str | None) -> Source:
         raise ConfigError(f"{path.name}: {error}") from error
 
 
+def _found(
+    hints: Mapping[str, Hint],
+    models: Sequence[Path],
+    data: Path | None,
+    told: Callable[[str], None],
+) -> lookup.Found:
+    """Find the models; what was read of them in an earlier search is not read again."""
+    if data is not None:
+        with suppress(OSError):
+            data.mkdir(parents=True, exist_ok=True)
+    with digests.kept_in(None if data is None else data / DIGESTS):
+        return lookup.find(hints, models, told=told, kept=digests.of)
+
+
 def _kind(path: str) -> str:
     return detect(read_header(Path(path))).architecture
 
@@ -246,6 +292,29 @@ def _optional(found: Sketch | Recipe, told: str | None, held: str | None) -> Arc
     if told is None and held is None and len(found.architectures) != 1:
         return None
     return decided(found, told, held)
+
+
+def _by_block(
+    sketch: Sketch, architecture: Architecture | None, *, lossy: bool
+) -> tuple[Sketch, tuple[str, ...]]:
+    """The sketch without weights below the block, if they must and may be given up."""
+    left_out: list[str] = []
+
+    def whole(spread: Any) -> Any:
+        if not isinstance(spread, PerKey):
+            return spread
+        try:
+            spread.by_block(architecture)
+        except UnsaidError as error:
+            if not lossy:
+                raise ConfigError(f"{error}. Leave that out with --lossy.") from error
+            left_out.append(f"{error}: left out")
+            return spread.base
+        return spread
+
+    parameters = {name: whole(value) for name, value in sketch.parameters.items()}
+    found = msgspec.structs.replace(sketch, spread=whole(sketch.spread), parameters=parameters)
+    return found, tuple(dict.fromkeys(left_out))
 
 
 def _given_up(sketch: Sketch, *, lossy: bool) -> tuple[str, ...]:
@@ -268,6 +337,16 @@ def _check_lost(lost: dict[str, float], target: str, *, lossy: bool) -> tuple[st
             "them up with --lossy."
         )
     return (f"{what}: given up",)
+
+
+def _check_policies(whole: Recipe, target: str, *, lossy: bool) -> tuple[str, ...]:
+    told = [f"{name} {value}" for name, value in policies(whole).items()]
+    if not told:
+        return ()
+    what = f"{target} cannot say {listed(told)}"
+    if not lossy:
+        raise ConfigError(f"{what}. Use json or yaml, or leave that out with --lossy.")
+    return (f"{what}: left out",)
 
 
 def _yaml(text: str) -> Any:

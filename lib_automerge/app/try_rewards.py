@@ -20,7 +20,7 @@ from lib_automerge.domain.config import RewardConfig, RewardMember
 from lib_automerge.domain.prompt_cleaning import cleaned
 from lib_automerge.errors import AutomergeError, BusyError, ConfigError
 from lib_automerge.reward import registry
-from lib_automerge.reward.panel import assemble
+from lib_automerge.reward.panel import WORDLESS, assemble
 from lib_automerge.reward.rgb import as_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -179,7 +179,7 @@ class RewardTry:
             self._change(judging=label)
             tried, warnings = self._ask(config, member, label, image, read)
             self._change(tried=(*self._now.tried, tried))
-            self._warn(*warnings)
+            self._warn(*(text for text in warnings if text != WORDLESS))  # it was told above
         if config.ensemble is not None and config.guards:
             from lib_automerge.reward.looks import looks
 

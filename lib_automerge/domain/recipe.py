@@ -26,6 +26,13 @@ ParameterValue = float | int | str | bool | dict[str, float]
 
 Precision = Literal["fp32", "fp64"]
 
+OnMismatch = Literal["refuse", "keep-a", "fill-base"]
+"""Where tensors are missing or of another shape: raise, take the first model's, or let the base
+stand for the model that lacks one."""
+
+OnNan = Literal["refuse", "zero"]
+"""Where a model holds NaN or infinite numbers: raise, or take them as 0."""
+
 
 class ModelRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A checkpoint by name, content hash (SHA-256, hex; empty if unknown) and last known path."""
@@ -43,6 +50,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     "fp64" is the merge lab's. Methods of the lab alone are always computed in fp64.
     `dtype` is that of the result ("fp16", ...; see `merge.merge_files`); empty keeps the first
     model's.
+    `on_mismatch` and `on_nan` say what the merge lab does about models that do not go together and
+    about damaged numbers; they decide bytes. Merges in fp32 refuse both, always.
     """
 
     architecture: str
@@ -52,6 +61,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parameters: Mapping[str, ParameterValue] = {}
     precision: Precision = "fp32"
     dtype: str = ""
+    on_mismatch: OnMismatch = "refuse"
+    on_nan: OnNan = "refuse"
     provenance: dict[str, object] = {}
     format: int = 1
     kind: str = "automerge-recipe"
@@ -81,6 +92,12 @@ def check(recipe: Recipe) -> Recipe:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{name} is {number}. It must be a finite number.")
     return recipe
+
+
+def policies(recipe: Recipe) -> dict[str, str]:
+    """The fields of a recipe that let pass what is refused otherwise, with their values."""
+    told = {"on_mismatch": recipe.on_mismatch, "on_nan": recipe.on_nan}
+    return {name: value for name, value in told.items() if value != "refuse"}
 
 
 def primary(models: Collection[str]) -> str:
@@ -159,5 +176,6 @@ def recipe_json(recipe: Recipe) -> str:
     # recipes that say nothing new are written as before, so that files with them keep their bytes
     more: tuple[str, ...] = () if recipe.precision == "fp32" else ("precision",)
     more += ("dtype",) if recipe.dtype else ()
+    more += tuple(policies(recipe))
     ordered = {name: raw[name] for name in (*fields, *more, "provenance")}
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2).decode() + "\n"

@@ -23,7 +23,13 @@ AUTOMBW = "modelA="
 
 AUTOMBW_ORDER = "recipe"
 
-PRESET_ORDERS = ("supermerger", "supermerger-xl", "supermerger-xl-vae", "mbw")
+PRESET_ORDERS = (
+    "supermerger",
+    "supermerger-xl",
+    "supermerger-xl-vae",
+    "supermerger-xl-parts",
+    "mbw",
+)
 """The orders of preset files."""
 
 

@@ -35,7 +35,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         used_by: who writes lists in this order.
         architectures: what such a list can be for; the first is assumed unless told otherwise.
         blocks: the block of each position; `BASE` stands for all text encoders, and any other name
-            that is no block for those that follow it.
+            that is no block for those that follow it. `IN04.1` is a part of IN04, whose parts
+            must all have the same weight.
         follows: block without a position -> block whose weight the tool gives it; `OUT{last}` is
             the last numbered OUT block.
     """
@@ -112,7 +113,7 @@ def from_list(
 
     Raises:
         ConfigError: unknown order, one that is not for this architecture, a wrong number of values,
-            or a value that is not a finite number.
+            a value that is not a finite number, or parts of a block that differ.
     """
     known = _order(order)
     if len(values) != len(known.blocks):
@@ -129,6 +130,8 @@ def from_list(
     if target.name not in known.architectures:
         fitting = ", ".join(n for n, o in _orders().items() if target.name in o.architectures)
         raise ConfigError(f"the order {order!r} is not for {target.label}. Use one of: {fitting}.")
+    for block in target.blocks:
+        _check_parts(block, {part: named[part] for part in _parts(block, known)})
     sources = {block: _source(block, known, target.blocks) for block in target.blocks}
     return {block: float(named[source]) for block, source in sources.items() if source in named}
 
@@ -150,7 +153,7 @@ def to_list(weights: Mapping[str, float], order: str) -> list[float]:
         if position not in own and position != "BASE" and block in weights:
             held.setdefault(position, weights[block])
     held |= weights
-    return [float(held.get(block, 0.0)) for block in known.blocks]
+    return [float(held.get(block.partition(".")[0], 0.0)) for block in known.blocks]
 
 
 def lost(weights: Mapping[str, float], order: str) -> dict[str, float]:
@@ -166,6 +169,17 @@ def lost(weights: Mapping[str, float], order: str) -> dict[str, float]:
         for block, value in weights.items()
         if told.get(_source(block, known, weights), 0.0) != value
     }
+
+
+def position(block: str, order: str, architecture: Architecture) -> str:
+    """Return the position of an order, or the first of several, that a block's weight comes from.
+
+    A block that the order says nothing about is returned as it is.
+
+    Raises:
+        ConfigError: unknown order.
+    """
+    return _source(block, _order(order), architecture.blocks)
 
 
 def effect(weights: Mapping[str, float]) -> dict[str, float]:
@@ -298,12 +312,28 @@ def _architecture(architecture: Architecture | str) -> Architecture:
 
 def _source(block: str, order: Order, blocks: Iterable[str]) -> str:
     """Return the name under which an order holds the weight of one of the blocks."""
-    if block in order.blocks:
-        return block
+    parts = _parts(block, order)
+    if parts:
+        return parts[0]
     if block.startswith("BASE") and block not in order.follows:
         return "BASE"
     last = max((name for name in blocks if _is_numbered_out(name)), default="")
     return order.follows.get(block, block).replace(_LAST_OUT, last)
+
+
+def _parts(block: str, order: Order) -> list[str]:
+    return [name for name in order.blocks if name.partition(".")[0] == block]
+
+
+def _check_parts(block: str, parts: Mapping[str, float]) -> None:
+    first = next(iter(parts), "")
+    for part, value in parts.items():
+        if value != parts[first]:
+            raise ConfigError(
+                f"the list gives parts of {block} different weights: {first} has "
+                f"{parts[first]:g}, {part} {value:g}. A recipe here has one for each block: give "
+                "all its parts the same."
+            )
 
 
 def _is_numbered_out(block: str) -> bool:

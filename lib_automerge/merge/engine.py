@@ -31,7 +31,8 @@ class Merger:
     Args:
         models: open checkpoints by role; must hold every role of the method.
         method: a name of `methods.METHODS`.
-        dtype: of merged floating point tensors ("fp16", "bf16", "fp32"); None keeps A's own.
+        dtype: of the floating point weights ("fp16", "bf16", "fp32"); None keeps A's own. What is
+            no weight, such as the table of a noise schedule, is stored as in A.
 
     Raises:
         ConfigError: unknown method or dtype, or a role without a model.
@@ -69,7 +70,9 @@ class Merger:
     def dtype_of(self, key: str) -> torch.dtype:
         """The dtype in which the result of a key is stored."""
         stored = self._models["a"].tensor(key).dtype
-        return self._dtype if self._dtype is not None and stored.is_floating_point else stored
+        # the WebUI computes with a schedule as the file has it: 16 bits would change every image
+        weight = stored.is_floating_point and self._blocks[key] is not None
+        return self._dtype if self._dtype is not None and weight else stored
 
     def shape_of(self, key: str) -> tuple[int, ...]:
         """The shape of the result of a key."""

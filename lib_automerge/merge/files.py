@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from lib_automerge.domain.recipe import Recipe, check
+from lib_automerge.domain.recipe import Recipe, check, policies
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge import methods
 from lib_automerge.merge.edits import (
@@ -73,6 +73,12 @@ def merge_files(
         raise ConfigError(
             f"options of the merge lab do not reach {recipe.method} in {recipe.precision}. Leave "
             "them out, or set the recipe's precision to fp64."
+        )
+    if policies(recipe):
+        raise ConfigError(
+            f"{', '.join(policies(recipe))} of the recipe is for the merge lab, not for "
+            f"{recipe.method} in {recipe.precision}. Leave it out, or set the recipe's precision "
+            "to fp64."
         )
     methods.check_parameters(recipe.method, recipe.parameters)
     paths = [ref.path for ref in recipe.models.values()]

@@ -22,6 +22,9 @@ _LEGACY_START, _LEGACY_SIZE = 0x100000, 0x10000
 """What A1111's `model_hash` looked at before it used SHA-256."""
 _SHOWN = 5
 
+Kept = Callable[[Path, Callable[[Path], str]], str]
+"""Returns the digest of a file, by the function if it is not known."""
+
 
 class Found(msgspec.Struct, frozen=True):
     """The models, and sentences about those that were found by less than their SHA-256."""
@@ -57,6 +60,7 @@ def find(
     folders: Sequence[Path],
     *,
     told: Callable[[str], None] = lambda _sentence: None,
+    kept: Kept = lambda path, read: read(path),
 ) -> Found:
     """Find each model.
 
@@ -64,6 +68,7 @@ def find(
         hints: role -> how the recipe names the model.
         folders: searched with all below them.
         told: is called before a file is read in whole, which can take long.
+        kept: returns the digest of a file, which it may know from an earlier search.
 
     Returns:
         For every role the name that the recipe gives, the SHA-256 and the path of the file.
@@ -72,7 +77,12 @@ def find(
         StorageError: a folder or a file cannot be read.
         ModelError: a model is not there, or several files could be it; names them.
     """
-    search = _Search(_files(folders), told)
+
+    def read(path: Path) -> str:
+        told(f"reading {path}")
+        return sha256(path)
+
+    search = _Search(_files(folders), lambda path: kept(path, read))
     models: dict[str, ModelRef] = {}
     notes: list[str] = []
     for role, hint in hints.items():
@@ -88,16 +98,18 @@ def find(
 class _Search:
     """Files, and what was read of them so far."""
 
-    def __init__(self, files: Sequence[Path], told: Callable[[str], None]) -> None:
+    def __init__(self, files: Sequence[Path], digest: Callable[[Path], str]) -> None:
         self._files = files
-        self._told = told
+        self._digest = digest
         self._digests: dict[Path, str] = {}
 
     def sha256(self, path: Path) -> str:
         """The SHA-256 of a file; read once."""
         if path not in self._digests:
-            self._told(f"reading {path}")
-            self._digests[path] = sha256(path)
+            try:
+                self._digests[path] = self._digest(path)
+            except OSError as error:
+                raise _unreadable(path, error) from error
         return self._digests[path]
 
     def locate(self, role: str, hint: Hint) -> tuple[Path, str]:
@@ -155,8 +167,12 @@ def _digest(
                 progress(len(chunk))
                 left = None if left is None else left - len(chunk)
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}. Check the file.") from error
+        raise _unreadable(path, error) from error
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot read {path}: {error.strerror}. Check the file.")
 
 
 def _some(paths: Sequence[Path]) -> str:

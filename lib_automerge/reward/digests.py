@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,8 +23,8 @@ import msgspec
 FILE = "digests.json"
 """Its name in the folder of the user's data."""
 
-LIMIT = 200
-"""Digests in the file; the oldest go first."""
+LIMIT = 2000
+"""Digests in the file; the oldest go first. Pools of models have hundreds of files."""
 
 # A file that is written twice within the clock's grain (two seconds on FAT) has one time for both.
 _GRAIN_NS = 2_000_000_000
@@ -98,6 +98,26 @@ def kept_in(file: Path | None) -> Iterator[None]:
         yield
     finally:
         _file.reset(token)
+
+
+def of(path: Path, read: Callable[[Path], str]) -> str:
+    """The digest of a file: the one that was kept if the file has not changed since.
+
+    Args:
+        path: of the file.
+        read: returns the digest of what is in the file now.
+
+    Raises:
+        OSError: the file does not exist, or cannot be looked at; and what `read` raises.
+    """
+    stamp = Stamp.of(path)
+    digest = recall(stamp)
+    if digest is None:
+        settled = stamp.settled()
+        digest = read(path)
+        if settled and Stamp.of(path) == stamp:
+            keep(stamp, digest)
+    return digest
 
 
 def recall(stamp: Stamp) -> str | None:

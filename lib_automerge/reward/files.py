@@ -148,16 +148,9 @@ def sha256_of_weights(path: Path) -> str:
         RewardError: The file cannot be read.
     """
     try:
-        stamp = digests.Stamp.of(path)
-        digest = digests.recall(stamp)
-        if digest is None:
-            settled = stamp.settled()
-            digest = _hashed(path)
-            if settled and digests.Stamp.of(path) == stamp:
-                digests.keep(stamp, digest)
+        return digests.of(path, _hashed)
     except OSError as error:
         raise unreadable(path, error) from error
-    return digest
 
 
 def in_bytes(size: int) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from lib_automerge.domain.config import RewardConfig, RewardMember
 from lib_automerge.domain.prompt_cleaning import VERSION
 from lib_automerge.errors import RewardError
-from lib_automerge.reward.base import Reward
+from lib_automerge.reward.base import Reward, Told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,12 @@ PROMPTS = " + prompts:"
 """In a fingerprint, before the version of prompt cleaning."""
 SCARCE_BYTES = 12 * 2**30
 """Graphics cards with less memory cannot keep a reward beside a generator."""
+
+WORDLESS = (
+    "A prompt has no words that a reward could read: it is empty, or holds only tags such as "
+    "<lora:name:1>. Rewards that go by the prompt judge its images against no text at all. Give "
+    "its payload a score_prompt."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +76,7 @@ class Panel:
         self._devices = dict(devices or {})
         self._looks = looks
         self._human = human
+        self._told = Told()
         for name in self._devices:
             self._rewards[name].place(PARKED)
 
@@ -101,6 +108,8 @@ class Panel:
         """
         if not images:
             return []
+        if self._rewards and not all(prompt.strip() for prompt in prompts):
+            self._told.say(WORDLESS)
         raw: list[dict[str, float]] = [{} for _ in images]
         for name, reward in self._rewards.items():
             with self._placed(name, reward):
@@ -123,7 +132,8 @@ class Panel:
 
     def warnings(self) -> list[str]:
         """What the user should know that came up since the last call."""
-        return [text for reward in self._rewards.values() for text in reward.warnings()]
+        of_rewards = [text for reward in self._rewards.values() for text in reward.warnings()]
+        return [*self._told.take(), *of_rewards]
 
     def close(self) -> None:
         """Free the memory of all rewards."""

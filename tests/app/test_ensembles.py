@@ -351,6 +351,24 @@ def test_what_a_reward_has_to_say_becomes_a_warning_of_the_run(
     assert "two reads 33 words only" in state.warnings
 
 
+def test_prompts_without_words_are_told_once(models: Mapping[str, str], folder: Path) -> None:
+    config = two(models)
+    payloads = [
+        msgspec.structs.replace(payload, prompt=prompt)
+        for payload, prompt in zip(config.payloads, ["<lora:a:1>", " , ", "a cat"], strict=False)
+    ]
+    wordless = msgspec.structs.replace(config, payloads=(*payloads, *config.payloads[3:]))
+    state, _ = play(honest(), wordless, folder)
+    told = [text for text in state.warnings if "has no words that a reward could read" in text]
+    assert len(told) == 1
+    assert Service(honest(), clock=lambda: 0.0).resume(folder).warnings == state.warnings
+
+
+def test_prompts_with_words_are_not(models: Mapping[str, str], folder: Path) -> None:
+    state, _ = play(honest(), two(models), folder)
+    assert not any("has no words" in text for text in state.warnings)
+
+
 def test_what_rewards_say_again_after_a_restart_is_told_once(
     models: Mapping[str, str], folder: Path
 ) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -11,8 +13,12 @@ from lib_automerge.domain.recipe import ModelRef, Recipe, recipe_json
 from lib_automerge.errors import AutomergeError, ConfigError, ModelError, StorageError
 from lib_automerge.merge import merge_files
 from lib_automerge.merge.readers import open_checkpoint
+from lib_automerge.reward import digests
 from tests.checkpoints import write_tiny
 from tests.domain.dialects import published
+
+OLD_NS = 1_700_000_000_000_000_000
+"""A time of files that no clock's grain can confuse with now."""
 
 RECIPE = Recipe(
     architecture="sd1",
@@ -72,6 +78,31 @@ def test_what_a_recipe_cannot_say_is_told_or_left_out() -> None:
         recipes.convert(source, "json", architecture="sd1")
     converted = recipes.convert(source, "json", architecture="sd1", lossy=True)
     assert any("kl-f8.pt" in note for note in converted.notes)
+
+
+def test_policies_go_to_our_own_formats_alone() -> None:
+    given = msgspec.structs.replace(RECIPE, weights={}, on_mismatch="keep-a", on_nan="zero")
+    source = recipes.read_text(recipe_json(given))
+    for target in ("json", "yaml"):
+        text = recipes.convert(source, target).text
+        assert recipes.read_text(text).reading.found == (given,)
+    with pytest.raises(ConfigError, match="sd-mecha cannot say on_mismatch keep-a and on_nan zero"):
+        recipes.convert(source, "sd-mecha")
+    assert "left out" in recipes.convert(source, "sd-mecha", lossy=True).notes[-1]
+    assert "on_mismatch" not in recipe_json(RECIPE)
+    assert "on_nan" not in recipe_json(RECIPE)
+
+
+@pytest.mark.parametrize("target", ["json", "supermerger"])
+def test_weights_below_the_block_are_told_or_left_out(target: str) -> None:
+    rules = ["OUT03:attn:0.1", "OUT04::0.2"]
+    source = recipes.read_text(json.dumps(published.supermerger(elemental_merge=rules)))
+    with pytest.raises(ConfigError, match=r"keys of the block OUT03 .* --lossy"):
+        recipes.convert(source, target, architecture="sd1")
+    converted = recipes.convert(source, target, architecture="sd1", lossy=True)
+    assert "OUT03" in converted.notes[0]
+    plain = recipes.read_text(json.dumps(published.supermerger()))
+    assert converted.text == recipes.convert(plain, target, architecture="sd1").text
 
 
 def test_the_architecture_is_asked_and_checked() -> None:
@@ -171,3 +202,41 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         recipes.read_path(tmp_path / "none.json")
     with pytest.raises(AutomergeError):
         recipes.read_path(tmp_path)
+
+
+def test_models_are_read_once_for_all_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = tmp_path / "models", tmp_path / "data"
+    folder.mkdir()
+    refs = models(folder)
+    for path in folder.iterdir():
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+    fields = published.supermerger(model_a=refs["a"].sha256, model_b=refs["b"].sha256)
+    source = recipes.read_text(json.dumps(fields))
+
+    def search() -> list[str]:
+        """As a process of its own: the sentences about what it reads."""
+        monkeypatch.setattr(digests, "_memory", {})
+        told: list[str] = []
+        recipe, _ = recipes.recipe(source, models=[folder], data=data, told=told.append)
+        assert {ref.sha256 for ref in recipe.models.values()} == {
+            refs["a"].sha256,
+            refs["b"].sha256,
+        }
+        return [Path(sentence).name for sentence in told]
+
+    everything = sorted(path.name for path in folder.iterdir())
+    assert sorted(search()) == everything
+    assert search() == []
+    (data / recipes.DIGESTS).write_text('{"version": 2, "files": {"torn')
+    assert sorted(search()) == everything
+
+    name = everything[0]
+    (folder / name).touch()
+    assert search() == [name]
+    swapped = (folder / name).read_bytes()
+    (folder / name).write_bytes(swapped[:-1] + bytes([swapped[-1] ^ 1]))
+    os.utime(folder / name, ns=(OLD_NS, OLD_NS))
+    with pytest.raises(ModelError, match="is not in the folders"):
+        search()

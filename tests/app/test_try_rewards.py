@@ -179,6 +179,7 @@ def test_a_prompt_of_which_nothing_is_left_is_told(judges, image) -> None:
     trying.start(RewardConfig(name="one"), image, "<lora:x:1>")
     trying.wait(20)
     found = trying.snapshot()
+    assert found.warnings[1:] == ("the prompt is cut off.",)
     assert "empty once its syntax is removed" in found.warnings[0]
     assert found.tried[0].score is not None
     # guards judge only where several rewards do

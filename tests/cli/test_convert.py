@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from tests.domain.dialects import published
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, where digests of models are kept."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -76,6 +83,28 @@ def test_a_merge_of_the_lab_is_made_again_from_its_own_metadata(
     assert "vote_sgn=true" in capsys.readouterr().out
 
 
+def test_a_merge_of_supermergers_history(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in pair.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # one that is just written is not trusted
+    a, b = (digest(path)[:10] for path in sorted(pair.iterdir()))
+    head = '"ID","time","name","weights alpha","weights beta","model A"\n'
+    row = f"2024.05.01 12.00.00,x,,,{a},{b},{a},0.7,0,Weight sum,False,,[],[],,normal\n"
+    history, recipe = tmp_path / "mergehistory.csv", tmp_path / "recipe.json"
+    history.write_text(f"{head}1,{row}2,{row.replace('0.7', '0.4')}")
+    arguments = ["convert", str(history), "--to", "json", "--models", str(pair), "-o", str(recipe)]
+    assert cli.main(arguments) == 2
+    assert "Say which with --number" in capsys.readouterr().err
+    assert cli.main([*arguments, "--number", "2"]) == 0
+    assert "merge 2" in capsys.readouterr().err
+    found = json.loads(recipe.read_text())
+    assert set(found["weights"].values()) == {0.4}
+    assert found["architecture"] == "sd1"
+    assert Path(found["models"]["b"]["path"]).name.startswith("09b")
+    assert (tmp_path / "automerge-data" / "model-digests.json").is_file()
+
+
 def test_json_tells_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = ",".join(["0.5"] * 26)
     assert cli.main(["convert", f"FLAT:{numbers}", "--to", "named", "--json"]) == 0
@@ -122,11 +151,8 @@ def test_what_is_printed_is_what_belongs_in_the_file(
 def test_errors_are_one_sentence(
     arguments: list[str],
     told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert cli.main(["convert", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Error: ")

@@ -15,6 +15,7 @@ OUT = [f"OUT{n:02}" for n in range(12)]
 LENGTHS = {
     "nat": 27, "slider": 27, "recipe": 27, "readme": 27, "mbw": 25, "supermerger": 26,
     "supermerger-xl": 20, "supermerger-flux": 61, "mecha": 26, "mecha-xl": 21,
+    "supermerger-xl-parts": 110,
 }  # fmt: skip
 PER_BLOCK = {block: n / 64 for n, block in enumerate(architectures.get("sd1").parameters, start=1)}
 """A different weight for each of SD1's 27 blocks."""
@@ -122,7 +123,8 @@ def test_lengths_are_told_and_checked(order: str) -> None:
 
 
 @given(
-    st.sampled_from(sorted(LENGTHS)),
+    # the positions of supermerger-xl-parts must agree; its round trip is with the dialects
+    st.sampled_from(sorted(set(LENGTHS) - {"supermerger-xl-parts"})),
     st.lists(st.floats(-1, 2, allow_subnormal=False), min_size=61, max_size=61),
 )
 @settings(max_examples=60, deadline=None)
@@ -245,6 +247,7 @@ def test_lists_give_valid_weights_for_each_architecture_or_are_refused(order: st
     assert set(accepted) == {
         "supermerger": {"sd1", "sd2"},
         "supermerger-xl": {"sdxl"},
+        "supermerger-xl-parts": {"sdxl"},
         "supermerger-flux": {"flux1"},
         "mecha": {"sd1", "sd2"},
         "mecha-xl": {"sdxl"},

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lib_automerge.domain import architectures
+from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.errors import ConfigError, ModelError
+from lib_automerge.merge import merge_files
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
 from lib_automerge.merge.sinks import DictSink
@@ -167,6 +171,37 @@ def test_output_dtype_is_rounded_to_directly(tmp_path: Path) -> None:
         positions = next(name for name in result if name.endswith("position_ids"))
     assert torch.equal(result[key], torch.lerp(x, y, 0.3).bfloat16())
     assert result[positions].dtype == torch.int64
+
+
+def test_what_is_no_weight_keeps_its_dtype(tmp_path: Path) -> None:
+    schedule = torch.linspace(1, 0.0047, 1000).cumprod(0)
+    kept = {
+        "alphas_cumprod": schedule,
+        "model_ema.decay": torch.tensor(0.9999),
+        "elsewhere": torch.rand(3, dtype=torch.float64),
+    }
+    paths = [
+        write_tiny(tmp_path / f"{seed}.safetensors", "sd1", seed=seed, extra=kept)
+        for seed in range(2)
+    ]
+    with open_checkpoint(paths[0]) as a, open_checkpoint(paths[1]) as b:
+        result = merged({"a": a, "b": b}, "weighted_sum", {"M00": 0.3}, dtype="bf16")
+        recipe = Recipe(
+            architecture="sd1",
+            method="weighted_sum",
+            models={r: ModelRef(r, path=str(p)) for r, p in zip("ab", paths, strict=True)},
+            weights={"M00": 0.3},
+        )
+    # A1111 computes with the file's own schedule, so 16 bits of it would show in every image
+    assert all(torch.equal(result[key], value) for key, value in kept.items())
+    lab = msgspec.structs.replace(recipe, precision="fp64")
+    files = [
+        load_file(merge_files(given, tmp_path / f"{given.precision}.safetensors", dtype="bf16"))
+        for given in (recipe, lab)
+    ]
+    assert [{key: t.dtype for key, t in found.items()} for found in files] == [
+        {key: t.dtype for key, t in result.items()}
+    ] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)

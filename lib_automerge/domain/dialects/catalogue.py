@@ -17,7 +17,8 @@ from lib_automerge.domain.dialects import (
     mecha_write,
     metadata,
     supermerger,
-    tables,
+    supermerger_history,
+    supermerger_text,
     webui,
 )
 from lib_automerge.domain.dialects.sketch import Named, Sketch
@@ -66,16 +67,24 @@ def check_format(name: str) -> None:
         raise ConfigError(unknown_name("format", name, formats()))
 
 
-def read(text: str, order: str | None = None, architecture: str | None = None) -> Reading:
+def read(
+    text: str,
+    order: str | None = None,
+    architecture: str | None = None,
+    number: int | None = None,
+) -> Reading:
     """Read a text in any dialect, told apart by what it looks like.
 
     Args:
-        text: JSON, a `.mecha` recipe, a table, a recipe file, presets, a model string or a list.
+        text: JSON, a `.mecha` recipe, a table, a history, a recipe file, presets, a model string or
+            a list.
         order: of its list, a name of `weights.orders`; None takes it from the dialect.
         architecture: a name, if it is known.
+        number: of a merge in a history of several.
 
     Raises:
-        ConfigError: it is in no dialect, is damaged, or can mean several things; names them.
+        ConfigError: it is in no dialect, is damaged, or can mean several things; names them. Or it
+            is no history, and a number is given.
     """
     if order is not None and order not in weights.orders():
         raise ConfigError(unknown_name("order of weights", order, weights.orders()))
@@ -83,6 +92,13 @@ def read(text: str, order: str | None = None, architecture: str | None = None) -
     known = None if architecture is None else architectures.get(architecture)
     if not text.strip():
         raise ConfigError("the text is empty. Give a recipe, metadata or weights.")
+    if supermerger_history.is_history(text):
+        return Reading((supermerger_history.read(text, order, number),))
+    if number is not None:
+        raise ConfigError(
+            f"--number {number} chooses a merge of a mergehistory.csv, and this is none. Leave it "
+            "out."
+        )
     if mecha_text.is_recipe(text):
         return Reading((mecha_read.read(text),))
     if text.lstrip().startswith("{"):
@@ -92,8 +108,8 @@ def read(text: str, order: str | None = None, architecture: str | None = None) -
     if score_log.is_log(text):
         sketch, log = autombw.read_log(text, known or _holding(text))
         return Reading((sketch,), log.rows)
-    if supermerger.is_string(text):
-        return Reading((supermerger.read_string(text, order),))
+    if supermerger_text.is_string(text):
+        return Reading((supermerger_text.read_string(text, order),))
     return Reading(lists.read(text, order, known))
 
 
@@ -112,7 +128,7 @@ def write(recipe: Recipe, target: str) -> str:
     writers: Mapping[str, Callable[[], str]] = {
         "json": lambda: recipe_json(recipe),
         "supermerger-metadata": lambda: _fields(supermerger.write_metadata(recipe, architecture)),
-        "supermerger-text": lambda: supermerger.write_string(recipe, architecture) + "\n",
+        "supermerger-text": lambda: supermerger_text.write_string(recipe, architecture) + "\n",
         "webui-metadata": lambda: _fields(webui.write(recipe, architecture)),
         "autombw": lambda: autombw.write(recipe),
         "sd-mecha": lambda: mecha_write.write(recipe, architecture),
@@ -184,7 +200,7 @@ def _order_of(
         kind = "sd1" if architecture is None else architecture.name
         return lists.PRESET_ORDERS.get(kind)
     if target in _SUPERMERGER and architecture is not None:
-        same = tables.everywhere(given, architecture) is not None
+        same = supermerger.everywhere(given, architecture) is not None
         return None if same else supermerger.order_for(architecture)
     return {"autombw": autombw.ORDER, "autombw-csv": score_log.ORDER}.get(
         target, None if target == weights.NAMED or target not in weights.orders() else target

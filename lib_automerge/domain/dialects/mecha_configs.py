@@ -20,27 +20,48 @@ from lib_automerge.domain.dialects.sketch import Everywhere, Listed, Named, Spre
 from lib_automerge.errors import ConfigError
 
 
+class Blocks(msgspec.Struct, frozen=True):
+    """Weights by block in sd-mecha.
+
+    Attributes:
+        config: their configuration.
+        converter: the method that spreads them over keys.
+        order: the order of `domain.weights` that says where the blocks that it lacks belong.
+    """
+
+    config: str
+    converter: str
+    order: str
+
+
 class Config(msgspec.Struct, frozen=True):
     """What sd-mecha calls an architecture.
 
     Attributes:
         keys: the configuration of its checkpoints, whose keys are our canonical ones.
-        blocks: the configuration of its weights by block.
-        converter: the method that spreads weights by block over keys.
-        order: the order of `domain.weights` that says where the blocks that it lacks belong.
+        blocks: of its weights; None where sd-mecha has no blocks, so that weights go by key.
     """
 
     keys: str
-    blocks: str
-    converter: str
-    order: str
+    blocks: Blocks | None = None
 
 
 CONFIGS = {
-    "sd1": Config("sd1-ldm", "sd1-supermerger_blocks", "convert_sd1_blocks_to_ldm", "mecha"),
-    "sdxl": Config("sdxl-sgm", "sdxl-supermerger_blocks", "convert_sdxl_blocks_to_sgm", "mecha-xl"),
+    "sd1": Config(
+        "sd1-ldm", Blocks("sd1-supermerger_blocks", "convert_sd1_blocks_to_ldm", "mecha")
+    ),
+    "sdxl": Config(
+        "sdxl-sgm", Blocks("sdxl-supermerger_blocks", "convert_sdxl_blocks_to_sgm", "mecha-xl")
+    ),
+    "sd3_medium": Config("sd3-comfyui"),
+    "flux1": Config("flux-flux"),
 }
-"""Architecture -> its configurations; the architectures that are not here sd-mecha lacks."""
+"""Architecture -> its configurations; the architectures that are not here sd-mecha lacks.
+
+`sd3-comfyui` has the keys and shapes of SD3 medium: SD3.5's are others.
+"""
+
+_BLOCKS = {name: config.blocks for name, config in CONFIGS.items() if config.blocks is not None}
 
 _SINGLETON = "singleton-mecha"
 """The configuration of one value for all keys, under the name `key`."""
@@ -77,16 +98,17 @@ def spread_of(node: Merge, alpha: Argument) -> tuple[Spread, str | None]:
         raise refused(node, f"{words(literal.table)} holds more than numbers")
     if literal.config in ("", _SINGLETON) and set(numbers) == {"key"}:
         return Everywhere(numbers["key"]), None
-    for name, known in CONFIGS.items():
-        if literal.config == known.blocks:
-            return _blocks(node, numbers, known.order), name
-        if literal.config == known.keys:
+    for name, blocks in _BLOCKS.items():
+        if literal.config == blocks.config:
+            return _blocks(node, numbers, blocks.order), name
+    for name, config in CONFIGS.items():
+        if literal.config == config.keys:
             return _keys(node, numbers, name), name
     raise refused(node, f"its weights are for {literal.config or 'no configuration'}")
 
 
 def _unwrapped(node: Merge, alpha: Argument) -> float | Literal:
-    blocks = {config.converter: config.blocks for config in CONFIGS.values()}
+    blocks = {blocks.converter: blocks.config for blocks in _BLOCKS.values()}
     if isinstance(alpha, Merge):
         if alpha.method not in (_TO_ALL, *blocks) or len(alpha.positional) != 1 or alpha.named:
             raise refused(alpha, f"the weight of {words(node)} must be numbers")

@@ -171,11 +171,11 @@ class _Graph:
         same = tables.everywhere(whole, self._architecture)
         if same is not None:
             return repr(same)
-        if not weights.lost(whole, self._config.order):
-            blocks = weights.blocks_of(self._config.order)
-            values = weights.to_list(whole, self._config.order)
-            table = self._writer.table(dict(zip(blocks, values, strict=True)))
-            return self._writer.merge(self._config.converter, table)
+        blocks = self._config.blocks
+        if blocks is not None and not weights.lost(whole, blocks.order):
+            values = weights.to_list(whole, blocks.order)
+            listed = dict(zip(weights.blocks_of(blocks.order), values, strict=True))
+            return self._writer.merge(blocks.converter, self._writer.table(listed))
         self._everywhere = False
         by_key = {
             key: whole[block]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -110,8 +111,15 @@ class Everywhere(msgspec.Struct, frozen=True):
         return dict.fromkeys(architecture.blocks, self.value)
 
 
-Spread = Listed | Named | Everywhere
-"""Weights as a text gives them."""
+class Spread(Protocol):
+    """Weights as a text gives them: `Listed`, `Named`, `Everywhere`, or what a tool has besides."""
+
+    def by_block(self, architecture: Architecture | None) -> dict[str, float]:
+        """The weights by block.
+
+        Raises:
+            ConfigError: the architecture is not known and must be, or is another.
+        """
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,10 +240,10 @@ def method_of(sketch: Sketch) -> str:
 def _parameter(value: float | str | bool | Spread, architecture: Architecture) -> ParameterValue:
     if isinstance(value, Everywhere):
         return value.value
-    if isinstance(value, (Listed, Named)):
-        # what a list says nothing about is kept as it is, whatever the parameter's default
-        return {**dict.fromkeys(architecture.blocks, 0.0), **value.by_block(architecture)}
-    return value
+    if isinstance(value, (float, int, str)):
+        return value
+    # what a list says nothing about is kept as it is, whatever the parameter's default
+    return {**dict.fromkeys(architecture.blocks, 0.0), **value.by_block(architecture)}
 
 
 def _reference(given: Hint) -> ModelRef:

@@ -1,122 +1,56 @@
-"""SuperMerger: the metadata of its checkpoints, and the model string of its infotexts.
+"""SuperMerger: its modes and lists, and the metadata of its checkpoints.
 
 Where it puts what its lists do not name is told by the orders `supermerger*` of `domain.weights`.
 For SDXL its lists end with a 21st number for the VAE, always 0, while its code has merged the VAE
 by BASE: with another BASE than 0 the reader must be told which one it was.
 
-    {"type": "sd-webui-supermerger", "weights_alpha": [25, 20 or 60 numbers], "base_alpha": 0.5,
+    {"type": "sd-webui-supermerger", "weights_alpha": [25, 20, 60 or 109], "base_alpha": 0.5,
      "mbw": true, "mode": "Weight sum", "calcmode": "normal", "model_a": SHA-256, ...}
-    A x (1-alpha) + B x alpha (BASE,IN00,...)       A x 0.7 + B x 0.3
-    A + (B - C) x alpha (BASE,IN00,...)             A + (B -  C) x 0.5
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
 from lib_automerge.domain import weights
 from lib_automerge.domain.architectures import Architecture
-from lib_automerge.domain.dialects import tables
+from lib_automerge.domain.dialects import supermerger_keys, tables
 from lib_automerge.domain.dialects.sketch import (
     Everywhere,
+    Hint,
     Listed,
     Sketch,
     Spread,
-    hint,
 )
+from lib_automerge.domain.dialects.supermerger_keys import Choice, PerKey, Rule
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import ConfigError
 
 TYPE = "sd-webui-supermerger"
 
-_NORMAL, _TRAINED = "normal", "trainDifference"
+NORMAL, _TRAINED = "normal", "trainDifference"
 _METHODS = {
-    ("Weight sum", _NORMAL): ("weighted_sum", "ab"),
-    ("Add difference", _NORMAL): ("add_difference", "abc"),
+    ("Weight sum", NORMAL): ("weighted_sum", "ab"),
+    ("Add difference", NORMAL): ("add_difference", "abc"),
     ("Add difference", _TRAINED): ("train_difference", "abc"),
-    ("Triple sum", _NORMAL): ("triple_sum", "abc"),
-    ("sum Twice", _NORMAL): ("sum_twice", "abc"),
+    ("Add", _TRAINED): ("train_difference", "abc"),  # what another mode is changed to
+    ("Triple sum", NORMAL): ("triple_sum", "abc"),
+    ("sum Twice", NORMAL): ("sum_twice", "abc"),
 }
 """Its mode and calculation -> our method, and the models that take part."""
 
 _SUMS_OF_THREE = {"triple_sum": 1 / 3, "sum_twice": 0.5}
 """The methods with a second list of weights, `beta` -> our default for it."""
-_ORDERS = {26: "supermerger", 20: "supermerger-xl", 61: "supermerger-flux"}
+_ORDERS = {
+    26: "supermerger",
+    20: "supermerger-xl",
+    61: "supermerger-flux",
+    110: supermerger_keys.PARTS,
+}
 """Numbers, BASE included -> order."""
-_XL_ORDERS = ("supermerger-xl", "supermerger-xl-vae")
+XL_ORDERS = ("supermerger-xl", "supermerger-xl-vae")
 _XL_WITH_VAE = 21
-
-_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
-_LIST = r"\((?P<weights>[-\d.e,\s]+)\)?"
-_STRINGS = (
-    ("weighted_sum", rf"(?P<a>.+?) x \(1-alpha\) \+ (?P<b>.+) x alpha {_LIST}"),
-    ("add_difference", rf"(?P<a>.+?) \+ \((?P<b>.+?) -\s+(?P<c>.+)\) x alpha {_LIST}"),
-    ("add_difference", rf"(?P<a>.+?) \+ \((?P<b>.+?) -\s+(?P<c>.+)\) x (?P<alpha>{_NUMBER})"),
-    ("weighted_sum", rf"(?P<a>.+?) x (?P<rest>{_NUMBER}) \+ (?P<b>.+) x (?P<alpha>{_NUMBER})"),
-)
-_OTHER_MODES = re.compile(r"x \(1-alpha-beta\)|x ?\(1-beta\)|\) x -?[\d.]+ \+ .+ x |( x .+){3}")
-_CALCULATION = re.compile(
-    r"_(cosineA|cosineB|trainDifference|smoothAdd MT|smoothAdd|extract|tensor2?|self)"
-    r"(_beta_[\d.]+)?"
-)
-_INFOTEXT = re.compile(r"(?:^|[,\n]\s*)Model: (?P<model>[^,\n]*)")
-
-
-def is_string(text: str) -> bool:
-    """Tell whether a text is, or an infotext holds, the name of a merge."""
-    merged = _model_string(text)
-    return any(re.fullmatch(pattern, merged) for _, pattern in _STRINGS) or bool(
-        _OTHER_MODES.search(merged) or (_CALCULATION.search(merged) and " x " in merged)
-    )
-
-
-def read_string(text: str, order: str | None = None) -> Sketch:
-    """Read the model string of an infotext, or a whole infotext with one.
-
-    Args:
-        text: the string or the infotext.
-        order: of SDXL's list, where it must be told.
-
-    Raises:
-        ConfigError: another mode or calculation, a list of an unknown length, or the order of
-            SDXL's list must be told.
-    """
-    merged = _model_string(text)
-    calculation = re.search(_CALCULATION.pattern + r"$", merged)
-    if calculation:
-        raise _other(f"the calculation {calculation[1]}")
-    for method, pattern in _STRINGS:
-        found = re.fullmatch(pattern, merged)
-        if found and not _OTHER_MODES.search(merged):
-            return _string_sketch(method, found.groupdict(), order)
-    raise _other(f"this kind of merge: {merged[:80]!r}")
-
-
-def write_string(recipe: Recipe, architecture: Architecture) -> str:
-    """Write the model string of a recipe, which names models without their content.
-
-    Raises:
-        ConfigError: SuperMerger has no such method or list.
-    """
-    if _mode(recipe)[1] != _NORMAL or recipe.method in _SUMS_OF_THREE:
-        raise ConfigError(
-            f"model strings are written for weighted_sum and add_difference, not for "
-            f"{recipe.method}. Use supermerger-metadata."
-        )
-    names = {role: ref.name for role, ref in recipe.models.items()}
-    order = order_in(recipe, architecture)
-    add = recipe.method == "add_difference"
-    if order is None:
-        alpha = round(next(iter(recipe.weights.values()), 0.0), 3)
-        if add:
-            return f"{names['a']} + ({names['b']} -  {names['c']}) x {alpha}"
-        return f"{names['a']} x {round(1 - alpha, 3)} + {names['b']} x {alpha}"
-    numbers = weights.format(recipe.weights, order) + _vae(order)
-    if add:
-        return f"{names['a']} + ({names['b']} - {names['c']}) x alpha ({numbers})"
-    return f"{names['a']} x (1-alpha) + {names['b']} x alpha ({numbers})"
 
 
 def order_for(architecture: Architecture) -> str:
@@ -147,34 +81,74 @@ def read_metadata(
         ConfigError: a mode or calculation that no method of ours is, damaged fields, or the order
             of SDXL's list must be told.
     """
-    # a mode can have its formula behind it
-    mode = tables.text(recipe, "mode").partition(":")[0].strip()
-    calculation = tables.text(recipe, "calcmode", _NORMAL)
-    if (mode, calculation) not in _METHODS:
-        raise _other(f"the mode {mode!r} with the calculation {calculation!r}")
-    method, roles = _METHODS[mode, calculation]
+    calculation = tables.text(recipe, "calcmode", NORMAL)
+    method, roles = method_of(tables.text(recipe, "mode"), calculation)
     hints = {role: tables.model(tables.text(recipe, f"model_{role}"), models) for role in roles}
-    spread = _metadata_weights(recipe, "alpha", order)
-    second = {}
-    if method in _SUMS_OF_THREE:
-        second = {"beta": _metadata_weights(recipe, "beta", order)}
-    unsaid = []
-    elements = recipe.get("elemental_merge")
-    if elements:
-        unsaid.append(f"that single elements have weights of their own: {elements!r}")
-    unsaid += [
-        f"to {choice.lower()} only {recipe[choice]!r}"
-        for choice in ("Include", "Exclude")
-        if _chosen(recipe.get(choice))
-    ]
+    alpha = _metadata_weights(recipe, "alpha", order)
+    beta = _metadata_weights(recipe, "beta", order) if method in _SUMS_OF_THREE else None
+    chosen = next((mode for mode in ("Include", "Exclude") if recipe.get(mode)), "")
+    return sketch_of(
+        "SuperMerger's metadata",
+        method,
+        hints,
+        (alpha, beta),
+        supermerger_keys.rules_of(recipe.get("elemental_merge"), calculation),
+        supermerger_keys.choice_of(chosen, recipe.get(chosen)),
+    )
+
+
+def method_of(mode: str, calculation: str) -> tuple[str, str]:
+    """Our method of a mode, which can have its formula behind it, and the roles of its models.
+
+    Raises:
+        ConfigError: no method of ours is that.
+    """
+    mode = mode.partition(":")[0].strip()
+    if (mode, calculation) not in _METHODS:
+        raise other(f"the mode {mode!r} with the calculation {calculation!r}")
+    return _METHODS[mode, calculation]
+
+
+def takes_beta(method: str) -> bool:
+    """Whether a method has a second list of weights."""
+    return method in _SUMS_OF_THREE
+
+
+def sketch_of(
+    dialect: str,
+    method: str,
+    models: Mapping[str, Hint],
+    spreads: tuple[Spread, Spread | None],
+    rules: tuple[Rule, ...] = (),
+    choice: Choice | None = None,
+) -> Sketch:
+    """A sketch of what SuperMerger merged.
+
+    Args:
+        dialect: what was read, in words.
+        method: ours.
+        models: by role.
+        spreads: alpha, and beta if the method takes it.
+        rules: of an elemental merge, which change alpha.
+        choice: what alone was merged, or was not.
+
+    Raises:
+        ConfigError: the lists are such as SuperMerger mixes up.
+    """
+    alpha, beta = spreads
+    if beta is not None and supermerger_keys.PARTS in (_order_of(alpha), _order_of(beta)):
+        raise ConfigError(
+            "with lists of 110 numbers for three models, SuperMerger takes beta's weights for "
+            "alpha's. Write the weights that were merged as a recipe of ours."
+        )
+    order = _order_of(alpha)
     return Sketch(
-        dialect="SuperMerger's metadata",
+        dialect=dialect,
         method=method,
-        models=hints,
-        spread=spread,
-        parameters=second,
-        architectures=weights.architectures_of(spread.order) if isinstance(spread, Listed) else (),
-        unsaid=tuple(unsaid),
+        models=models,
+        spread=_changed(alpha, rules, choice),
+        parameters={} if beta is None else {"beta": _changed(beta, (), choice)},
+        architectures=() if order is None else weights.architectures_of(order),
     )
 
 
@@ -184,17 +158,17 @@ def write_metadata(recipe: Recipe, architecture: Architecture) -> dict[str, str]
     Raises:
         ConfigError: SuperMerger has no such method or list, or a model's SHA-256 is not known.
     """
-    mode, calculation = _mode(recipe)
+    mode, calculation = mode_of(recipe)
     order = order_in(recipe, architecture)
     digests = tables.digests(recipe, "SuperMerger's metadata")
     lists = {"alpha": recipe.weights, "beta": beta(recipe, architecture)}
     content: dict[str, object] = {"type": TYPE}
     for which, given in lists.items():
         values = weights.to_list(given, order or "supermerger")
-        numbers = values[1:] + ([0.0] if order and _vae(order) else [])
+        numbers = values[1:] + ([0.0] if order and vae_of(order) else [])
         content[f"weights_{which}"] = (numbers if given else "") if order else None
-        listed = weights.format(given, order) if order and given else ""
-        content[f"weights_{which}_orig"] = listed if order else None
+        text = weights.format(given, order) if order and given else ""
+        content[f"weights_{which}_orig"] = text if order else None
         content[f"base_{which}"] = values[0]
     content |= {
         "model_a": digests["a"],
@@ -217,9 +191,21 @@ def order_in(recipe: Recipe, architecture: Architecture) -> str | None:
         ConfigError: it needs lists, and SuperMerger has none for the architecture.
     """
     lists = [recipe.weights, beta(recipe, architecture)]
-    if all(tables.everywhere(given, architecture) is not None for given in lists):
+    if all(everywhere(given, architecture) is not None for given in lists):
         return None
     return order_for(architecture)
+
+
+def everywhere(given: Mapping[str, float], architecture: Architecture) -> float | None:
+    """The one weight of a merge without blocks, which for Flux.1 leaves the VAE as A's; or None."""
+    merged = set(architecture.blocks) - _unmerged(architecture)
+    values = {given.get(block, 0.0) for block in merged}
+    kept = all(not given.get(block) for block in _unmerged(architecture))
+    return values.pop() if len(values) == 1 and kept else None
+
+
+def _unmerged(architecture: Architecture) -> set[str]:
+    return {"VAE"} if architecture.name == "flux1" else set()
 
 
 def beta(recipe: Recipe, architecture: Architecture) -> dict[str, float]:
@@ -234,7 +220,7 @@ def beta(recipe: Recipe, architecture: Architecture) -> dict[str, float]:
     return tables.by_block(recipe.parameters.get("beta", default), architecture, 0.0)
 
 
-def _mode(recipe: Recipe) -> tuple[str, str]:
+def mode_of(recipe: Recipe) -> tuple[str, str]:
     """The mode and the calculation that are a recipe's method."""
     known = {"beta"} if recipe.method in _SUMS_OF_THREE else set()
     for (mode, calculation), (method, roles) in _METHODS.items():
@@ -248,39 +234,9 @@ def _mode(recipe: Recipe) -> tuple[str, str]:
     )
 
 
-def _model_string(text: str) -> str:
-    """The model string of an infotext; in it, SuperMerger writes spaces for commas."""
-    stripped = text.strip()
-    if stripped.startswith("Model: ") or "Steps: " in stripped:
-        found = _INFOTEXT.search(stripped)
-        stripped = found["model"].strip() if found else stripped
-    return re.sub(r"\s+ID \d+$", "", stripped)
-
-
-def _string_sketch(method: str, found: Mapping[str, str | None], order: str | None) -> Sketch:
-    models = {role: hint(found[role] or "") for role in "abc" if found.get(role)}
-    listed = found.get("weights")
-    if listed is None:
-        alpha = float(found["alpha"] or 0.0)
-        rest = found.get("rest")
-        if rest is not None and abs(float(rest) - (1 - alpha)) > 0.0015:
-            raise _other(f"shares that do not add up to 1: {rest} and {alpha:g}")
-        spread: Spread = Everywhere(alpha)
-    else:
-        spread = _spread([tables.number(w) for w in re.split(r"[,\s]+", listed.strip(" ,"))], order)
-    return Sketch(
-        dialect="SuperMerger's model string",
-        method=method,
-        models=models,
-        spread=spread,
-        architectures=weights.architectures_of(spread.order) if isinstance(spread, Listed) else (),
-        notes=("its first weight is rounded to three digits",),
-    )
-
-
-def _vae(order: str) -> str:
+def vae_of(order: str) -> str:
     """What SuperMerger writes behind SDXL's weights."""
-    return ",0" if order in _XL_ORDERS else ""
+    return ",0" if order in XL_ORDERS else ""
 
 
 def _metadata_weights(recipe: Mapping[str, object], which: str, order: str | None) -> Spread:
@@ -289,39 +245,55 @@ def _metadata_weights(recipe: Mapping[str, object], which: str, order: str | Non
         return Everywhere(base)
     given = recipe.get(f"weights_{which}")
     if isinstance(given, str):  # its first versions wrote the text of the box, BASE included
-        return _spread([tables.number(part) for part in given.split(",")], order)
+        return listed(given, order)
     if not isinstance(given, Sequence):
         raise ConfigError(
             f"SuperMerger's metadata hold no list of weights: weights_{which} is {given!r}. The "
             "file is damaged; give the weights as text."
         )
-    return _spread([base, *(tables.number(part) for part in given)], order)
+    return list_of([base, *(tables.number(part) for part in given)], order)
 
 
-def _spread(values: Sequence[float], told: str | None) -> Listed:
+def listed(text: str, told: str | None) -> Listed:
+    """Weights of a list as text; see `_spread`.
+
+    Raises:
+        ConfigError: it is no list of SuperMerger's, or its order must be told.
+    """
+    return list_of([tables.number(part) for part in text.split(",")], told)
+
+
+def list_of(values: Sequence[float], told: str | None) -> Listed:
     """Weights of a list that begins with BASE."""
-    listed = tuple(values[:-1] if len(values) == _XL_WITH_VAE else values)
-    order = _ORDERS.get(len(listed))
+    given = tuple(values[:-1] if len(values) == _XL_WITH_VAE else values)
+    order = _ORDERS.get(len(given))
     if order is None:
         raise ConfigError(
-            f"SuperMerger's lists have 26, 20 or 61 weights, this one {len(values)}. Copy the "
-            "whole list."
+            f"SuperMerger's lists have 26, 20, 61 or 110 weights, this one {len(values)}. Copy "
+            "the whole list."
         )
-    if order not in _XL_ORDERS:
-        return Listed(listed, order)
-    if told in _XL_ORDERS:
-        return Listed(listed, told)
-    if listed[0]:
-        raise weights.without_order(len(listed))
-    return Listed(listed, order)
+    if order not in XL_ORDERS:
+        return Listed(given, order)
+    if told in XL_ORDERS:
+        return Listed(given, told)
+    if given[0]:
+        raise weights.without_order(len(given))
+    return Listed(given, order)
 
 
-def _chosen(selected: object) -> bool:
-    """Whether SuperMerger's choice of blocks and elements chooses anything."""
-    return isinstance(selected, Sequence) and any(part for part in selected)
+def _order_of(spread: Spread) -> str | None:
+    return spread.order if isinstance(spread, Listed) else None
 
 
-def _other(what: str) -> ConfigError:
+def _changed(spread: Spread, rules: tuple[Rule, ...], choice: Choice | None) -> Spread:
+    """The weights as single keys have them, where they can be others than their block's."""
+    if isinstance(spread, Everywhere) or rules or choice is not None:
+        return PerKey(spread, rules, choice)
+    return spread
+
+
+def other(what: str) -> ConfigError:
+    """The error for what no method of ours does."""
     return ConfigError(
         f"SuperMerger's text tells {what}, which no method here is. What can be read are "
         f"{', '.join(f'{mode} ({calculation})' for mode, calculation in _METHODS)}."

@@ -14,7 +14,7 @@ import msgspec
 import lib_automerge
 from lib_automerge.domain import architectures
 from lib_automerge.domain.detection import Detection, Header, check_mergeable
-from lib_automerge.domain.recipe import BASE, Recipe, recipe_json
+from lib_automerge.domain.recipe import BASE, OnMismatch, Recipe, policies, recipe_json
 from lib_automerge.errors import CancelledError, ConfigError, ModelError
 from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
@@ -22,7 +22,6 @@ from lib_automerge.merge.edits import EDITED_MERGE, Edits, edited_metadata
 from lib_automerge.merge.lab import catalogue, components, matching
 from lib_automerge.merge.lab.budget import DEFAULT
 from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
-from lib_automerge.merge.lab.matching import OnMismatch
 from lib_automerge.merge.lab.methods import LabMethod, Preparation
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output
@@ -35,14 +34,15 @@ from lib_automerge.merge.sinks import FileLayout
 
 
 class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a merge of the lab is carried out; only the policies decide bytes.
+    """How a merge of the lab is carried out; only the policies decide bytes, and are recorded.
 
     Attributes:
         memory: cap for the whole process, in bytes.
         threads: tensors that are merged at once; None is one for each core, up to 4.
         chunk: elements that are combined at once.
-        on_mismatch: what to do where tensors are missing or of another shape.
-        zero_bad: take NaN and infinite numbers as 0 instead of refusing them.
+        on_mismatch: what to do where tensors are missing or of another shape; None does what the
+            recipe says, another value takes its place in the recipe.
+        zero_bad: take NaN and infinite numbers as 0, or refuse them; None likewise.
         resume: go on with what a cancelled merge has kept.
         cache: folder for what takes long to find, such as the order of channels; it is found there
             again. None keeps nothing.
@@ -54,8 +54,8 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = DEFAULT
     threads: int | None = None
     chunk: int = CHUNK
-    on_mismatch: OnMismatch = "refuse"
-    zero_bad: bool = False
+    on_mismatch: OnMismatch | None = None
+    zero_bad: bool | None = None
     resume: bool = False
     cache: Path | None = None
     progress: Listener = lambda _progress: None
@@ -85,14 +85,14 @@ def write_lab(
         CancelledError: the options cancelled the merge; tells what was kept.
     """
     # as it will be read from the file: 0 and 0.0 are two texts for one weight
-    recipe = msgspec.convert(msgspec.to_builtins(recipe), Recipe)
+    recipe = msgspec.convert(msgspec.to_builtins(_with_policies(recipe, options)), Recipe)
     method = catalogue.get(recipe.method)
     roles = roles_of(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
     threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
-        job, found = job_of(recipe, models.sources, models.architecture, number_type, options)
+        job, found = job_of(recipe, models.sources, models.architecture, number_type)
         # 3 and 3.0 are one value, and must give the same bytes
         parameters = {name: job.settings.given[name] for name in recipe.parameters}
         complete = msgspec.structs.replace(models.recipe, parameters=parameters)
@@ -102,7 +102,7 @@ def write_lab(
             job, done = components.edited(job, edits, models.detection, stack)
             metadata, told = edited_metadata(metadata, EDITED_MERGE, done), done.told
         layout = _layout(job, metadata)
-        digest = _digest(complete, options, layout)
+        digest = _digest(complete, layout)
         opened = Output(output, layout, digest, resume=options.resume)
         with opened:
             if opened.replaced:
@@ -118,10 +118,23 @@ def write_lab(
             )
     for sentence in told:
         options.tell(f"{sentence[0].upper()}{sentence[1:]}.")
-    for sentence in matching.notes(models.sources, found, options.on_mismatch):
+    for sentence in matching.notes(models.sources, found, recipe.on_mismatch):
         options.tell(sentence)
     for each in bad:
         options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")
+
+
+def _with_policies(recipe: Recipe, options: LabOptions) -> Recipe:
+    """The recipe with the policies of the options, which says so where it had others."""
+    given = {"on_mismatch": recipe.on_mismatch, "on_nan": recipe.on_nan}
+    if options.on_mismatch is not None:
+        given["on_mismatch"] = options.on_mismatch
+    if options.zero_bad is not None:
+        given["on_nan"] = "zero" if options.zero_bad else "refuse"
+    for name, said in policies(recipe).items():
+        if given[name] != said:
+            options.tell(f"The recipe's {name} is {said}; {given[name]} takes its place.")
+    return msgspec.structs.replace(recipe, **given)
 
 
 class _Models:
@@ -198,7 +211,6 @@ def job_of(
     sources: tuple[FileSource, ...],
     kind: str,
     number_type: str | None = None,
-    options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
 ) -> tuple[Job, tuple[matching.Mismatch, ...]]:
     """Return what a recipe asks for, and where its models differ in keys or shapes.
 
@@ -207,7 +219,6 @@ def job_of(
         sources: its models in the order of roles.
         kind: their architecture.
         number_type: of the result; None keeps the first model's.
-        options: the policies.
 
     Raises:
         ConfigError: the recipe's method, models, parameters or blocks are wrong.
@@ -216,7 +227,7 @@ def job_of(
     method = catalogue.get(recipe.method)
     architecture = architectures.get(kind)
     found = matching.mismatches(sources, architecture)
-    matching.check_policy(found, options.on_mismatch, based=method.based)
+    matching.check_policy(found, recipe.on_mismatch, based=method.based)
     roles = roles_of(recipe, method)
     settings = Settings(
         method.name,
@@ -228,8 +239,8 @@ def job_of(
     for block in architecture.blocks:
         method.check(settings.at(block))
     _check_unnamed(recipe, method, settings, architecture.blocks)
-    tasks = matching.plan(sources, architecture, found, options.on_mismatch, number_type)
-    job = Job(method, settings, sources, roles, tasks, options.zero_bad)
+    tasks = matching.plan(sources, architecture, found, recipe.on_mismatch, number_type)
+    job = Job(method, settings, sources, roles, tasks, recipe.on_nan == "zero")
     return job, found
 
 
@@ -255,7 +266,7 @@ def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) ->
         memory=options.memory,
         threads=threads,
         cache=options.cache,
-        zero_bad=options.zero_bad,
+        zero_bad=job.zero_bad,
         cancelled=options.cancelled,
         step=step,
         tell=options.tell,
@@ -372,10 +383,9 @@ def _layout(job: Job, metadata: Mapping[str, str]) -> FileLayout:
     return FileLayout(tensors, metadata)
 
 
-def _digest(recipe: Recipe, options: LabOptions, layout: FileLayout) -> str:
+def _digest(recipe: Recipe, layout: FileLayout) -> str:
     """What decides the bytes of a merge: a kept part is of the same one or of no use."""
     digest = hashlib.sha256(recipe_json(recipe).encode())
-    policies = f"{lib_automerge.__version__} {options.on_mismatch} {options.zero_bad}"
-    digest.update(policies.encode())
+    digest.update(lib_automerge.__version__.encode())
     digest.update(layout.header)
     return digest.hexdigest()

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.recipe import OnMismatch
 from lib_automerge.errors import ConfigError, ModelError
 from lib_automerge.merge.lab.engine import Task
 from lib_automerge.merge.lab.number_types import FLOATS
 from lib_automerge.merge.lab.sources import Source
-
-OnMismatch = Literal["refuse", "keep-a", "fill-base"]
-"""Where tensors are missing or of another shape: raise, take the first model's, or let the base
-stand for the model that lacks one."""
 
 _LISTED = 5
 

@@ -142,15 +142,31 @@ def test_a_sum_of_a_sum_is_a_sum_twice() -> None:
             "holds 'delta'",
         ),
         (
-            'version 0.1.0\nmodel "f.safetensors" model_config="flux-flux"\n'
+            'version 0.1.0\nmodel "f.safetensors" model_config="sdxl-kohya"\n'
             'merge "weighted_sum" &0 &0',
-            "is a 'flux-flux'",
+            "is a 'sdxl-kohya'",
         ),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_told_by_its_node(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         mecha_read.read(text)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "block"),
+    [("sd3-comfyui", "sd3_medium", "JOINT07"), ("flux-flux", "flux1", "S37")],
+)
+def test_transformers_have_weights_by_key(config: str, kind: str, block: str) -> None:
+    architecture = architectures.get(kind)
+    given = recipe("weighted_sum", given={block: 0.25, "VAE": 1.0}, architecture=kind)
+    text = mecha_write.write(given, architecture)
+    assert f'model_config="{config}" merge_space="weight"' in text
+    assert f'model_config="{config}" merge_space="param"' in text
+    sketch = mecha_read.read(text)
+    assert decided(sketch, None) is architecture
+    found = sketch.weights(architecture)
+    assert weights.effect(found) == {block: 0.25, "VAE": 1.0}
 
 
 def test_keys_of_one_block_must_agree() -> None:
@@ -196,6 +212,7 @@ def test_blocks_go_out_as_blocks_where_sd_mecha_has_them() -> None:
         (recipe("ties", ("base", "m001"), k={"IN00": 0.5}), "one k for all blocks"),
         (recipe("slerp", ("a", "b", "c")), "takes the models a, b"),
         (recipe("weighted_sum", architecture="sd2"), "cannot be written for sd-mecha"),
+        (recipe("weighted_sum", architecture="sd3.5_large"), "cannot be written for sd-mecha"),
     ],
 )
 def test_what_sd_mecha_cannot_say_is_told(given: Recipe, told: str) -> None:

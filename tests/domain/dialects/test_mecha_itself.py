@@ -10,6 +10,7 @@ import torch
 
 from lib_automerge.domain import architectures
 from lib_automerge.domain.dialects import mecha_read, mecha_write
+from lib_automerge.domain.dialects.mecha_configs import CONFIGS
 from lib_automerge.domain.dialects.sketch import recipe_of
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe
 from lib_automerge.merge.engine import Merger
@@ -19,11 +20,12 @@ from tests.checkpoints import write_tiny
 
 sd_mecha = pytest.importorskip("sd_mecha")
 
-SD1, SDXL = architectures.get("sd1"), architectures.get("sdxl")
+SD1 = architectures.get("sd1")
+KINDS = [architectures.get(name) for name in CONFIGS]
 MANY: dict[str, dict[str, ParameterValue]] = {
     "average": {},
     "geometric_median": {"iterations": 7.0},
-    "ties": {"k": 0.5, "scale": {"IN00": 0.5}},
+    "ties": {"k": 0.5, "scale": {"VAE": 0.5}},
     "ties_soup": {},
 }
 FIXED = {
@@ -52,12 +54,12 @@ def recipe(method: str, architecture: str, weights: dict[str, float]) -> Recipe:
 
 
 @pytest.mark.parametrize("method", [*FIXED, *MANY])
-@pytest.mark.parametrize("kind", [SD1, SDXL])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("weights", ["same", "free"])
 def test_sd_mecha_reads_what_is_written(
     method: str, kind: architectures.Architecture, weights: str
 ) -> None:
-    given = {block: 0.5 if weights == "same" else n / 64 for n, block in enumerate(kind.blocks)}
+    given = {block: 0.5 if weights == "same" else n / 128 for n, block in enumerate(kind.blocks)}
     whole = recipe(method, kind.name, given)
     node = sd_mecha.deserialize(mecha_write.write(whole, kind))
     again = mecha_read.read(sd_mecha.serialize(node, finalize=False))
@@ -84,17 +86,34 @@ class Silent:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["weighted_sum", "add_difference"])
-def test_sd_mecha_merges_the_same(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "kind", "lacking"),
+    [
+        ("weighted_sum", "sd1", ()),
+        ("add_difference", "sd1", ()),
+        ("weighted_sum", "sd3_medium", ()),
+        # files of the transformer alone, and of schnell
+        ("add_difference", "sd3_medium", ("text_encoders.*",)),
+        ("weighted_sum", "flux1", ()),
+        ("add_difference", "flux1", ("text_encoders.*", "vae.*", "*.guidance_in.*")),
+    ],
+)
+def test_sd_mecha_merges_the_same(
+    method: str, kind: str, lacking: tuple[str, ...], tmp_path: Path
+) -> None:
+    architecture = architectures.get(kind)
     roles = FIXED[method]
     refs = {}
     for seed, role in enumerate(roles):
-        path = write_tiny(tmp_path / f"{role}.safetensors", "sd1", seed=seed, dtype=torch.float32)
+        path = tmp_path / f"{role}.safetensors"
+        write_tiny(path, kind, seed=seed, dtype=torch.float32, drop=lacking)
         refs[role] = ModelRef(role, "", str(path))
-    weights = {block: n / 32 for n, block in enumerate(SD1.blocks)}
-    whole = Recipe(architecture="sd1", method=method, models=refs, weights=weights)
+    models = {role: open_checkpoint(Path(ref.path)) for role, ref in refs.items()}
+    held = {architecture.block_of(key) for key in models["a"].keys()}  # noqa: SIM118
+    weights = {b: n / 128 for n, b in enumerate(architecture.blocks) if b in held}
+    whole = Recipe(architecture=kind, method=method, models=refs, weights=weights)
     merged = sd_mecha.merge(
-        sd_mecha.deserialize(mecha_write.write(whole, SD1)),
+        sd_mecha.deserialize(mecha_write.write(whole, architecture)),
         output=None,
         threads=1,
         merge_dtype=torch.float64,
@@ -102,7 +121,6 @@ def test_sd_mecha_merges_the_same(method: str, tmp_path: Path) -> None:
         tqdm=Silent,
     )
     sink = DictSink()
-    models = {role: open_checkpoint(Path(ref.path)) for role, ref in refs.items()}
     Merger(models, method).merge(weights, sink)
     for key, tensor in sink.tensors.items():
         if tensor.is_floating_point():

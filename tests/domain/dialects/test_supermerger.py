@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.dialects import catalogue, supermerger
 from lib_automerge.domain.dialects.sketch import Sketch, decided, recipe_of
+from lib_automerge.domain.dialects.supermerger_keys import UnsaidError
 from lib_automerge.domain.recipe import ModelRef, Recipe
 from lib_automerge.errors import ConfigError
 from tests.domain.dialects import published
@@ -96,7 +98,7 @@ def test_sdxl_asks_whether_the_vae_follows_base() -> None:
     [
         ({"mode": "Triple sum", "calcmode": "cosineA"}, "'Triple sum' .*'cosineA'"),
         ({"calcmode": "smoothAdd"}, "smoothAdd"),
-        ({"weights_alpha": [0.5] * 24}, "26, 20 or 61 weights, this one 25"),
+        ({"weights_alpha": [0.5] * 24}, "26, 20, 61 or 110 weights, this one 25"),
         ({"weights_alpha": None}, "no list of weights"),
         ({"weights_alpha": [0.5] * 24 + ["x"]}, "not a number: 'x'"),
         ({"weights_alpha": [0.5] * 24 + [float("nan")]}, "not valid JSON|damaged|not a number"),
@@ -111,14 +113,141 @@ def test_what_is_unknown_or_damaged_is_told(changes: dict[str, object], told: st
         sketch(published.supermerger(**changes))
 
 
-def test_elements_and_excluded_blocks_are_not_dropped_silently() -> None:
-    fields = published.supermerger(
-        elemental_merge=["IN00:attn:0.3"], Exclude=["OUT05", ""], Off=None
+def merged(**changes: object) -> dict[str, float]:
+    """The weights of SD1 metadata with 0.25 for BASE and 0.5 for all else."""
+    fields = published.supermerger(base_alpha=0.25, weights_alpha=[0.5] * 25, **changes)
+    return sketch(fields).weights(SD1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "changed"),
+    [
+        (["OUT03::0.1"], {"OUT03": 0.1}),
+        (["OUT10-OUT11 M00::0.1"], {"OUT10": 0.1, "OUT11": 0.1, "OUT": 0.1, "M00": 0.1}),
+        (["OUT11-OUT10::0.1", "OUT11::0.5"], {"OUT10": 0.1}),
+        (["BASE::1"], {"BASE": 1.0, "VAE": 1.0}),
+        (["IN00::0.1", "time:is no rule"], {"IN00": 0.1, "TIME_EMBED": 0.1}),
+        ([":time_embed:0.1"], {"TIME_EMBED": 0.1}),
+        (["IN00:NOT time_embed:0.1"], {"IN00": 0.1}),
+        (
+            "NOT OUT03::0.1\nIN05::0.2",
+            {**dict.fromkeys(SD1.blocks, 0.1), "OUT03": 0.5, "IN05": 0.2},
+        ),
+        (["in05::0.1"], {}),
+    ],
+)  # fmt: skip
+def test_elements_of_whole_blocks_are_read(rules: object, changed: dict[str, float]) -> None:
+    plain = dict.fromkeys(SD1.blocks, 0.5) | {"BASE": 0.25, "VAE": 0.25}
+    assert merged(elemental_merge=rules) == plain | changed
+
+
+@pytest.mark.parametrize(
+    ("choice", "zero"),
+    [
+        ({"Exclude": ["OUT11", ""]}, {"OUT11", "OUT"}),
+        ({"Exclude": ["VAE", ""]}, {"VAE"}),
+        ({"Exclude": ["time_embed"]}, {"TIME_EMBED"}),
+        (
+            {"Include": ["BASE", "IN00", "print", ""]},
+            set(SD1.blocks) - {"BASE", "VAE", "IN00", "TIME_EMBED"},
+        ),
+        ({"Off": ["OUT05"]}, set()),
+        ({"Exclude": [""]}, set()),
+    ],
+)  # fmt: skip
+def test_included_and_excluded_blocks_are_read(choice: dict[str, object], zero: set[str]) -> None:
+    found = merged(**{"Off": None, **choice})
+    assert {block for block in SD1.blocks if not found[block]} == zero
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"elemental_merge": ["OUT03:attn:0.1"]}, r"keys of the block OUT03 .*attn.* 0\.1"),
+        ({"elemental_merge": ["OUT03::R"]}, "drew at random"),
+        ({"Exclude": ["emb_layers"], "Off": None}, "keys of the block IN01 "),
+    ],
+)
+def test_parts_of_blocks_are_refused(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(UnsaidError, match=told):
+        merged(**changes)
+
+
+def test_elements_need_blocks_that_are_known() -> None:
+    with pytest.raises(ConfigError, match="'OUT99' is no block"):
+        merged(elemental_merge=["OUT03-OUT99::0.1"])
+    with pytest.raises(ConfigError, match="not a number: 'much'"):
+        merged(elemental_merge=["OUT03::much"])
+
+
+def test_which_blocks_elements_of_sdxl_mean_is_not_guessed() -> None:
+    listed = {"weights_alpha": [0.5] * 19, "base_alpha": 0}
+    named = sketch(published.supermerger(**listed, elemental_merge=["OUT03::0.1"]))
+    with pytest.raises(UnsaidError, match="do not say which"):
+        named.weights(SDXL)
+    free = sketch(published.supermerger(**listed, elemental_merge=[":label_emb:0.1"]))
+    assert free.weights(SDXL)["LABEL_EMB"] == 0.1
+    assert free.weights(SDXL)["TIME_EMBED"] == 0.5
+
+
+def parts(**changed: float) -> list[float]:
+    """110 numbers: 0.5, and others for the blocks that are named."""
+    positions = weights.blocks_of("supermerger-xl-parts")
+    return [changed.get(position.partition(".")[0], 0.5) for position in positions]
+
+
+def test_lists_of_110_are_read_if_the_parts_of_a_block_agree() -> None:
+    base, *listed = parts(BASE_L=0.1, BASE_G=0.2, IN04=0.3, TIME_EMBED=0.4, OUT=0.6, M00=0.7)
+    found = sketch(published.supermerger(weights_alpha=listed, base_alpha=base))
+    assert found.architectures == ("sdxl",)
+    assert found.weights(SDXL) == dict.fromkeys(SDXL.blocks, 0.5) | {
+        # SuperMerger merges the VAE by the number of CLIP-L, whatever the VAE's is
+        "BASE_L": 0.1, "VAE": 0.1, "BASE_G": 0.2, "IN04": 0.3, "TIME_EMBED": 0.4, "OUT": 0.6,
+        "M00": 0.7,
+    }  # fmt: skip
+    elements = sketch(
+        published.supermerger(
+            weights_alpha=listed, base_alpha=base, elemental_merge=["OUT80 IN41 IN410-IN411::0.9"]
+        )
     )
-    said = " ".join(sketch(fields).unsaid)
-    assert "IN00:attn:0.3" in said
-    assert "exclude" in said
-    assert sketch(published.supermerger()).unsaid == ()
+    with pytest.raises(UnsaidError, match="keys of the block IN04"):
+        elements.weights(SDXL)
+    last = ["OUT80 OUT9::0.9"]
+    elements = sketch(
+        published.supermerger(weights_alpha=listed, base_alpha=base, elemental_merge=last)
+    )
+    assert (elements.weights(SDXL)["OUT08"], elements.weights(SDXL)["OUT"]) == (0.9, 0.9)
+
+
+def test_lists_of_110_with_uneven_parts_are_refused() -> None:
+    listed = parts()
+    listed[weights.blocks_of("supermerger-xl-parts").index("M00.1.4")] = 0.75
+    with pytest.raises(ConfigError, match=r"parts of M00 .*M00\.0 has 0\.5, M00\.1\.4 0\.75"):
+        catalogue.read(",".join(map(str, listed)))
+    (found,) = catalogue.read(",".join(map(str, parts(OUT07=0.25)))).found
+    assert isinstance(found, Sketch)
+    assert weights.effect({b: w - 0.5 for b, w in found.weights(SDXL).items()}) == {"OUT07": -0.25}
+
+
+def test_lists_of_110_for_three_models_are_refused() -> None:
+    base, *listed = parts()
+    fields = published.supermerger(
+        mode="Triple sum", model_c=C, weights_alpha=listed, weights_beta=listed, base_beta=base
+    )
+    with pytest.raises(ConfigError, match="takes beta's weights for alpha's"):
+        sketch(fields)
+
+
+def test_the_vae_of_flux_is_not_merged() -> None:
+    flux = architectures.get("flux1")
+    fields = published.supermerger(mbw=False, weights_alpha=None, base_alpha=0.7)
+    found = recipe_of(sketch(fields), flux)
+    assert weights.effect(found.weights) == {b: 0.7 for b in flux.blocks if b != "VAE"}
+    again = catalogue.read_metadata(supermerger.write_metadata(found, flux)).found[0]
+    assert recipe_of(again, flux).weights == found.weights
+    assert catalogue.write(found, "supermerger-text") == "anything-v3.0 x 0.3 + basil mix x 0.7\n"
+    whole = msgspec.structs.replace(found, weights=dict.fromkeys(flux.blocks, 0.7))
+    assert catalogue.lost_of(whole, "supermerger-metadata") == {"VAE": 0.7}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +288,7 @@ def test_model_strings_of_infotexts_have_spaces_for_commas() -> None:
         ("a x 0.7 + b x 0.3_cosineA", "cosineA"),
         ("a x 0.4 + b x 0.3 + c x 0.3", "merge"),
         ("(a x 0.5 +b x 0.5) x 0.7 + c x 0.3", "merge"),
-        ("a x (1-alpha) + b x alpha (0.1,0.2)", "26, 20 or 61"),
+        ("a x (1-alpha) + b x alpha (0.1,0.2)", "26, 20, 61 or 110"),
         ("a x 0.7 + b x 0.6", "do not add up"),
     ],
 )

@@ -328,6 +328,54 @@ def test_unlike_models_are_merged_by_a_policy(policy: Any, folder: Path) -> None
     assert "7 tensors of m0.safetensors are not alike in all models" in told[0]
 
 
+def made_again(path: Path, recipe: Recipe, **more: Any) -> Path:
+    """Merge by the recipe in a file's metadata, with the models where they are."""
+    with safe_open(path, "pt") as file:
+        told = msgspec.json.decode(file.metadata()["automerge_recipe"], type=Recipe)
+    models = {
+        role: msgspec.structs.replace(ref, path=recipe.models[role].path)
+        for role, ref in told.models.items()
+    }
+    again = path.with_name("again.safetensors")
+    return merge_files(msgspec.structs.replace(told, models=models), again, **more)
+
+
+@pytest.mark.parametrize("policy", ["keep-a", "fill-base"])
+def test_a_merge_by_policies_is_made_again_without_telling_them(policy: Any, folder: Path) -> None:
+    unlike(folder)
+    tensors = load_file(folder / "m1.safetensors")
+    tensors[KEY].view(-1)[3] = float("nan")
+    save_file(tensors, folder / "m1.safetensors")
+    given = recipe(folder, "ties_soup", MANY)
+    out = folder / "out.safetensors"
+    merge_files(given, out, lab=LabOptions(on_mismatch=policy, zero_bad=True))
+    assert made_again(out, given).read_bytes() == out.read_bytes()
+
+
+def test_other_policies_than_the_recipes_are_told_and_recorded(folder: Path) -> None:
+    unlike(folder)
+    given = recipe(folder, "ties_soup", MANY)
+    plain = merge_files(
+        given, folder / "plain.safetensors", lab=LabOptions(on_mismatch="fill-base")
+    )
+    kept = msgspec.structs.replace(given, on_mismatch="keep-a")
+    told: list[str] = []
+    options = LabOptions(on_mismatch="fill-base", tell=told.append)
+    out = merge_files(kept, folder / "out.safetensors", lab=options)
+    assert told[0] == "The recipe's on_mismatch is keep-a; fill-base takes its place."
+    assert out.read_bytes() == plain.read_bytes()
+    refusing = LabOptions(on_mismatch="refuse")
+    with pytest.raises(ModelError, match="differ in 7 tensors"):
+        merge_files(kept, folder / "other.safetensors", lab=refusing)
+
+
+def test_policies_do_not_reach_merges_in_fp32(folder: Path) -> None:
+    given = recipe(folder, "weighted_sum", AB, weights={"IN00": 0.5})
+    plain = msgspec.structs.replace(given, precision="fp32", on_nan="zero")
+    with pytest.raises(ConfigError, match="on_nan of the recipe is for the merge lab"):
+        merge_files(plain, folder / "out.safetensors")
+
+
 def test_a_base_cannot_fill_what_it_lacks(folder: Path) -> None:
     path = folder / "m0.safetensors"
     tensors = load_file(path)
