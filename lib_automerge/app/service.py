@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -110,7 +110,7 @@ class Service:
                     distances=checked.distances,
                     reward=judges.fingerprint,
                     generator=generator.fingerprint(),
-                    versions=_versions(),
+                    versions=versions(),
                 )
                 manifest, begun = warm_start.begin(manifest, checked.sources)
                 if controls.stop():
@@ -150,7 +150,8 @@ class Service:
                 with closing(panel.assemble(manifest.config.reward, self._host.reward)) as judges:
                     if judges.fingerprint != manifest.reward:
                         raise ConfigError(_reward_changed(manifest.reward, judges.fingerprint))
-                    notes = _changes(manifest, generator.fingerprint())
+                    now = {**versions(), **generator.fingerprint()}
+                    notes = changes({**manifest.versions, **manifest.generator}, now)
                     runner = Runner(run, models, generator, judges, controls, listener, notes)
                     return self._finish(runner, found)
 
@@ -271,10 +272,8 @@ def _reward_changed(was: str, now: str) -> str:
     )
 
 
-def _changes(manifest: RunManifest, generator: dict[str, str]) -> list[str]:
-    """Sentences about what decides the bits of images and is not as it was when the run began."""
-    now = {**_versions(), **generator}
-    then = {**manifest.versions, **manifest.generator}
+def changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Sentences about what decides the bits of images and is not as it was when the work began."""
     return [
         f"{name} has changed since the run began: it was {then[name]}, it is {now.get(name)}. New "
         "images may differ in their last bits from those already scored."
@@ -283,8 +282,9 @@ def _changes(manifest: RunManifest, generator: dict[str, str]) -> list[str]:
     ]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"automerge": lib_automerge.__version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """What is installed that decides the numbers of a run."""
+    found = {"automerge": lib_automerge.__version__, "python": platform.python_version()}
     for name in PACKAGES:
-        versions[name] = metadata.version(name)
-    return versions
+        found[name] = metadata.version(name)
+    return found

@@ -54,7 +54,7 @@ def left_of(cap: int, reserved: int, least: int) -> int:
     Raises:
         ConfigError: too little is left; says how much is needed.
     """
-    own = _own_memory()
+    own = own_memory()
     left = cap - own - reserved
     least = max(least, LEAST)
     if left < least:
@@ -66,8 +66,8 @@ def left_of(cap: int, reserved: int, least: int) -> int:
     return left
 
 
-def _own_memory() -> int:
-    """Bytes that the process holds now; an estimate where the system does not tell."""
+def own_memory() -> int:
+    """Return the bytes that the process holds now; an estimate where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
