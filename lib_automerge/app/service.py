@@ -55,11 +55,28 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
 
 
-class _RunLog(logging.FileHandler):
+class RunLog(logging.FileHandler):
     """`log.txt`: what cannot be logged, on a full disk say, must not disturb the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Leave the record out."""
+
+    @classmethod
+    @contextmanager
+    def into(cls, path: Path) -> Iterator[None]:
+        """Write what this package logs into a file."""
+        handler = cls(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("lib_automerge")
+        logger.addHandler(handler)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(handler)
+            handler.close()
 
 
 class Service:
@@ -178,19 +195,8 @@ class Service:
     @contextmanager
     def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:
         """Hold the run, with its log going to `log.txt`."""
-        with folder.owned(self._clock) as run:
-            handler = _RunLog(folder.log, encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger = logging.getLogger("lib_automerge")
-            logger.addHandler(handler)
-            level = logger.level
-            logger.setLevel(logging.INFO)
-            try:
-                yield run
-            finally:
-                logger.setLevel(level)
-                logger.removeHandler(handler)
-                handler.close()
+        with folder.owned(self._clock) as run, RunLog.into(folder.log):
+            yield run
 
     def report(self, folder: Path) -> Path:
         """Write the run's `report.html` from its journal; returns its path."""

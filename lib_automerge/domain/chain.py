@@ -156,10 +156,9 @@ class ChainConfig(_Part, frozen=True):
 
         Without a step it is a run of the chain's common sections alone.
         """
-        reserved = self.reserved if any(isinstance(s, TreeStep) for s in self.steps) else ()
         return RunConfig(
             models=dict(models),
-            payloads=tuple(p for p in self.payloads if p.name not in reserved),
+            payloads=tuple(p for p in self.payloads if p not in self.reserved),
             name=name,
             method="weighted_sum" if step is None else step.method,
             parameters=step.parameters if isinstance(step, SearchStep) else {},
@@ -171,10 +170,25 @@ class ChainConfig(_Part, frozen=True):
         )
 
     @property
-    def reserved(self) -> frozenset[str]:
-        """The held-out payloads that only a tree's final verdict uses; all must have names."""
-        held_out = [p.name for p in self.payloads if p.held_out]
-        return frozenset(held_out[1::2] if len(held_out) >= RESERVING else ())
+    def reserved(self) -> tuple[Payload, ...]:
+        """The held-out payloads that nothing but a tree's final verdict uses.
+
+        Models of a tree are chosen by the others, so their scores there are partly luck.
+        """
+        held_out = tuple(p for p in self.payloads if p.held_out)
+        tree = any(isinstance(step, TreeStep) for step in self.steps)
+        return held_out[1::2] if tree and len(held_out) >= RESERVING else ()
+
+
+def winner_name(step: TreeStep, level: int, pair: int) -> str:
+    """The name of the merge that a pair of a tree leads to; both count from 1."""
+    return f"{step.name}-{level}-{pair}"
+
+
+def is_winner_name(name: str, steps: Sequence[Step]) -> bool:
+    """Whether a merge of a tree could have this name, whatever the case of its letters."""
+    trees = (re.escape(step.name.casefold()) for step in steps if isinstance(step, TreeStep))
+    return any(re.fullmatch(rf"{tree}-\d+-\d+", name.casefold()) for tree in trees)
 
 
 def named_by(step: Step) -> tuple[str, ...]:
@@ -294,8 +308,9 @@ def _check_names(steps: Sequence[Step]) -> None:
                 f"a step has the name {step.name!r}. Use letters, digits, - and _, at most 40, and "
                 f"not {POOL!r}."
             )
-        if step.name in places:
-            raise ConfigError(f"two steps have the name {step.name!r}. Give each its own.")
+        taken = {name.casefold() for name in places}
+        if step.name.casefold() in taken or is_winner_name(step.name, steps):
+            raise ConfigError(f"the name {step.name!r} is taken. Give every step its own.")
         places[step.name] = place
     for place, step in enumerate(steps):
         for name in named_by(step):

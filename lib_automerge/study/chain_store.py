@@ -28,11 +28,14 @@ _DECODER: msgspec.json.Decoder[AnyChainEvent] = msgspec.json.Decoder(AnyChainEve
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A checkpoint of the pool: its name in steps, its file, and the file's size in bytes."""
+    """A checkpoint of the pool: its name in steps, its file, the file's size in bytes, and how many
+    numbers it holds.
+    """
 
     name: str
     ref: ModelRef
     size: int
+    numbers: int
 
 
 class ChainManifest(msgspec.Struct, frozen=True, kw_only=True):
