@@ -67,8 +67,8 @@ class ChainProgress(Watch):
                 self._line.print(f"  level {event.level}: {pairs}{bye}")
             case Decided():
                 self._line.print(f"  {event.sentence}")
-            case StepDone():
-                self._line.print(f"  done: {event.sentence}")
+            case StepDone() if event.sentence not in {d.sentence for d in state.decided.values()}:
+                self._line.print(f"  {event.sentence}")
             case ChainWarned():
                 self._line.print(f"Warning: {event.message}")
             case _:

@@ -128,12 +128,12 @@ def paired(models: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], str | No
 def staying(step: TreeStep, standings: Sequence[Standing]) -> tuple[str, ...]:
     """The winners of a level that go on, the best first; see `TreeStep`.
 
-    Those that make broken images never do.
+    The share is rounded to the nearest number. Those that make broken images never go on.
     """
     whole = [standing for standing in standings if standing.mean is not None]
     if step.keep is not None:
         return tuple(s.model for s in whole[: max(step.keep, FEWEST_STAY)])
-    leaving = min(math.floor(step.prune * len(whole)), max(len(whole) - FEWEST_STAY, 0))
+    leaving = min(math.floor(step.prune * len(whole) + 0.5), max(len(whole) - FEWEST_STAY, 0))
     worst = whole[len(whole) - leaving :] if leaving else []
     gone = {standing.model for standing in worst if standing.clearly_worse}
     return tuple(s.model for s in whole if s.model not in gone)

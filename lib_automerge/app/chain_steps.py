@@ -204,9 +204,10 @@ class Workshop:
     ) -> Decided:
         """What a finished run hands on: its merge only if that is proved better."""
         verdict = state.verdict
+        told = f"{roles['a']} (A) and {roles['b']} (B)"
         if verdict is not None and verdict.gain:
             self._take(step, run, state, model)
-            chosen, said = model, verdict.sentence
+            chosen, said = model, f"{told}: {verdict.sentence}"
         else:
             parents = [e for e in map(state.baseline, PARENTS) if e is not None]
             better = best(parents)
@@ -214,8 +215,8 @@ class Workshop:
             if origin is None:
                 origin = Origin.MODEL_A if better is None else better.origin
             chosen = roles[_ROLES[origin]]
-            said = verdict.sentence if verdict is not None else "The search had no candidate."
-            said += f" So the better of the two goes on: {chosen}."
+            why = verdict.sentence if verdict is not None else "The search had no candidate."
+            said = f"{told}: {why} So the better of the two goes on, {chosen}."
         means: dict[str, float] = {}
         if verdict is not None:
             by_number = {e.number: _ROLES[e.origin] for e in state.history if e.origin in BASELINES}
