@@ -28,6 +28,7 @@ from lib_automerge.reward.panel import Measured, Panel
 from lib_automerge.search import statistics
 from lib_automerge.search.statistics import Difference, ImageKey
 from lib_automerge.study.chain_store import ChainFolder
+from lib_automerge.study.formats import listed
 from lib_automerge.study.store import RunFolder
 
 
@@ -146,8 +147,10 @@ class Studio:
                     behind_p=behind.p_value if behind else None,
                 )
             )
-        broken = [Standing(model=name, mean=None) for name in names if name not in whole]
-        return (*standings, *broken)
+        broken = [name for name in names if name not in whole]
+        if broken:
+            self._record.warn(f"Black or NaN images, so ranked last and left: {listed(broken)}.")
+        return (*standings, *(Standing(model=name, mean=None) for name in broken))
 
     def comparison(
         self, winner: str, best: str, reference: Sequence[str]

@@ -11,7 +11,6 @@ from lib_automerge.app.chain_steps import Workshop
 from lib_automerge.app.chain_studio import Studio
 from lib_automerge.domain.chain import TreeStep, winner_name
 from lib_automerge.domain.chain_events import Compared, Paired, Purpose, Ranked, Removed, StepDone
-from lib_automerge.study.formats import listed
 
 POOL_LEVEL = 0
 """The level of the models that a tree begins with."""
@@ -59,7 +58,7 @@ class Tree:
             level += 1
             winners = self._level(level, current)
             current = self._ranked(level, winners) if len(winners) > 1 else winners
-            self._tidy(current)
+            self._tidy(level, current)
         return self._conclusion(current[0])
 
     def _ranked(self, level: int, models: Sequence[str]) -> tuple[str, ...]:
@@ -73,11 +72,6 @@ class Tree:
             kept = tuple(s.model for s in standings if s.mean is not None)
         else:
             kept = staying(self._step, standings)
-        broken = [s.model for s in standings if s.mean is None]
-        if broken:
-            self._record.warn(
-                f"{listed(broken)} left the tree {self._step.name!r}: black or NaN images."
-            )
         self._record.add(Ranked(step=self._step.name, standings=standings, kept=kept, level=level))
         return kept
 
@@ -99,16 +93,20 @@ class Tree:
             winners.append(decided.model)
         return (*winners, *([] if known.bye is None else [known.bye]))
 
-    def _tidy(self, current: Sequence[str]) -> None:
-        """Remove the merges that have left the tree, if intermediate checkpoints are not kept."""
+    def _tidy(self, level: int, current: Sequence[str]) -> None:
+        """Remove the merges that have left the tree by a level, if they are not to be kept.
+
+        What later levels made, before this process took the tree up, is left alone.
+        """
         if self._plan.config.keep_intermediate:
             return
         state = self._record.state
-        mine = [made.model for made in state.made.values() if made.step == self._step.name]
-        for model in mine:
-            if model not in current and model not in state.removed:
-                self._workshop.remove(model)
-                self._record.add(Removed(model=model))
+        for decided in [*state.decided.values()]:
+            mine = decided.step == self._step.name and (decided.level or 0) <= level
+            settled = decided.model in current or decided.model in state.removed
+            if mine and decided.gain and not settled:
+                self._workshop.remove(decided.model)
+                self._record.add(Removed(model=decided.model))
 
     def _conclusion(self, winner: str) -> StepDone:
         """The last winner against the best of the pool, on images that nobody saw."""

@@ -310,10 +310,11 @@ class _Runner:
         if self._config.keep_intermediate or state.finished is not None:
             return
         needed = self._plan.needed(number, state)
-        for model in [*state.made]:
-            if model not in needed and model not in state.removed:
-                self._workshop.remove(model)
-                self._record.add(Removed(model=model))
+        past = {step.name for step in self._config.steps[: number + 1]}
+        for made in [*state.made.values()]:
+            if made.step in past and made.model not in needed | state.removed:
+                self._workshop.remove(made.model)
+                self._record.add(Removed(model=made.model))
 
 
 _IS = {False: "is", True: "are"}
