@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lib_automerge import run_commands
 from lib_automerge.domain.chain import PRESETS
 from lib_automerge.errors import ConfigError
@@ -122,6 +124,55 @@ def end(state: ChainState, folder: Path) -> int:
         again = run_commands.command_line("rebuild", folder)
         print(f"Recipes:    {folder / 'recipes'}; make it again with: {again} -o FILE.safetensors")
     return run_commands.DONE
+
+
+class ChainSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How a chain stands; `state` is the journal's, with running or interrupted told apart."""
+
+    path: str
+    state: str
+    done: tuple[str, ...]
+    steps: tuple[str, ...]
+    result: str | None
+    sentence: str
+
+
+def status(folder: Path) -> ChainSummary:
+    """How a chain stands, also while another process works on it.
+
+    Raises:
+        StorageError: its files cannot be read.
+    """
+    from lib_automerge.domain.run import Status
+    from lib_automerge.study.chain_store import ChainFolder
+
+    found = ChainFolder.open(folder)
+    manifest, state = found.manifest(), found.state()
+    told = state.status.value
+    if state.status in (Status.STARTING, Status.UNFINISHED):
+        told = "running" if found.running() else "interrupted"
+    steps = tuple(step.name for step in manifest.config.steps)
+    done = tuple(name for name in steps if name in state.done)
+    said = f"{manifest.config.name or folder.name}: {told}, {len(done)} of {len(steps)} steps done."
+    if state.finished is not None:
+        said += f" {state.finished.sentence}"
+    elif state.failure is not None:
+        said += f" {state.failure}"
+    elif len(done) < len(steps):
+        said += f" Next or in progress: {steps[len(done)]}."
+    result = None if state.finished is None else state.finished.model
+    return ChainSummary(
+        path=str(folder), state=told, done=done, steps=steps, result=result, sentence=said
+    )
+
+
+def report(folder: Path) -> Path:
+    """Write the report of a chain again; returns its path.
+
+    Raises:
+        StorageError: its files cannot be read or written.
+    """
+    return _service().report(folder)
 
 
 def rebuild(options: argparse.Namespace) -> int:

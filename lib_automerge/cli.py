@@ -431,6 +431,13 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if chain_commands.is_chain(options.run_dir):
+        found = chain_commands.status(options.run_dir)
+        if options.json:
+            _print_json(found)
+        else:
+            print(found.sentence)
+        return DONE
     from lib_automerge.host.detect import build_service
 
     summary = build_service().status(options.run_dir)
@@ -576,6 +583,9 @@ def _insights(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if chain_commands.is_chain(options.run_dir):
+        print(chain_commands.report(options.run_dir))
+        return DONE
     from lib_automerge.host.detect import build_service
 
     print(build_service().report(options.run_dir))
