@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 import lib_automerge
-from lib_automerge import run_commands
+from lib_automerge import chain_commands, run_commands
 from lib_automerge.domain.run import Status
 from lib_automerge.errors import AutomergeError, CancelledError, ConfigError, RunFailedError
 from lib_automerge.run_commands import DONE, INTERRUPTED
@@ -101,9 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--json", action="store_true")
     _allow_plugins(calibrate)
 
-    resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run")
+    resume = _command(commands, "resume", _resume, "take up a stopped or interrupted run or chain")
     resume.add_argument("run_dir", type=Path)
     _allow_plugins(resume)
+
+    chain = _command(
+        commands, "chain", _chain, "merge, rank and search over a pool of models, as one job"
+    )
+    _allow_plugins(chain)
+    again = _command(commands, "rebuild", _rebuild, "make the result of a chain again")
+    chain_commands.arguments(chain, again)
 
     runs = _command(commands, "runs", _runs, "list the runs in a folder")
     runs.add_argument("root", type=Path, nargs="?", default=Path("runs"), help="default: ./runs")
@@ -375,7 +382,17 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    if chain_commands.is_chain(options.run_dir):
+        return chain_commands.resume(options.run_dir)
     return run_commands.resume(options.run_dir)
+
+
+def _chain(options: argparse.Namespace) -> int:
+    return chain_commands.start(options)
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    return chain_commands.rebuild(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -423,6 +440,13 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if chain_commands.is_chain(options.run_dir):
+        found = chain_commands.status(options.run_dir)
+        if options.json:
+            _print_json(found)
+        else:
+            print(found.sentence)
+        return DONE
     from lib_automerge.host.detect import build_service
 
     summary = build_service().status(options.run_dir)
@@ -568,6 +592,9 @@ def _insights(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if chain_commands.is_chain(options.run_dir):
+        print(chain_commands.report(options.run_dir))
+        return DONE
     from lib_automerge.host.detect import build_service
 
     print(build_service().report(options.run_dir))

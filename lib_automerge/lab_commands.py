@@ -21,6 +21,7 @@ from lib_automerge.merge.lab.budget import parse_memory
 from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions, is_lab
 from lib_automerge.merge.lab.parameters import Parameter
+from lib_automerge.merge.lab.recipes import recipe_for
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.run_commands import stop_flag
 
@@ -72,27 +73,22 @@ def recipe_of(
         ModelError: the first model cannot be opened.
     """
     method = catalogue.get(name)
-    roles = catalogue.roles_for(method, len(files))
+    catalogue.roles_for(method, len(files))
     if method.based != (base is not None):
         told = "needs --base FILE" if method.based else "takes no --base"
         raise ConfigError(f"{name} {told}: it takes {method.takes}.")
-    paths = [*([base] if base is not None else []), *files]
-    given: dict[str, ParameterValue] = dict(map(_parameter, parameters))
-    if method.weight is not None and method.weight not in given:
-        # a recipe that says nothing of it would leave every block as the first model's
-        given[method.weight] = next(p.default for p in method.parameters if p.name == method.weight)
-    with open_checkpoint(paths[0]) as first:
-        architecture = first.detection.architecture
-    return Recipe(
-        architecture=architecture,
-        method=name,
-        models={
-            role: ModelRef(path.stem, path=str(path.absolute()))
-            for role, path in zip(roles, paths, strict=True)
-        },
-        parameters=given,
-        precision="fp64",
+    first = files[0] if base is None else base
+    given = dict(map(_parameter, parameters))
+    with open_checkpoint(first) as opened:
+        architecture = opened.detection.architecture
+    refs = [_ref(path) for path in files]
+    return recipe_for(
+        name, refs, None if base is None else _ref(base), given, architecture=architecture
     )
+
+
+def _ref(path: Path) -> ModelRef:
+    return ModelRef(path.stem, path=str(path.absolute()))
 
 
 def described(name: str | None) -> tuple[Described, ...]:

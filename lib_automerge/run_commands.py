@@ -70,7 +70,7 @@ def end(state: RunState, folder: Path) -> int:
     """Tell the outcome of a run and where it lies; returns the exit code."""
     if state.status is Status.STOPPED:
         print(
-            f"Stopped; every finished score is kept. Go on with: {_command_line('resume', folder)}"
+            f"Stopped; every finished score is kept. Go on with: {command_line('resume', folder)}"
         )
         return INTERRUPTED
     if state.verdict is not None:
@@ -87,12 +87,12 @@ def end(state: RunState, folder: Path) -> int:
     if state.saved is not None:
         print(f"Checkpoint: {folder / state.saved.file}")
     else:
-        recipe = _command_line("merge", folder / "recipe.json")
+        recipe = command_line("merge", folder / "recipe.json")
         print(f"Checkpoint: not saved; write it with: {recipe} -o merged.safetensors")
     return DONE
 
 
-def _command_line(command: str, path: Path) -> str:
+def command_line(command: str, path: Path) -> str:
     """A command that works when it is copied into the shell that ran this one."""
     parts = [sys.executable, "-m", "lib_automerge", command, str(path)]
     return subprocess.list2cmdline(parts) if sys.platform == "win32" else shlex.join(parts)

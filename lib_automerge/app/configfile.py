@@ -1,16 +1,19 @@
-"""Reading run configurations from YAML and JSON files."""
+"""Reading the configurations of runs and chains from YAML and JSON files."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
 
 from lib_automerge.app import earlier
-from lib_automerge.domain.config import Options, RunConfig, decode_config
+from lib_automerge.domain.chain import ChainConfig, decode_chain
+from lib_automerge.domain.config import Options, RewardConfig, RunConfig, decode_config
 from lib_automerge.errors import ConfigError, StorageError
 from lib_automerge.reward import registry
 
@@ -25,28 +28,64 @@ def read_config(path: Path) -> RunConfig:
         StorageError: a file cannot be read.
         ConfigError: it is not YAML or JSON, or says something that cannot be.
     """
-    raw = _load(path)
     folder = path.parent
-    if isinstance(raw, dict) and isinstance(raw.get("payloads"), str):
-        raw = {**raw, "payloads": _load(folder / raw["payloads"])}
-    config = decode_config(raw)
+    config = decode_config(_with_payloads(_load(path), folder))
     models = {role: _located(folder, name) for role, name in config.models.items()}
-    reward = msgspec.structs.replace(
-        config.reward,
-        options=_located_options(folder, config.reward.name, config.reward.options),
-        members=tuple(
-            msgspec.structs.replace(
-                member, options=_located_options(folder, member.name, member.options)
-            )
-            for member in config.reward.members
-        ),
-    )
+    reward = _located_reward(folder, config.reward)
     if config.output.path is not None:
         output = msgspec.structs.replace(config.output, path=_located(folder, config.output.path))
         config = msgspec.structs.replace(config, output=output)
     sources = tuple(_located_source(folder, entry) for entry in config.search.warm_start)
     search = msgspec.structs.replace(config.search, warm_start=sources)
     return msgspec.structs.replace(config, models=models, search=search, reward=reward)
+
+
+def read_chain(path: Path | None, given: Mapping[str, object]) -> ChainConfig:
+    """Read and check the file of a chain.
+
+    Paths in it are relative to its folder, as in `read_config`.
+
+    Args:
+        path: of the file; None takes everything from `given`.
+        given: replaces sections of the file; paths in it are relative to the working folder.
+
+    Raises:
+        StorageError: a file cannot be read.
+        ConfigError: it is not YAML or JSON, or says something that cannot be.
+    """
+    raw = {} if path is None else _load(path)
+    folder = Path() if path is None else path.parent
+    raw = _with_payloads(raw, folder)
+    if not isinstance(raw, dict):
+        return decode_chain(raw)
+    if "preset" in given:
+        raw.pop("steps", None)
+    config = decode_chain({**raw, **_with_payloads(dict(given), Path())})
+    pool = config.pool
+    if "pool" not in given:
+        pool = tuple(_located(folder, name) for name in pool)
+    reward = _located_reward(folder, config.reward)
+    return msgspec.structs.replace(config, pool=pool, reward=reward)
+
+
+def _with_payloads(raw: Any, folder: Path) -> Any:
+    """The content of a file, with the payloads that another file holds."""
+    if isinstance(raw, dict) and isinstance(raw.get("payloads"), str):
+        return {**raw, "payloads": _load(folder / raw["payloads"])}
+    return raw
+
+
+def _located_reward(folder: Path, reward: RewardConfig) -> RewardConfig:
+    return msgspec.structs.replace(
+        reward,
+        options=_located_options(folder, reward.name, reward.options),
+        members=tuple(
+            msgspec.structs.replace(
+                member, options=_located_options(folder, member.name, member.options)
+            )
+            for member in reward.members
+        ),
+    )
 
 
 def _located(folder: Path, name: str) -> str:

@@ -82,10 +82,11 @@ def check_models(config: RunConfig, models: Mapping[str, Checkpoint], generator:
     LiveMerger(loaded).effects(_example(config, models, architecture))
     generator.check(loaded["a"])
     for model in models.values():
+        architecture = architectures.get(model.detection.architecture)
         stored = {
             model.header.tensors[name].dtype
             for key, name in model.detection.keys.items()
-            if architectures.get(model.detection.architecture).block_of(key) is not None
+            if architecture.block_of(key) is not None
         }
         coarse = next(iter(sorted(stored & set(SMALL_FLOATS))), None)
         if coarse is not None:

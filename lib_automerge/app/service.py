@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -56,11 +56,28 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
 
 
-class _RunLog(logging.FileHandler):
+class RunLog(logging.FileHandler):
     """`log.txt`: what cannot be logged, on a full disk say, must not disturb the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Leave the record out."""
+
+    @classmethod
+    @contextmanager
+    def into(cls, path: Path) -> Iterator[None]:
+        """Write what this package logs into a file."""
+        handler = cls(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("lib_automerge")
+        logger.addHandler(handler)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(handler)
+            handler.close()
 
 
 class Service:
@@ -111,7 +128,7 @@ class Service:
                     distances=checked.distances,
                     reward=judges.fingerprint,
                     generator=generator.fingerprint(),
-                    versions=_versions(),
+                    versions=versions(),
                 )
                 manifest, begun = warm_start.begin(manifest, checked.sources)
                 if controls.stop():
@@ -151,7 +168,8 @@ class Service:
                 with closing(panel.assemble(manifest.config.reward, self._host.reward)) as judges:
                     if judges.fingerprint != manifest.reward:
                         raise ConfigError(_reward_changed(manifest.reward, judges.fingerprint))
-                    notes = _changes(manifest, generator.fingerprint())
+                    now = {**versions(), **generator.fingerprint()}
+                    notes = changes({**manifest.versions, **manifest.generator}, now)
                     runner = Runner(run, models, generator, judges, controls, listener, notes)
                     return self._finish(runner, found)
 
@@ -178,19 +196,8 @@ class Service:
     @contextmanager
     def _owned(self, folder: RunFolder) -> Iterator[OwnedRun]:
         """Hold the run, with its log going to `log.txt`."""
-        with folder.owned(self._clock) as run:
-            handler = _RunLog(folder.log, encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger = logging.getLogger("lib_automerge")
-            logger.addHandler(handler)
-            level = logger.level
-            logger.setLevel(logging.INFO)
-            try:
-                yield run
-            finally:
-                logger.setLevel(level)
-                logger.removeHandler(handler)
-                handler.close()
+        with folder.owned(self._clock) as run, RunLog.into(folder.log):
+            yield run
 
     def report(self, folder: Path) -> Path:
         """Write the run's `report.html` from its journal; returns its path."""
@@ -271,10 +278,8 @@ def _reward_changed(was: str, now: str) -> str:
     )
 
 
-def _changes(manifest: RunManifest, generator: dict[str, str]) -> list[str]:
-    """Sentences about what decides the bits of images and is not as it was when the run began."""
-    now = {**_versions(), **generator}
-    then = {**manifest.versions, **manifest.generator}
+def changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Sentences about what decides the bits of images and is not as it was when the work began."""
     return [
         f"{name} has changed since the run began: it was {then[name]}, it is {now.get(name)}. New "
         "images may differ in their last bits from those already scored."
@@ -283,8 +288,9 @@ def _changes(manifest: RunManifest, generator: dict[str, str]) -> list[str]:
     ]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"automerge": lib_automerge.__version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """What is installed that decides the numbers of a run."""
+    found = {"automerge": lib_automerge.__version__, "python": platform.python_version()}
     for name in PACKAGES:
-        versions[name] = metadata.version(name)
-    return versions
+        found[name] = metadata.version(name)
+    return found

@@ -266,14 +266,13 @@ def decode_config(raw: object) -> RunConfig:
     try:
         config = msgspec.convert(raw, RunConfig, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from error
+        raise ConfigError(explain(str(error))) from error
     check_config(config)
     return config
 
 
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.+?)`(?: - at `(?P<path>.+)`)?")
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "$": RunConfig,
     "$.payloads[...]": Payload,
     "$.reward": RewardConfig,
     "$.reward.members[...]": RewardMember,
@@ -286,16 +285,18 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _explain(text: str) -> str:
+def explain(text: str, root: type[msgspec.Struct] = RunConfig) -> str:
+    """Say what msgspec found wrong in a `root`, with the nearest known key for an unknown one."""
     match = _UNKNOWN.search(text)
     if match is None:
         return f"the configuration is wrong: {text[0].lower()}{text[1:]}. Correct that field."
-    section = _SECTIONS.get(re.sub(r"\[[0-9]+\]", "[...]", match["path"] or "$"))
+    place = re.sub(r"\[[0-9]+\]", "[...]", match["path"] or "$")
+    section = root if place == "$" else _SECTIONS.get(place)
     known = section.__struct_fields__ if section else ()
     near = difflib.get_close_matches(match["name"], known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-    place = f" in {match['path'][2:]}" if match["path"] else ""
-    return f"unknown key{place}: {match['name']!r}. {hint}"
+    within = f" in {match['path'][2:]}" if match["path"] else ""
+    return f"unknown key{within}: {match['name']!r}. {hint}"
 
 
 def check_config(config: RunConfig) -> None:

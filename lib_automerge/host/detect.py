@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_automerge import DATA_FOLDER
 from lib_automerge.app.awake import keep_awake
+from lib_automerge.app.chains import ChainService
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.ports import Catalogue, Host
 from lib_automerge.app.service import Service
@@ -19,6 +20,11 @@ from lib_automerge.host.standalone import StandaloneCatalogue, StandaloneHost
 def build_service() -> Service:
     """The service of a command line, which generates by itself."""
     return Service(StandaloneHost(Path(DATA_FOLDER)))
+
+
+def build_chain_service() -> ChainService:
+    """The service of chains of a command line, which generates by itself."""
+    return ChainService(StandaloneHost(Path(DATA_FOLDER)))
 
 
 def standalone_desk(catalogue: StandaloneCatalogue) -> Desk:

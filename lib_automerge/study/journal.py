@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ from lib_automerge.errors import StorageError
 
 _PREFIX = re.compile(rb'\{"n":(\d+),"crc":"([0-9a-f]{8})",')
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+Event = TypeVar("Event", bound=msgspec.Struct)
+"""A kind of events: frozen, with a field `time`."""
 
 
 def read_events(path: Path) -> list[AnyEvent]:
@@ -32,10 +35,15 @@ def read_events(path: Path) -> list[AnyEvent]:
     Raises:
         StorageError: the file cannot be read, or is damaged before its last line.
     """
-    return _parse(path)[0]
+    return read_log(path, _DECODER)
 
 
-def _parse(path: Path) -> tuple[list[AnyEvent], int, bool]:
+def read_log(path: Path, decoder: msgspec.json.Decoder[Event]) -> list[Event]:
+    """The events of a journal of another kind of work; see `read_events`."""
+    return _parse(path, decoder)[0]
+
+
+def _parse(path: Path, decoder: msgspec.json.Decoder[Event]) -> tuple[list[Event], int, bool]:
     """Events, the length in bytes that they take, and whether the last line lacks its newline."""
     try:
         data = path.read_bytes()
@@ -45,12 +53,12 @@ def _parse(path: Path) -> tuple[list[AnyEvent], int, bool]:
         raise StorageError(
             f"cannot read the journal {path}: {error.strerror}. Check its permissions."
         ) from error
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     position = 0
     while position < len(data):
         end = data.find(b"\n", position)
         stop = len(data) if end < 0 else end
-        event = _decode(data[position:stop], len(events) + 1)
+        event = _decode(data[position:stop], len(events) + 1, decoder)
         if event is None:
             # a line's start never occurs inside a line: quotes in texts are escaped
             swallowed = b'{"n":' in data[position + 1 :]
@@ -66,7 +74,7 @@ def _parse(path: Path) -> tuple[list[AnyEvent], int, bool]:
     return events, min(position, len(data)), position > len(data)
 
 
-def _decode(line: bytes, number: int) -> AnyEvent | None:
+def _decode(line: bytes, number: int, decoder: msgspec.json.Decoder[Event]) -> Event | None:
     match = _PREFIX.match(line)
     if match is None or int(match[1]) != number:
         return None
@@ -74,7 +82,7 @@ def _decode(line: bytes, number: int) -> AnyEvent | None:
     if int(match[2], 16) != _checksum(number, body):
         return None
     try:
-        return _DECODER.decode(body)
+        return decoder.decode(body)
     except msgspec.MsgspecError:
         return None
 
@@ -83,8 +91,8 @@ def _checksum(number: int, body: bytes) -> int:
     return zlib.crc32(body, number)
 
 
-class Journal:
-    """A journal that is open for appending; its owner must hold the run folder's lock.
+class Log(Generic[Event]):
+    """A journal that is open for appending; its owner must hold the folder's lock.
 
     Opening cuts off a torn last line. `events` is what was there.
 
@@ -92,11 +100,14 @@ class Journal:
         StorageError: the file is damaged or cannot be written.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float], decoder: msgspec.json.Decoder[Event]
+    ) -> None:
         self._path = path
         self._clock = clock
-        events, length, open_ended = _parse(path)
-        self.events: tuple[AnyEvent, ...] = tuple(events)
+        self._decoder = decoder
+        events, length, open_ended = _parse(path, decoder)
+        self.events: tuple[Event, ...] = tuple(events)
         self._count = len(events)
         self._end = length
         try:
@@ -109,7 +120,7 @@ class Journal:
         except OSError as error:
             raise self._cannot_write(error) from error
 
-    def append(self, *events: AnyEvent, durable: bool = True) -> tuple[AnyEvent, ...]:
+    def append(self, *events: Event, durable: bool = True) -> tuple[Event, ...]:
         """Write events and wait until they are on disk; returns them with their time.
 
         Events that follow from earlier ones need not be `durable`: they are handed to the
@@ -124,7 +135,7 @@ class Journal:
         lines = bytearray()
         for number, event in enumerate(stamped, start=self._count + 1):
             body = msgspec.json.encode(event)
-            if _DECODER.decode(body) != event:
+            if self._decoder.decode(body) != event:
                 raise ValueError(f"{event} would not be read back as it is")
             lines += b'{"n":%d,"crc":"%08x",' % (number, _checksum(number, body))
             lines += body[1:] + b"\n"
@@ -159,7 +170,7 @@ class Journal:
         """Close the file; nothing is lost without it."""
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Log[Event]:
         return self
 
     def __exit__(
@@ -169,3 +180,10 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Journal(Log[AnyEvent]):
+    """The journal of a run; see `Log`."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        super().__init__(path, clock, _DECODER)

@@ -15,7 +15,7 @@ import msgspec
 from lib_automerge.domain.keylists import DATA
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError, StorageError
-from lib_automerge.study.store import replace_file
+from lib_automerge.study.holding import replace_file
 
 DEMO = "Demo (64)"
 """The set of the built-in demo's prompts, which are small pictures of 64 pixels."""

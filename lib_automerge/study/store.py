@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-import filelock
 import msgspec
 from PIL.Image import Image
 
@@ -20,13 +18,8 @@ from lib_automerge.domain.pictures import pixel_digest
 from lib_automerge.domain.recipe import ModelRef
 from lib_automerge.domain.run import Evaluation, RunState
 from lib_automerge.errors import StorageError
+from lib_automerge.study.holding import Hold, cannot_write, is_held, replace_file
 from lib_automerge.study.journal import Journal, read_events
-
-LOCK_WAIT_S = 2.0
-"""A status query holds the lock for a moment; a starting run waits this long for it."""
-
-_PROBE = threading.Lock()
-"""Held while asking for a run's lock: two threads that ask at once would find each other."""
 
 TINY = 128 * 128
 """Up to so many pixels, deflating a picture takes longer than everything else about saving it."""
@@ -94,7 +87,7 @@ class RunFolder:
         try:
             (path / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         folder.write("run.json", text + b"\n")
         return folder
@@ -180,14 +173,7 @@ class RunFolder:
 
     def running(self) -> bool:
         """Whether some process works on the run now."""
-        lock = filelock.FileLock(self.path / "run.lock", timeout=0)
-        try:
-            with _PROBE, lock:
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False
+        return is_held(self.path, "run")
 
     def owned(self, clock: Callable[[], float]) -> OwnedRun:
         """Take the run for this process; a context manager.
@@ -207,7 +193,7 @@ class RunFolder:
         try:
             replace_file(path, data)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         return path
 
     def save_image(self, stage: Stage, evaluation: int, job: int, image: Image) -> tuple[str, str]:
@@ -222,7 +208,7 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
             image.save(path, compress_level=0 if image.width * image.height <= TINY else 1)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         return name, pixel_digest(image)
 
 
@@ -233,27 +219,13 @@ class OwnedRun:
         self.folder = folder
         self._path = journal
         self._clock = clock
-        self._lock = filelock.FileLock(folder.path / "run.lock", timeout=LOCK_WAIT_S)
+        self._hold = Hold(folder.path, "run")
 
     def __enter__(self) -> OwnedRun:
-        try:
-            self._lock.acquire()
-        except filelock.Timeout as error:
-            raise StorageError(
-                f"another process is working on the run in {self.folder.path}. Wait for it or "
-                "stop it first; `status` shows what it does."
-            ) from error
-        except OSError as error:
-            raise _cannot_write(self.folder.path / "run.lock", error) from error
-        try:
-            # a killed process may have left half-written files
-            for partial in self.folder.path.glob(".*.partial"):
-                with suppress(OSError):
-                    partial.unlink()
+        with ExitStack() as stack:
+            stack.enter_context(self._hold)
             self.journal = Journal(self._path, self._clock)
-        except BaseException:
-            self._lock.release()
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(
@@ -265,7 +237,7 @@ class OwnedRun:
         try:
             self.journal.close()
         finally:
-            self._lock.release()
+            self._hold.__exit__(kind, error, trace)
 
 
 def check_new(path: Path) -> None:
@@ -334,31 +306,3 @@ def _holds_run(path: Path) -> bool:
     except OSError:
         # one folder of somebody else's must not hide all the others
         return False
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step: its readers see the old or the new whole.
-
-    Raises:
-        OSError: it could not be written; the old file is still there.
-    """
-    # a name for each writer, so that two at once do not move each other's file away
-    writer = f"{os.getpid()}-{threading.get_ident()}"
-    partial = path.with_name(f".{path.name}.{writer}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {path}: {error.strerror}. Check the folder's permissions and free space; "
-        "everything written before is safe."
-    )
