@@ -525,6 +525,15 @@
             await post("rewards/cancel");
             pollNow();
         },
+        async optimise() {
+            // an edit is kept by a request of its own, which may still be on its way
+            await new Promise((done) => setTimeout(done, 600));
+            await post("lab/optimise");
+            const load = byId("automerge_load_draft");
+            if (load) load.click();
+            openTab("Search");
+            tell("The search form has the merge lab's models and parameters.");
+        },
         "lab-cancel": () => mergeLab("cancel"),
         "lab-read-cancel": () => mergeLab("reading/cancel"),
         "lab-resume": (button) => mergeLab("kept/" + encodeURIComponent(button.dataset.kept) + "/resume"),

@@ -9,6 +9,7 @@ from lib_automerge.api.http import Call, Refused
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.digests import Reading
 from lib_automerge.app.lab import LabSnapshot
+from lib_automerge.ui.lab_setup import LabSetup
 
 KEPT = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
 """Pictures never change under their address; nothing in them may be run."""
@@ -37,6 +38,11 @@ class LabRoutes:
     def discard(self, call: Call) -> object:
         """Throw away what an unfinished merge has kept."""
         self._desk.lab.discard(call.part("number"))
+        return self._told()
+
+    def optimise(self, _call: Call) -> object:
+        """Make the lab's form, as it was left, what the search form searches."""
+        self._desk.save_draft(LabSetup(self._desk).optimise())
         return self._told()
 
     def cancel_reading(self, _call: Call) -> object:

@@ -9,7 +9,7 @@ from lib_automerge.app.desk import Desk
 from lib_automerge.app.standing import run_standing, state_word
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.errors import ConfigError
-from lib_automerge.merge import methods
+from lib_automerge.merge.lab import catalogue
 from lib_automerge.reward import registry
 from lib_automerge.reward.files import FOLDER
 from lib_automerge.reward.status import status
@@ -63,7 +63,20 @@ class Lists:
 
     def methods(self, _call: Call) -> object:
         """The merge methods, with the models that each needs."""
-        return {"methods": [{"name": n, "roles": methods.get(n).roles} for n in methods.METHODS]}
+        found = [catalogue.get(name) for name in catalogue.names()]
+        return {
+            "methods": [
+                {
+                    "name": method.name,
+                    "roles": method.roles,
+                    "based": method.based,
+                    "minimum": method.minimum,
+                    "weight": method.weight,
+                    "parameters": msgspec.to_builtins(method.parameters),
+                }
+                for method in found
+            ]
+        }
 
     def rewards(self, _call: Call) -> object:
         """The rewards with their options, whether they are ready, and the latest download."""

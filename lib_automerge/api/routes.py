@@ -76,6 +76,7 @@ def routes(desk: Desk, guard: Guard) -> list[Route]:
         route("/rewards/{reward}/download", POST=actions.download),
         route("/lab", GET=lab.state),
         route("/lab/cancel", POST=lab.cancel),
+        route("/lab/optimise", POST=lab.optimise),
         route("/lab/reading/cancel", POST=lab.cancel_reading),
         *(route(f"/lab/kept/{{number}}/{name}", POST=getattr(lab, name)) for name in KEPT_POSTS),
         route("/lab/pictures/{number}", GET=lab.picture),

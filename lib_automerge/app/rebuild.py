@@ -14,7 +14,8 @@ from lib_automerge.domain.lineage import Lineage
 from lib_automerge.domain.recipe import read_recipe
 from lib_automerge.errors import ConfigError, ModelError, StorageError
 from lib_automerge.merge import lookup
-from lib_automerge.merge.files import check_output, merge_files
+from lib_automerge.merge.files import merge_files
+from lib_automerge.merge.sinks import check_output
 from lib_automerge.study.chain_store import ChainFolder, ChainManifest
 
 WHOLE = "whole.json"

@@ -77,7 +77,7 @@ class SearchStep(_Part, frozen=True, tag_field="kind", tag="search"):
     b: str
     c: str | None = None
     method: str = "weighted_sum"
-    parameters: dict[str, float] = {}
+    parameters: dict[str, ParameterValue] = {}
     search: SearchConfig = SearchConfig()
 
 

@@ -19,7 +19,9 @@ from lib_automerge.domain.config import (
     VerdictConfig,
 )
 from lib_automerge.errors import ConfigError
-from lib_automerge.merge import methods
+from lib_automerge.merge.lab import catalogue
+from lib_automerge.merge.lab.methods import LabMethod, roles_for
+from lib_automerge.ui import parameter_rules
 from lib_automerge.ui.fields import Reader, defaults
 from lib_automerge.ui.form_fields import CHECKPOINTS, DTYPES, FIELDS, METHODS
 from lib_automerge.ui.reward_form import reward_of, reward_values
@@ -48,15 +50,17 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
             does.
     """
     form = Reader(FIELDS, values)
-    method = METHODS.name(form.text("method"))
-    roles = methods.get(method).roles
+    method = catalogue.get(METHODS.name(form.text("method")))
+    fixed, searched = parameter_rules.read(form.text("parameters"))
+    search = search_of(form, place.architecture, weighted=method.weight is not None)
     return RunConfig(
-        models={role: path_of(form.text(f"model_{role}"), role, place.models) for role in roles},
+        models=_models(form, method, place.models),
+        parameters=fixed,
         payloads=payloads_of(form.text("payloads")),
         name=" ".join(form.text("name").split()),
-        method=method,
+        method=method.name,
         reward=reward_of(values),
-        search=search_of(form, place.architecture),
+        search=msgspec.structs.replace(search, parameters=searched),
         verdict=VerdictConfig(
             finalists=form.whole("finalists"),
             finalist_seeds=form.whole("finalist_seeds"),
@@ -76,14 +80,18 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
     The image backend is the place's own. A model that is not offered here leaves its field empty.
     """
     values = defaults(FIELDS)
-    for role, path in config.models.items():
-        values[f"model_{role}"] = _title(path, place.models)
+    titles = [_title(config.models[role], place.models) for role in sorted(config.models)]
+    for role, title in zip("abc", titles if "a" in config.models else titles[:2], strict=False):
+        values[f"model_{role}"] = title
+    if "a" not in config.models:
+        values["more_models"] = [title for title in titles[2:] if title]
     return (
         values
         | reward_values(config.reward)
         | search_values(config.search, place.architecture)
         | {
             "method": METHODS.label(config.method),
+            "parameters": parameter_rules.text_of(config.parameters, config.search.parameters),
             "payloads": payloads_text(config.payloads),
             "name": config.name,
             "checkpoint": CHECKPOINTS.label(config.output.checkpoint),
@@ -93,6 +101,17 @@ def values_of(config: RunConfig, place: Place) -> dict[str, object]:
             "verdict_seeds": number_text(config.verdict.seeds),
         }
     )
+
+
+def _models(form: Reader, method: LabMethod, models: Sequence[ModelChoice]) -> dict[str, str]:
+    """The chosen checkpoints by the roles of the method: A is the first, B the next."""
+    if method.roles:
+        return {role: path_of(form.text(f"model_{role}"), role, models) for role in method.roles}
+    titles = {"a": form.text("model_a"), "b": form.text("model_b")}
+    paths = [path_of(title, name, models) for name, title in titles.items()]
+    paths += [path_of(title, "among the others", models) for title in form.names("more_models")]
+    roles = roles_for(method, len(paths) - method.based)
+    return dict(zip(roles, paths, strict=True))
 
 
 def path_of(title: str, role: str, models: Sequence[ModelChoice]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib_automerge.merge import methods
+from lib_automerge.merge.lab import catalogue
 from lib_automerge.ui.fields import Field, Kind, Labels
 from lib_automerge.ui.reward_fields import REWARD_FIELDS
 from lib_automerge.ui.search_fields import SEARCH_FIELDS
 
-METHODS = Labels({name: method.label for name, method in methods.METHODS.items()})
+METHODS = Labels({name: catalogue.get(name).label for name in catalogue.names()})
 CHECKPOINTS = Labels(
     {"gain": "If it is proved better than both parents", "always": "Always", "never": "Never"}
 )
@@ -32,7 +32,7 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         name="method",
-        kind=Kind.RADIO,
+        kind=Kind.CHOICE,
         label="Merge method",
         default=METHODS.label("weighted_sum"),
         info="How the models are combined in every block.",
@@ -43,7 +43,22 @@ FIELDS: tuple[Field, ...] = (
         kind=Kind.OFFERED,
         label="Model C",
         default="",
-        info="What is subtracted from B: usually the model that B was trained from.",
+        info="The third model of the method. In a difference: the one that B was trained from.",
+    ),
+    Field(
+        name="more_models",
+        kind=Kind.NAMES,
+        label="More models",
+        default=(),
+        info="Merged with B, all at once. A is the base, if the method has one.",
+    ),
+    Field(
+        name="parameters",
+        kind=Kind.LINES,
+        label="Parameters as text",
+        default="{}",
+        info='In JSON: {"k": {"low": 0.1, "high": 0.5, "per_block": true}, '
+        '"scale": {"fixed": 0.8}, "favour": {"values": ["large", "small"]}}.',
     ),
     Field(
         name="payload_set",

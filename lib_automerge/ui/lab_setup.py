@@ -24,7 +24,14 @@ from lib_automerge.merge.lab.budget import LEAST
 from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.study.formats import listed
 from lib_automerge.study.markup import EMPTY, Markup
-from lib_automerge.ui import lab_blocks, lab_recipes, lab_words, messages, space_rules
+from lib_automerge.ui import (
+    lab_blocks,
+    lab_recipes,
+    lab_search,
+    lab_words,
+    messages,
+    space_rules,
+)
 from lib_automerge.ui.fields import Reader, clean
 from lib_automerge.ui.lab_checks import LabChecks
 from lib_automerge.ui.lab_fields import (
@@ -322,6 +329,21 @@ class LabSetup:
             return ()
 
     # --- acting ---------------------------------------------------------------------------------
+
+    def optimise(self) -> dict[str, object]:
+        """The search form as it was left, with the lab's form as what is searched.
+
+        Raises:
+            AutomergeError: the lab's form is not complete.
+        """
+        values = self.fill()
+        missing = needs(values)
+        if missing:
+            raise ConfigError(missing[0])
+        return {
+            **self.desk.draft(),
+            **lab_search.search_values(self._recipe(values), chosen(values)),
+        }
 
     def save(self, values: Values) -> str:
         """Begin to write the merge; returns a sentence.

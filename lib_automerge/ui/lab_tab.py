@@ -171,6 +171,17 @@ class LabTab:
                 "lab_save", "Save merged checkpoint", variant="primary", interactive=False
             )
             self._preview = button("lab_preview", "Preview one image", interactive=False)
+            html(
+                "lab_optimise",
+                element(
+                    "button",
+                    "Optimise these parameters",
+                    type="button",
+                    class_="automerge-button",
+                    data_action="optimise",
+                    title="Search for the best values of them, starting from these.",
+                ),
+            )
             with gr.Accordion(
                 "Prompt of the preview", open=False, elem_id="automerge_lab_preview_fold"
             ):

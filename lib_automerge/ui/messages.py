@@ -11,6 +11,7 @@ from lib_automerge.app.checks import Check, Level, Preflight
 from lib_automerge.app.estimate import Forecast
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.errors import AutomergeError
+from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.search import proposers
 from lib_automerge.search.stopping import EARLIEST
 from lib_automerge.study.formats import listed, plural
@@ -119,9 +120,17 @@ def clock(time: datetime, now: datetime) -> str:
     return f"{time:%H:%M}{day}"
 
 
-def method_sentence(name: str) -> Markup:
-    """What a merge method does with a weight."""
-    return element("p", METHOD_SENTENCES.get(name, ""), class_="automerge-help")
+def method_sentence(method: LabMethod) -> Markup:
+    """What a merge method computes, and which models it takes."""
+    told = METHOD_SENTENCES.get(method.name)
+    if told is not None:
+        return element("p", told, class_="automerge-help")
+    takes = f"{method.label}: takes {method.takes}."
+    if method.based:
+        takes += " A is the base; B and the others are merged."
+    elif not method.roles:
+        takes += " A, B and the others are merged."
+    return element("p", takes, " ", element("code", method.formula), class_="automerge-help")
 
 
 def optimizer_help(name: str) -> Markup:

@@ -19,8 +19,14 @@ from lib_automerge.ui.search_fields import (
 from lib_automerge.ui.texts import paths_of, rules_of, rules_text, start_points
 
 
-def search_of(form: Reader, architecture: str | None) -> SearchConfig:
-    """The search that the form describes; `architecture` is that of model A, None if unknown.
+def search_of(form: Reader, architecture: str | None, *, weighted: bool = True) -> SearchConfig:
+    """The search that the form describes, but for parameters of the method.
+
+    Args:
+        form: its values.
+        architecture: that of model A, None if unknown.
+        weighted: whether the method has weights by block; without them, rules for blocks are not
+            read.
 
     Raises:
         ConfigError: a value is missing or cannot be read; the text names the field.
@@ -41,7 +47,7 @@ def search_of(form: Reader, architecture: str | None) -> SearchConfig:
         stop=STOPS.get(ending, ending),
         low=form.number("low"),
         high=form.number("high"),
-        blocks=block_rules(form, architecture),
+        blocks=block_rules(form, architecture) if weighted else {},
         seed=form.whole("seed"),
         seeds_per_payload=form.whole("seeds_per_payload"),
         start=start_points(form.text("start"), form.text("start_order"), architecture),

@@ -27,10 +27,12 @@ from lib_automerge.domain.config import (
 )
 from lib_automerge.domain.payload import Payload, named
 from lib_automerge.errors import ConfigError
+from lib_automerge.merge.lab import catalogue
+from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.study.formats import plural
 from lib_automerge.study.library import Entry
 from lib_automerge.study.markup import EMPTY, Markup, element
-from lib_automerge.ui import messages, payload_list, reward_list, space_rules
+from lib_automerge.ui import messages, parameter_rules, payload_list, reward_list, space_rules
 from lib_automerge.ui.fields import Reader, clean
 from lib_automerge.ui.form import Place, config_of
 from lib_automerge.ui.form_fields import FIELDS, METHODS
@@ -61,6 +63,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     method: Markup
     needs_c: bool
+    needs_many: bool
+    weighted: bool
+    parameters: tuple[str, ...]
+    parameter_table: Markup
     custom: bool
     waits: bool
     count: Markup
@@ -97,6 +103,10 @@ class Setup:
         """That of model A; None while no readable checkpoint is chosen."""
         name = self._place(values).architecture
         return architectures.get(name) if name else None
+
+    def method(self, values: Values) -> LabMethod:
+        """The chosen merge method."""
+        return catalogue.get(METHODS.name(Reader(FIELDS, values).text("method")))
 
     def payloads(self, values: Values) -> tuple[Payload, ...]:
         """The edited payloads, each with a name.
@@ -139,6 +149,8 @@ class Setup:
         for role in "abc":
             if values[f"model_{role}"] not in titles:
                 values[f"model_{role}"] = ""
+        more = Reader(FIELDS, values).names("more_models")
+        values["more_models"] = [title for title in more if title in titles]
         if not values["model_a"]:
             loaded = self.desk.catalogue.loaded_model()
             values["model_a"] = loaded if loaded in titles else ""
@@ -211,7 +223,7 @@ class Setup:
         """What the page shows for these values; troubles are part of it."""
         checks, ready = self._checks(values)
         form = Reader(FIELDS, values)
-        method = METHODS.name(form.text("method"))
+        method = self.method(values)
         names: tuple[str, ...] = ()
         try:
             payloads = self.payloads(values)
@@ -224,7 +236,11 @@ class Setup:
             checks=checks,
             ready=ready,
             method=messages.method_sentence(method),
-            needs_c=form.text("method") == METHODS.label("add_difference"),
+            needs_c="c" in method.roles,
+            needs_many=not method.roles,
+            weighted=method.weight is not None,
+            parameters=tuple(parameter_rules.of_search(method)),
+            parameter_table=_parameters(method, form.text("parameters")),
             custom=form.text("budget") not in BUDGETS,
             waits=waits(form),
             count=element("p", count, class_="automerge-count") if count else EMPTY,
@@ -269,7 +285,7 @@ class Setup:
             )
         except ConfigError as error:
             return messages.trouble(error)
-        trimmed = METHODS.name(form.text("method")) == "weighted_sum"
+        trimmed = self.method(values).name == "weighted_sum"
         return space_rules.picture(search, architecture, trimmed=trimmed)
 
     # --- judging one image ------------------------------------------------------------------------
@@ -321,6 +337,13 @@ class Setup:
             f"{plural(config.search.calibration, 'set')} of fresh seeds. It then says how exact a "
             "score is, and whether you have the right number of prompts and seeds."
         )
+
+
+def _parameters(method: LabMethod, text: str) -> Markup:
+    try:
+        return parameter_rules.table(method, text)
+    except ConfigError as error:
+        return messages.trouble(error)
 
 
 def _called(entry: Entry) -> str:

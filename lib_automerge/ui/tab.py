@@ -14,6 +14,7 @@ from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited,
 from lib_automerge.ui.earlier_runs import EarlierRuns
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
 from lib_automerge.ui.lab_tab import LabTab
+from lib_automerge.ui.parameter_editor import ParameterEditor
 from lib_automerge.ui.payload_editor import HostForm, PayloadEditor
 from lib_automerge.ui.reward_section import RewardSection
 from lib_automerge.ui.setup import Setup
@@ -23,7 +24,7 @@ from lib_automerge.ui.wiring import MESSAGE, SELECTED, Offer, Shown, Wiring
 BindPaste = Callable[[Any, Any], None]
 """Registers a button and a text box with the host: a click sends the text's settings to txt2img."""
 
-MODELS = ("model_a", "model_b", "model_c")
+MODELS = ("model_a", "model_b", "model_c", "more_models")
 
 
 def build(
@@ -91,6 +92,7 @@ class _Form:
         self._setup = Setup(desk)
         self._editor = PayloadEditor(desk.catalogue.choices(), host_form)
         self._space = SpaceEditor()
+        self._parameters = ParameterEditor()
         self._earlier = EarlierRuns()
         self._rewards = RewardSection()
         self._controls: dict[str, Any] = {}
@@ -99,6 +101,7 @@ class _Form:
         self._reward()
         self._search()
         self._controls |= self._editor.controls | self._space.controls | self._earlier.controls
+        self._controls |= self._parameters.controls
         self._controls |= self._rewards.controls
         self._controls["payload_file"] = self._editor.file
 
@@ -113,6 +116,8 @@ class _Form:
             self._add("model_b", choices=titles)
             with gr.Column(visible=False, elem_id="automerge_model_c_row") as self.only_c:
                 self._add("model_c", choices=titles)
+            with gr.Column(visible=False, elem_id="automerge_more_models_row") as self.only_many:
+                self._add("more_models", choices=titles)
             with gr.Row(elem_classes=[BESIDE]):
                 self.method = html("method_sentence")
                 self.refresh = button(
@@ -121,6 +126,10 @@ class _Form:
             with gr.Accordion("Method and precision", open=False, elem_id="automerge_method_fold"):
                 self._add("method")
                 self._add("dtype")
+            with gr.Accordion(
+                "Parameters of the method", open=False, elem_id="automerge_parameter_fold"
+            ):
+                self._parameters.build()
 
     def _payloads(self) -> None:
         with gr.Column(variant="panel", elem_id="automerge_payloads_section"):
@@ -144,7 +153,10 @@ class _Form:
             self._add("stop")
             with gr.Column(visible=False, elem_id="automerge_patience_row") as self.only_waits:
                 self._add("patience")
-            with gr.Accordion("Search space", open=False, elem_id="automerge_space_fold"):
+            with (
+                gr.Column(elem_id="automerge_weights_row") as self.only_weights,
+                gr.Accordion("Search space", open=False, elem_id="automerge_space_fold"),
+            ):
                 with gr.Row():
                     self._add("low", min_width=100)
                     self._add("high", min_width=100)
@@ -203,6 +215,10 @@ class _Form:
             measure=self.measure,
             method=self.method,
             only_c=self.only_c,
+            only_many=self.only_many,
+            only_weights=self.only_weights,
+            parameter=self._controls["parameter"],
+            parameter_table=self._parameters.table,
             only_custom=self.only_custom,
             only_waits=self.only_waits,
             count=self._editor.count,
@@ -215,12 +231,13 @@ class _Form:
             earlier=self._controls["earlier_run"],
         )
         wiring = Wiring(setup, self._controls, shown, self.message)
-        own = {"model_a", "payload_set", "payloads", "rules", *self._rewards.controls}
+        own = {"model_a", "payload_set", "payloads", "rules", "parameters", *self._rewards.controls}
         for field in FIELDS:
             if field.name not in own:
                 wiring.on(edited(self._controls[field.name]), latest=True)
         self._editor.wire(wiring)
         self._space.wire(wiring)
+        self._parameters.wire(wiring)
         self._earlier.wire(wiring)
         self._rewards.wire(wiring)
 

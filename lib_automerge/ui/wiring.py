@@ -53,6 +53,10 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     measure: Any
     method: Any
     only_c: Any
+    only_many: Any
+    only_weights: Any
+    parameter: Any
+    parameter_table: Any
     only_custom: Any
     only_waits: Any
     count: Any
@@ -78,6 +82,10 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
             gr.update(interactive=view.ready),
             view.method,
             gr.update(visible=view.needs_c),
+            gr.update(visible=view.needs_many),
+            gr.update(visible=view.weighted),
+            gr.update(choices=list(view.parameters)),
+            view.parameter_table,
             gr.update(visible=view.custom),
             gr.update(visible=view.waits),
             view.count,
