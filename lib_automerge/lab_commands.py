@@ -12,9 +12,10 @@ from typing import Any, TextIO
 
 import msgspec
 
-import lib_automerge
+from lib_automerge.cli.parts import REBASIN_CACHE
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe
 from lib_automerge.errors import ConfigError
+from lib_automerge.merge.edits import Edits
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.budget import parse_memory
@@ -43,17 +44,17 @@ def merge(recipe: Recipe, options: argparse.Namespace) -> None:
     Raises:
         AutomergeError: as `merge_files`.
     """
-    given = _given(options)
+    given, line = _given(options), _Line(sys.stderr)
+    output, dtype, edits = options.output, options.dtype, edits_of(options)
     if not is_lab(recipe):
         lab = LabOptions(**given) if given else None
-        print(merge_files(recipe, options.output, dtype=options.dtype, lab=lab))
+        print(merge_files(recipe, output, dtype=dtype, lab=lab, edits=edits, tell=line.tell))
         return
-    line = _Line(sys.stderr)
+    given.setdefault("cache", REBASIN_CACHE)
     with stop_flag("Stopping the merge") as stopped:
-        given.setdefault("cache", Path(lib_automerge.DATA_FOLDER) / "rebasin")
         lab = LabOptions(**given, progress=line.show, cancelled=stopped, tell=line.tell)
         try:
-            print(merge_files(recipe, options.output, dtype=options.dtype, lab=lab))
+            print(merge_files(recipe, output, dtype=dtype, lab=lab, edits=edits, tell=line.tell))
         finally:
             line.end()
 
@@ -130,6 +131,16 @@ def _values(parameter: Parameter) -> str:
 def _default(parameter: Parameter) -> str:
     value = parameter.default
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def edits_of(options: argparse.Namespace) -> Edits:
+    """The components to change that a command line names."""
+    return Edits(
+        drop_ema=options.drop_ema,
+        text_encoder=options.text_encoder,
+        vae=options.vae,
+        fix_positions=options.fix_positions,
+    )
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

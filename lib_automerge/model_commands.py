@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib_automerge.domain import architectures
@@ -110,27 +111,45 @@ def _of_sizes(architecture: Architecture, found: Inspection) -> Diagram:
     )
 
 
-def drawings_of_pool(folder: Path) -> dict[Path, Callable[[Pool], Markup]]:
-    """Return the files to draw in a folder, which is created, with what draws them.
+@contextmanager
+def drawings_of_pool(folder: Path | None) -> Iterator[dict[Path, Callable[[Pool], Markup]]]:
+    """Yield the files to draw in a folder with what draws them; without a folder, none.
+
+    The folder is made at once, so that what is wrong with it is told before files are read for
+    minutes, and goes again if an error leaves nothing in it.
 
     Raises:
         StorageError: one of them exists already, or the folder cannot be made.
     """
+    if folder is None:
+        yield {}
+        return
     drawings: dict[Path, Callable[[Pool], Markup]] = {
         folder / "tree.svg": _tree,
         folder / "map.svg": _map,
         folder / "pairs.svg": _pairs,
     }
     there = next((path for path in drawings if path.exists()), None)
-    if there is not None:  # told now, not after the files were read for minutes
+    if there is not None:
         raise StorageError(f"the file exists already: {there}. Choose another folder.")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        _make(folder)
+        yield drawings
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # it is not empty, or was never made
+                path.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
             f"cannot make the folder {folder}: {error.strerror}. Choose another one."
         ) from error
-    return drawings
 
 
 def _titled(found: Pool) -> tuple[str, str, list[str], Matrix]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ def merge_files(
     dtype: str | None = None,
     lab: LabOptions | None = None,
     edits: Edits = Edits(),  # noqa: B008 -- frozen
+    tell: Callable[[str], None] = lambda _sentence: None,
 ) -> Path:
     """Write the recipe's merge as a safetensors file; the same recipe gives the same bytes.
 
@@ -46,7 +47,7 @@ def merge_files(
     which then is the edited copy of the merge (see `edits.edit_file`), but for what its metadata
     call the source of the edit; number types by component are not for merges. The recipe in the
     metadata records the dtype; with the edits, which stand beside it, it is enough to write the
-    file again.
+    file again. `tell` is told what the edits did, in sentences.
 
     Returns:
         The path that was written.
@@ -67,7 +68,8 @@ def merge_files(
         )
     if is_lab(recipe):
         options = lab or LabOptions()
-        write_lab(recipe, output, dtype=recipe.dtype or None, options=options, edits=edits)
+        done = write_lab(recipe, output, dtype=recipe.dtype or None, options=options, edits=edits)
+        _tell(done, tell)
         return output
     if lab is not None:
         raise ConfigError(
@@ -107,8 +109,13 @@ def merge_files(
         if edits == Edits():
             write_merge(recipe, models, output)
         else:
-            _write_edited(recipe, models, output, edits, stack)
+            _tell(_write_edited(recipe, models, output, edits, stack), tell)
     return output
+
+
+def _tell(done: Sequence[str], tell: Callable[[str], None]) -> None:
+    for words in done:
+        tell(f"{words[0].upper()}{words[1:]}.")
 
 
 def write_merge(
@@ -133,8 +140,11 @@ def _write_edited(
     output: Path,
     edits: Edits,
     stack: contextlib.ExitStack,
-) -> None:
-    """Write a merge with changed components; only what stays of it is merged."""
+) -> tuple[str, ...]:
+    """Write a merge with changed components, and return what was done in words.
+
+    Only what stays of the merge is merged.
+    """
     merger = Merger(models, recipe.method, dtype=recipe.dtype or None)
     merger.check(recipe.weights)
 
@@ -153,6 +163,7 @@ def _write_edited(
     write_pieces(
         output, done.pieces, recipe.architecture, edited_metadata(metadata, EDITED_MERGE, done)
     )
+    return done.told
 
 
 def _stored_as(recipe: Recipe, dtype: str | None) -> Recipe:

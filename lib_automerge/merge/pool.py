@@ -2,8 +2,9 @@
 
 Every file is read once, a piece of every model at a time, in the order of the first file; so memory
 depends on the number of models alone, never on their size. Sums are in float64 over fixed pieces,
-in a fixed order. Models are compared by their difference from one of them, so that distances of
-close relatives keep their digits, and models that hold the same values are at distance 0 exactly.
+in a fixed order. Models are compared by their difference from one of them, and those that are far
+closer to each other by their own difference, so that distances of close relatives keep their
+digits; models that hold the same values are at distance 0 exactly.
 """
 
 from __future__ import annotations
@@ -69,19 +70,44 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[str, ...]
 
 
+_CLOSE = 1e-4
+"""Share of two models' squared distances from the first below which theirs is summed directly: the
+difference of dot products would lose more than four of sixteen digits."""
+
+
 class _Sums:
-    """Dot products of all pairs in one block, and which models are equal so far."""
+    """Dot products of all pairs in one block, squared distances, and which models are equal so far.
+
+    Args:
+        count: of the models.
+    """
 
     def __init__(self, count: int) -> None:
         self.parameters = 0
+        self.squares = torch.zeros(count, count, dtype=torch.float64)
         self.gram = torch.zeros(count + 1, count + 1, dtype=torch.float64)
         self.twins = [0] * count  # model -> the first that holds the same values
 
     def add(self, rows: Tensor) -> None:
         """Add a piece: each model's difference from the first, and the first one's own values."""
         self.parameters += rows.shape[1]
-        self.gram += rows @ rows.T
+        gram = rows @ rows.T
+        self.gram += gram
+        self.squares += self._squares(rows, gram)
         self._split(rows)
+
+    def _squares(self, rows: Tensor, gram: Tensor) -> Tensor:
+        """Return the squared distances of all pairs in this piece; 0 below the diagonal."""
+        count = len(self.twins)
+        norms = gram.diagonal()[:count]
+        both = norms[:, None] + norms[None, :]
+        squares = (both - 2.0 * gram[:count, :count]).clamp_(min=0.0).triu_(1)
+        close = (squares < _CLOSE * both).triu_(1)
+        for model in close.any(dim=1).nonzero().flatten().tolist():
+            others = close[model].nonzero().flatten()
+            gaps = rows[others] - rows[model]
+            squares[model, others] = gaps.square_().sum(dim=1)
+        return squares
 
     def _split(self, rows: Tensor) -> None:
         """Part models that were equal so far and differ in this piece."""
@@ -115,6 +141,32 @@ def sampled(files: Sequence[Path], count: int, seed: int) -> list[Path]:
     return [ordered[index] for index in sorted(drawn)]
 
 
+def without(files: Sequence[Path], base: Path | None) -> list[Path]:
+    """Return the files that are not the base, by whatever name it is called there."""
+    return [path for path in files if base is None or _identity(path) != _identity(base)]
+
+
+def _check_once(paths: Sequence[Path]) -> None:
+    """Raise ConfigError if two of the paths lead to one file."""
+    known: dict[object, Path] = {}
+    for path in paths:
+        found = _identity(path)
+        first = known.get(found)
+        known[found] = path
+        if first is not None:
+            names = str(path) if first == path else f"{first} and {path}"
+            raise ConfigError(f"a file is named twice: {names}. Name every file once.")
+
+
+def _identity(path: Path) -> object:
+    """What is the same for all names of a file."""
+    try:
+        status = path.stat()
+    except OSError:  # opening it says why
+        return path.absolute()
+    return status.st_dev, status.st_ino
+
+
 def pool_distances(
     files: Sequence[Path], *, base: Path | None = None, progress: Progress | None = None
 ) -> Pool:
@@ -127,14 +179,13 @@ def pool_distances(
 
     Raises:
         ConfigError: fewer than two files, or one is named twice.
-        ModelError: a file cannot be used, is of another family, or holds NaN or infinite values.
+        ModelError: a file cannot be used, is of another family, or holds NaN or infinite values,
+            or such whose squares are.
     """
-    paths = [*([] if base is None else [base]), *(path for path in files if path != base)]
+    paths = [*([] if base is None else [base]), *without(files, base)]
     if len(paths) < 2:
         raise ConfigError(f"{len(paths)} file has no distance. Give two files or more.")
-    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
-    if twice is not None:
-        raise ConfigError(f"a file is named twice: {twice}. Name every file once.")
+    _check_once(paths)
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(open_checkpoint(path)) for path in paths]
         architecture = _common_family(models)
@@ -259,6 +310,8 @@ def _sums(
             piece[count] = piece[0]
             piece[:count] -= piece[count]
             found.add(piece)
+        if not found.gram.isfinite().all():
+            raise ModelError(_too_large(models, key))
         done += size
         if progress is not None:
             progress(done, sum(sizes))
@@ -285,6 +338,15 @@ def _refuse(models: Sequence[Checkpoint], key: str, piece: Tensor) -> None:
             )
 
 
+def _too_large(models: Sequence[Checkpoint], key: str) -> str:
+    largest = {model.path.name: model.tensor(key).double().abs().max().item() for model in models}
+    name = max(largest, key=lambda model: largest[model])
+    return (
+        f"{name}: {key!r} holds {largest[name]:.1g}, which is no weight of a trained model and too "
+        "large to be compared. The model is broken; leave it out of the pool."
+    )
+
+
 def _components(architecture: Architecture, sums: Mapping[str, _Sums]) -> dict[str, list[str]]:
     groups = {architecture.denoiser: architecture.parameters}
     groups |= {f"text encoder {name}": (name,) for name in architecture.text_encoders}
@@ -298,9 +360,8 @@ def _apart(sums: Sequence[_Sums], *, based: bool) -> Apart:
     gram = torch.stack([part.gram for part in sums]).sum(0).numpy()
     count = len(gram) - 1
     deltas, along, own = gram[:count, :count], gram[:count, count], gram[count, count]
-    norms = np.diag(deltas)
-    squares = np.maximum(norms[:, None] + norms[None, :] - 2.0 * deltas, 0.0)
-    squares = (squares + squares.T) / 2.0
+    squares = torch.stack([part.squares for part in sums]).sum(0).numpy()
+    squares = squares + squares.T
     equal = np.ones((count, count), dtype=bool)
     for part in sums:
         twins = np.asarray(part.twins)

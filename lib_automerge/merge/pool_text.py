@@ -12,6 +12,10 @@ WIDEST = 10
 """Models whose distances are listed pair by pair; of larger pools the nearest and farthest are."""
 
 
+COLUMN = 12
+"""Characters of a column: room for the longest number, 1.2345e-100, and one between."""
+
+
 def pool_data(found: Pool) -> dict[str, object]:
     """Return everything as JSON types; undefined cosines are null."""
 
@@ -55,9 +59,9 @@ def _matrix(title: str, values: Matrix, form: str) -> list[str]:
     count = len(values)
     if count > WIDEST:
         return [title, *_extremes(values, form)]
-    head = " " * 6 + "".join(f"{f'[{n}]':>10}" for n in range(1, count + 1))
+    head = " " * 6 + "".join(f"{f'[{n}]':>{COLUMN}}" for n in range(1, count + 1))
     rows = (
-        f"{f'[{n}]':>6}" + "".join(f"{_shown(value, form):>10}" for value in row)
+        f"{f'[{n}]':>6}" + "".join(f"{_shown(value, form):>{COLUMN}}" for value in row)
         for n, row in enumerate(values.tolist(), 1)
     )
     return [title, head, *rows]
@@ -67,7 +71,7 @@ def _extremes(values: Matrix, form: str) -> list[str]:
     pairs = _pairs(values)
     told = [f"  {len(pairs)} pairs, the lowest and the highest:"]
     shown = [*pairs[:WIDEST], *pairs[max(len(pairs) - WIDEST, WIDEST) :]]
-    return told + [f"  {_shown(value, form):>10}  [{i}] [{j}]" for value, i, j in shown]
+    return told + [f"  {_shown(value, form):>{COLUMN}}  [{i}] [{j}]" for value, i, j in shown]
 
 
 def _pairs(values: Matrix) -> list[tuple[float, int, int]]:

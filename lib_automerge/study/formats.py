@@ -46,9 +46,11 @@ def plus_minus(value: float | None, error: float | None, decimals: int) -> str:
 
 
 def two_digits(value: float) -> str:
-    """A size (0 or more) with two significant digits: "0.0031", "0.42", "17", "1,200"."""
+    """A size (0 or more) with two significant digits: "0.0031", "0.42", "17", "1,200", "3.1e12"."""
     if value == 0.0 or not math.isfinite(value):
         return number(value, 0)
+    if not 1e-6 <= value < 1e9:
+        return f"{value:.1e}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
     digits = 1 - math.floor(math.log10(value))
     return number(round(value, digits), min(max(digits, 0), 12))
 

@@ -59,7 +59,8 @@ def tree_chart(ident: str, title: str, names: Sequence[str], distances: Matrix) 
     marks = ticks(0.0, top, 6)
     for value in marks.values:
         body.insert(0, _line(x(value), TOP - 4, x(value), bottom + 4, "line"))
-        body.append(_text(x(value), bottom + 20, f"{value:.{marks.decimals}f}", "small", "middle"))
+        told = f"{value:.{marks.decimals}f}" if 1e-6 <= top < 1e9 else two_digits(value)
+        body.append(_text(x(value), bottom + 20, told, "small", "middle"))
     words = "mean L2 distance of the models on both sides"
     body.append(_text(WIDTH - LEFT, bottom + 38, words, "small soft", "end"))
     return _drawing(ident, title, "Tree by average linkage", bottom + 56, body)

@@ -50,7 +50,8 @@ def places(distances: Matrix) -> Places:
     """
     count = len(distances)
     centring = np.eye(count) - 1.0 / count
-    products = -0.5 * centring @ np.square(distances) @ centring
+    unit = float(distances.max()) or 1.0  # the squares of very large distances would overflow
+    products = -0.5 * centring @ np.square(distances / unit) @ centring
     values, vectors = np.linalg.eigh((products + products.T) / 2.0)
     order = np.argsort(-values)[:2]
     lengths = np.maximum(values[order], 0.0)
@@ -59,7 +60,8 @@ def places(distances: Matrix) -> Places:
     # The sign of an eigenvector is chance: the point that is farthest out stands on the right.
     signs = np.sign(points[np.argmax(np.abs(points), axis=0), [0, 1]])
     positive = values[values > 0.0].sum()
-    return Places(points * np.where(signs < 0, -1.0, 1.0), float(lengths.sum() / (positive or 1.0)))
+    points *= np.where(signs < 0, -unit, unit)
+    return Places(points, float(lengths.sum() / (positive or 1.0)))
 
 
 def tree(distances: Matrix) -> Tree:

@@ -204,6 +204,21 @@ def test_distance_tells_and_draws_a_pool(
     assert "Give two files" in capsys.readouterr().err
 
 
+def test_a_refused_distance_leaves_no_empty_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = write_tiny(tmp_path / "one.safetensors", "sd1")
+    other = write_tiny(tmp_path / "other.safetensors", "sdxl")
+    folder = tmp_path / "new" / "drawn"
+    assert cli.main(["distance", str(one), str(other), "--svg", str(folder)]) == 2
+    assert "different families" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("")
+    assert cli.main(["distance", str(one), str(other), "--svg", str(folder)]) == 2
+    assert (folder / "mine.txt").exists()
+
+
 def test_edit_writes_another_file_and_says_what_it_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

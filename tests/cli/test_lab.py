@@ -167,3 +167,36 @@ def test_ctrl_c_leaves_no_file_and_resume_completes_it(tmp_path: Path) -> None:
         assert out.read_bytes() == whole.read_bytes()
     else:
         assert not partial.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_components_are_changed_on_save(
+    precision: str, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "format": 1, "kind": "automerge-recipe", "architecture": "sd1", "method": "weighted_sum",
+        "precision": precision, "weights": {"OUT": 0.5, "BASE": 0.5},
+        "models": {"a": {"name": "A", "path": files[0]}, "b": {"name": "B", "path": files[1]}},
+    }  # fmt: skip
+    path, out = tmp_path / "recipe.json", tmp_path / "out.safetensors"
+    path.write_text(json.dumps(recipe))
+    words = ["merge", str(path), "-o", str(out), "--text-encoder", files[2], "--fix-positions"]
+    assert cli.main(words) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(out)
+    assert "Note: Took the text encoder of m2.safetensors." in told.err
+    found, donor = load_file(out), load_file(files[2])
+    text = [key for key in found if key.startswith("cond_stage_model.")]
+    assert all(torch.equal(found[key], donor[key]) for key in text)
+    assert not torch.equal(found[KEY], donor[KEY])
+    assert cli.main(["merge", str(path), "-o", str(tmp_path / "2.safetensors"), "--drop-ema"]) == 2
+    assert "the merge holds no EMA copy" in capsys.readouterr().err
+
+
+def test_a_soup_gets_another_vae(files: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    assert cli.main(["soup", "average", *files[:2], "-o", str(out), "--vae", files[2]]) == 0
+    found, donor = load_file(out), load_file(files[2])
+    vae = [key for key in found if key.startswith("first_stage_model.")]
+    assert vae
+    assert all(torch.equal(found[key], donor[key]) for key in vae)

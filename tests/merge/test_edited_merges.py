@@ -89,13 +89,12 @@ def test_it_is_the_edited_copy_of_the_merge(
     assert again.read_bytes() == at_once.read_bytes()
 
 
-def test_the_components_are_those_that_were_asked_for(folder: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_the_components_are_those_that_were_asked_for(precision: Any, folder: Path) -> None:
     told: list[str] = []
-    chosen = recipe(folder, precision="fp64", parameters={"weight": 0.5})
-    out = merge_files(
-        chosen, folder / "out.safetensors", edits=everything(folder),
-        lab=LabOptions(tell=told.append),
-    )  # fmt: skip
+    chosen = recipe(folder, precision=precision, weights={"M00": 0.5, "BASE": 1.0})
+    edits = everything(folder)
+    out = merge_files(chosen, folder / "out.safetensors", edits=edits, tell=told.append)
     found, text, vae = load_file(out), tiny_state("sd1", seed=2, dtype=torch.float32), tiny_state(
         "sd1", seed=3
     )  # fmt: skip

@@ -109,6 +109,28 @@ def test_close_relatives_keep_their_digits_on_a_line(tmp_path: Path) -> None:
     assert found.components["UNet"].cosine[1, 2] == pytest.approx(1.0, abs=1e-12)
 
 
+def test_close_relatives_keep_their_digits_beside_a_far_first_model(tmp_path: Path) -> None:
+    """The first is a thousand away, the others a ten-thousandth of one from each other."""
+    base = {k: t.double() for k, t in tiny_state("sd1").items() if k.startswith(UNET)}
+    direction = {k: t.double() for k, t in tiny_state("sd1", seed=9).items()}
+    steps = {"far": 300.0, "one": 0.0, "two": 1e-6, "three": 4e-6}
+    paths = [
+        save(
+            tmp_path / f"{name}.safetensors", {k: t + step * direction[k] for k, t in base.items()}
+        )
+        for name, step in steps.items()
+    ]
+    found = pool_distances(paths)
+    states = [vectors(path) for path in paths]
+    for block, part in found.blocks.items():
+        whole = np.stack([state[block] for state in states])
+        expected = np.linalg.norm(whole[:, None] - whole[None], axis=-1)
+        np.testing.assert_allclose(part.l2, expected, rtol=1e-8, atol=0)
+    near = found.components["UNet"].l2[1, 2]
+    assert found.components["UNet"].l2[0, 1] > 1e7 * near
+    assert f"{near:.5g}" in format_pool(found)
+
+
 def test_equal_models_are_at_distance_zero_exactly(files: list[Path], tmp_path: Path) -> None:
     state = tiny_state("sd1", seed=0)
     twin = save(tmp_path / "twin.safetensors", {k: t.float() for k, t in state.items()})
@@ -167,6 +189,41 @@ def test_bad_pools_are_refused(files: list[Path], tmp_path: Path) -> None:
     broken = save(tmp_path / "broken.safetensors", state)
     with pytest.raises(ModelError, match=r"broken\.safetensors: it holds NaN .*out\.2\.bias"):
         pool_distances([files[0], broken])
+
+
+def test_a_file_by_two_names_is_one_model(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(files[0])
+    monkeypatch.chdir(tmp_path)
+    for other in (link, Path(files[0].name), tmp_path / ".." / tmp_path.name / files[0].name):
+        with pytest.raises(ConfigError, match=f"named twice: {files[0]} and "):
+            pool_distances([files[0], files[1], other])
+        assert pool_distances(files[:2], base=other).files == (other, files[1])
+        assert pool.without(files, other) == files[1:]
+
+
+@pytest.mark.parametrize("size", [1e200, -1e160])
+def test_numbers_that_no_model_has_are_refused(
+    size: float, files: list[Path], tmp_path: Path
+) -> None:
+    state = {key: value.double() for key, value in tiny_state("sd1").items()}
+    state[f"{UNET}out.2.bias"][1] = size
+    broken = save(tmp_path / "broken.safetensors", state)
+    for pair in ([files[0], broken], [broken, files[0]]):
+        with pytest.raises(ModelError, match=rf"broken.*2\.bias' holds 1e.{str(size)[-3:]}"):
+            pool_distances(pair)
+
+
+def test_very_large_distances_stand_apart_in_the_table(files: list[Path], tmp_path: Path) -> None:
+    state = {key: value.double() for key, value in tiny_state("sd1").items()}
+    state[f"{UNET}out.2.bias"][1] = 1.23456e150
+    large = save(tmp_path / "large.safetensors", state)
+    table = format_pool(pool_distances([*files[:2], large])).split("UNet: L2 distance")[1]
+    row = table.splitlines()[2].split()
+    assert row[0] == "[1]"
+    assert row[3] == "1.2346e+150"
 
 
 def test_the_base_may_be_among_the_files(files: list[Path]) -> None:

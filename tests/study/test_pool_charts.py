@@ -94,3 +94,18 @@ def test_long_names_keep_their_ends_and_are_told_whole() -> None:
     drawn = tree_chart("d", "t", [name, "b"], np.array([[0.0, 1.0], [1.0, 0.0]]))
     assert "v12_pruned" in re.sub("<title>.*?</title>", "", drawn)
     assert f"<title>{name}</title>" in drawn
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-9, 1e12, 1e153])
+def test_sizes_that_no_model_has_are_drawn_with_short_numbers(size: float) -> None:
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    names, distances = list("abcde"), between(points) * size
+    np.testing.assert_allclose(places(distances).points / size, places(between(points)).points)
+    for chart in (tree_chart, map_chart, matrix_chart):
+        drawn = chart("pool", "title", names, distances)
+        texts = [text.text or "" for text in ET.fromstring(drawn).iter(f"{SVG}text")]
+        assert not re.search("nan|inf", drawn.replace("information", ""), re.IGNORECASE)
+        numbers = [text for text in texts if re.search(r"\d", text)]
+        assert numbers
+        assert max(map(len, numbers)) < 60
+        assert all(len(word) < 12 for text in numbers for word in text.split())

@@ -75,8 +75,11 @@ def write_lab(
     dtype: str | None = None,
     options: LabOptions = LabOptions(),  # noqa: B008 -- frozen
     edits: Edits = Edits(),  # noqa: B008 -- frozen
-) -> None:
+) -> tuple[str, ...]:
     """Write the merge of a checked recipe; see `merge_files`.
+
+    Returns:
+        What the edits did, in words.
 
     Raises:
         ConfigError: the recipe's method, models, parameters or blocks are wrong.
@@ -116,12 +119,11 @@ def write_lab(
                 progress=options.progress,
                 cancelled=options.cancelled,
             )
-    for sentence in told:
-        options.tell(f"{sentence[0].upper()}{sentence[1:]}.")
     for sentence in matching.notes(models.sources, found, recipe.on_mismatch):
         options.tell(sentence)
     for each in bad:
         options.tell(f"{each.model}: NaN or infinite numbers in {each.key} were taken as 0.")
+    return told
 
 
 def _with_policies(recipe: Recipe, options: LabOptions) -> Recipe:
