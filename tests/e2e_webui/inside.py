@@ -211,25 +211,43 @@ def check_all_blocks() -> dict[str, Any]:
 
 
 LONG = "a red ball, " * 30
+PARTS = {"all": UNET | {"BASE": 0.5, "VAE": 0.5}, "unet": UNET}
+LAB = {
+    "slerp": (("a", "b"), UNET, {}),
+    "ties": (("base", "m001"), {}, {"k": 0.3, "scale": {"IN03": 0.5, "OUT05": 1.5}}),
+}
+
+
+def of_the_lab(method: str, files: dict[str, Path]) -> Recipe:
+    """A recipe of the merge lab, of A and the third model, which it knows by their contents."""
+    roles, weights, parameters = LAB[method]
+    refs = {}
+    for role, path in zip(roles, (files["a"], files["t"]), strict=True):
+        with open_checkpoint(path) as model:
+            refs[role] = ModelRef(model.name, model.sha256(), str(path))
+    return Recipe(
+        architecture="sd1", method=method, models=refs, weights=weights, parameters=parameters
+    )
 
 
 def check_saved(folder: str, part: str = "all", padded: bool = False) -> dict[str, Any]:
     """A merge, its file made by the engine, and the file loaded by the WebUI's own loader."""
     use("a")
     shared.opts.set("pad_cond_uncond", padded)
-    weights = {"all": UNET | {"BASE": 0.5, "VAE": 0.5}, "unet": UNET}[part]
+    files = models()
+    asked = of_the_lab(part, files) if part in LAB else recipe(PARTS[part])
     path = Path(folder) / "merged-e0007.safetensors"
     titles, aliases = dict(sd_models.checkpoints_list), dict(sd_models.checkpoint_aliases)
     before = user_image()
     generator = WebUIGenerator(A1111())
     jobs = [job(1), job(2, prompt="a blue star"), job(3, prompt=LONG, width=128, height=128)]
     with session(generator, b="t") as opened:
-        opened.apply(recipe(weights))
+        opened.apply(recipe({"IN03": 0.7, "BASE": 1.0}))
+        opened.apply(asked)
         live = pictures(opened, *jobs)
-    files = models()
     with open_checkpoint(files["a"]) as a, open_checkpoint(files["t"]) as b:
         path.unlink(missing_ok=True)
-        write_merge(recipe(weights), {"a": a, "b": b}, path)
+        write_merge(asked, {"a": a, "b": b}, path)
     with open_checkpoint(path) as merged, generator.open({"a": merged}) as opened:
         loaded = pictures(opened, *jobs)
     after = user_image()

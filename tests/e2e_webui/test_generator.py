@@ -53,7 +53,7 @@ def test_every_part_shows_and_every_weight_comes_back(webui: RealWebUI) -> None:
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["plain", "padded prompts"])
-@pytest.mark.parametrize("part", ["unet", "all"])
+@pytest.mark.parametrize("part", ["unet", "all", "slerp", "ties"])
 def test_the_saved_merge_gives_the_same_images(
     webui: RealWebUI, tmp_path: Path, part: str, padded: bool
 ) -> None:
