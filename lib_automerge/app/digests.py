@@ -85,8 +85,8 @@ class Digests:
         return model.sha256
 
     def learn(self, path: str, before: Stamp | None, sha256: str) -> None:
-        """Note what somebody else has read, unless the file is another than `before` by now."""
-        if before is None or not sha256 or stamp(Path(path)) != before:
+        """Note what was read of a file that was as `before` says when the reading began."""
+        if before is None or not sha256:
             return
         with self._lock:
             if self._known.get(path) == _Known(before, sha256):

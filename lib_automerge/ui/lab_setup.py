@@ -246,7 +246,8 @@ class LabSetup:
             role: ref if ref.sha256 else msgspec.structs.replace(ref, sha256=known[role])
             for role, ref in recipe.models.items()
         }
-        unknown = [chosen_ones[role].title for role, ref in refs.items() if not ref.sha256]
+        nameless = [chosen_ones[role].title for role, ref in refs.items() if not ref.sha256]
+        unknown = list(dict.fromkeys(nameless))
         recipe = msgspec.structs.replace(recipe, models=refs)
         name = re.sub(r"[\t\n,:]", " ", form.text("lab_name")) or self._default_name(recipe)
         lossy = form.check("lab_give_up")
@@ -398,7 +399,7 @@ class LabSetup:
         Raises:
             AutomergeError: no model is chosen, or models are being read already.
         """
-        models = list(self._choices(values).values())
+        models = list(dict.fromkeys(self._choices(values).values()))
         if not models:
             raise ConfigError("no model is chosen. Choose the models first.")
         unknown = [model for model in models if not self.known(model)]

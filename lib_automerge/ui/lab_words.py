@@ -41,6 +41,7 @@ FORM_WORDS = {
     "--architecture is": f"{_ASKED['lab_family']} is",
     "Add --models with its folder": f'Press "{CONTENTS}"',
     "Add --models with their folder": f'Press "{CONTENTS}"',
+    "Convert it to a format": "Choose a format",
     "Start the merge without --resume": "Begin it again",
     "Delete it, or start without --resume, which replaces it": "Throw it away, and begin again",
     "go on with --resume, or delete it": 'press "Go on", or throw this away',

@@ -264,6 +264,58 @@ def check_saved(folder: str, part: str = "all", padded: bool = False) -> dict[st
     }
 
 
+def check_lab(folder: str) -> dict[str, Any]:
+    """A preview of the merge lab, the file that it stands for, and what is left afterwards."""
+    import io
+
+    import msgspec
+    from PIL import Image
+
+    from lib_automerge.app.desk import Desk
+    from lib_automerge.app.lab_orders import Order
+    from lib_automerge.host.a1111 import A1111Host
+
+    use("a")
+    host = A1111Host()
+    host.data = Path(folder) / "data"
+    desk = Desk(host, host)
+    files = models()
+    refs = {"base": "a", "m001": "b", "m002": "t"}
+    order = Order(
+        recipe=Recipe(
+            architecture="sd1",
+            method="ties",
+            models={role: ModelRef(name, path=str(files[name])) for role, name in refs.items()},
+            parameters={"k": 0.5, "scale": 0.7},
+            precision="fp64",
+        ),
+        path=Path(folder) / "soup.safetensors",
+    )
+    titles = dict(sd_models.checkpoints_list)
+    before = user_image()
+    desk.preview_merge(order, msgspec.structs.replace(PAYLOAD, seeds=(1,)))
+    desk.lab.wait()
+    now = desk.lab.snapshot()
+    after = user_image()
+    shown = digest(Image.open(io.BytesIO(now.picture.png)).convert("RGB")) if now.picture else ""
+    desk.merge(order)
+    desk.lab.wait()
+    with (
+        open_checkpoint(order.path) as merged,
+        WebUIGenerator(A1111()).open({"a": merged}) as opened,
+    ):
+        (saved,) = pictures(opened)
+    return {
+        "told": now.told,
+        "shown": shown,
+        "saved": saved,
+        "before": before,
+        "after": after,
+        "left": sorted(p.name for p in host.data.rglob("*.safetensors*")),
+        "same lists": titles == sd_models.checkpoints_list,
+    }
+
+
 def check_lora() -> dict[str, Any]:
     tag = "<lora:tiny:1>"
     use("a")

@@ -250,6 +250,7 @@ def test_a_model_that_is_chosen_twice_is_told(setup: LabSetup) -> None:
     assert view.ready
     many = {"lab_method": "TIES", "lab_base": "a.safetensors"}
     view = setup.view(filled(setup, lab_models=["b.safetensors", "a.safetensors"], **many))
+    assert "SHA-256 of a.safetensors and b.safetensors is not known" in view.text.shown
     assert "a.safetensors is chosen as Base and number 2 of Models." in view.checks
 
 
