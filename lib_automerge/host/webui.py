@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from lib_automerge.domain.payload import ImageJob
 from lib_automerge.domain.recipe import Recipe
-from lib_automerge.errors import ConfigError, GenerationError, HostError
+from lib_automerge.errors import GenerationError, HostError
 from lib_automerge.generate.base import PauseRequested, StopFlag, never
 from lib_automerge.generate.parts import Parts
 from lib_automerge.host.live_merge import LiveMerge
@@ -124,12 +124,6 @@ class WebUISession:
             ModelError: the models do not hold what the recipe asks for.
             HostError: it searches the VAE while the WebUI uses another one.
         """
-        missing = sorted(set(recipe.models) - set(self._models))
-        if missing:
-            raise ConfigError(
-                f"the recipe needs model {missing[0]!r}, but only {sorted(self._models)} are open. "
-                "Open it with the others."
-            )
         self._keep_hold()
         self._model.apply(recipe)
 
