@@ -6,7 +6,7 @@ nothing from anywhere and has no scripts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import lib_automerge
 from lib_automerge.domain import architectures
@@ -14,11 +14,10 @@ from lib_automerge.domain.chain import MergeStep, RankStep, SearchStep, Step, Tr
 from lib_automerge.domain.chain_events import Compared, Decided, Purpose, Ranked
 from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.keylists import DATA
-from lib_automerge.domain.recipe import Recipe, read_recipe
 from lib_automerge.domain.run import Status
-from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.study.chain_ancestry import ancestry
 from lib_automerge.study.chain_store import ChainFolder, ChainManifest
-from lib_automerge.study.formats import decimals_for, number, plural, plus_minus, signed, size
+from lib_automerge.study.formats import decimals_for, number, plural, plus_minus, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.pictures import picture
 from lib_automerge.study.tables import facts, table
@@ -315,42 +314,9 @@ class _Page:
         return element(
             "section",
             element("h2", "The recipe of the whole", id="recipe"),
-            self._ancestry(finished.model),
+            ancestry(self._folder, self._manifest, self._state, finished.model),
             element("p", again, class_="caption") if made else EMPTY,
             aria_labelledby="recipe",
-        )
-
-    def _ancestry(self, name: str) -> Markup:
-        member = self._manifest.member(name)
-        if member is not None:
-            told = [element("b", name), f" {size(member.size)}, SHA-256 "]
-            return element("p", *told, element("code", member.ref.sha256))
-        made = self._state.made[name]
-        try:
-            recipe: Recipe | None = read_recipe(self._folder.path / made.recipe)
-        except (StorageError, ConfigError):
-            recipe = None
-        summary = element(
-            "summary", element("b", name), " SHA-256 ", element("code", made.ref.sha256)
-        )
-        if recipe is None:
-            return element("details", summary, element("p", f"{made.recipe} cannot be read."))
-        by_digest = {member.ref.sha256: member.name for member in self._manifest.pool}
-        by_digest |= {made.ref.sha256: made.model for made in self._state.made.values()}
-        inputs = [
-            element("li", f"{role}: ", self._ancestry(by_digest[ref.sha256]))
-            for role, ref in recipe.models.items()
-            if ref.sha256 in by_digest
-        ]
-        settings = {**recipe.parameters, **({"weights": recipe.weights} if recipe.weights else {})}
-        method = f"{recipe.method}, {recipe.precision}"
-        return element(
-            "details",
-            summary,
-            element("p", method),
-            element("pre", _lines(settings)) if settings else EMPTY,
-            element("ul", *inputs),
-            open=True,
         )
 
     def warnings(self) -> Markup:
@@ -363,14 +329,3 @@ class _Page:
             element("ul", *(element("li", message) for message in self._state.warnings)),
             aria_labelledby="warnings",
         )
-
-
-def _lines(settings: Mapping[str, object]) -> str:
-    lines = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            numbers = ", ".join(f"{block} {weight:g}" for block, weight in value.items())
-            lines.append(f"{name}: {numbers}")
-        else:
-            lines.append(f"{name}: {value}")
-    return "\n".join(lines)
