@@ -7,6 +7,7 @@ nothing from anywhere and has no scripts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import lib_automerge
 from lib_automerge.domain import architectures
@@ -149,7 +150,7 @@ class _Page:
             case MergeStep():
                 parts.append(self._merge(step))
             case RankStep():
-                parts.append(self._ranking(state.ranked.get((step.name, None)), "Scores"))
+                parts.append(self._ranking(state.ranked.get((step.name, None)), "The models"))
             case SearchStep():
                 found = [d for d in state.decided.values() if d.step == step.name]
                 parts.append(self._decisions(found, "The search"))
@@ -210,12 +211,7 @@ class _Page:
                 ]
             )
         headings = ["Model", "Images", "Score ± error", "Behind the first", "p", ""]
-        return join(
-            [
-                element("h3", caption),
-                table(f"{caption}: mean scores", headings, rows),
-            ]
-        )
+        return table(f"{caption}: mean scores on the ranking's images", headings, rows)
 
     def _decisions(self, found: Sequence[Decided], caption: str) -> Markup:
         if not found:
@@ -230,14 +226,14 @@ class _Page:
                     for role in ("a", "b", "half", "merge")
                 ),
                 element("strong", decided.model),
-                element("code", f"{decided.run}/report.html") if decided.run else "",
+                _link(f"{decided.run}/report.html") if decided.run else "",
             ]
             for decided in found
         ]
         headings = ["A", "B", "A scores", "B scores", "50:50", "Merge", "Goes on", "Report"]
         why = element("ul", *(element("li", decided.sentence) for decided in found))
         shown = table(f"{caption}: verdicts", headings, rows, texts=2)
-        return join([element("h3", caption), shown, why])
+        return join([shown, why])
 
     def _compared(self, compared: Compared) -> Markup:
         decimals = decimals_for([*compared.means.values(), compared.difference])
@@ -329,3 +325,8 @@ class _Page:
             element("ul", *(element("li", message) for message in self._state.warnings)),
             aria_labelledby="warnings",
         )
+
+
+def _link(path: str) -> Markup:
+    """To a page in the folder of this one."""
+    return element("a", path.split("/")[-2], href=quote(path))

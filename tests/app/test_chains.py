@@ -115,8 +115,9 @@ def test_every_step_shows_the_same_images_of_what_it_made_and_of_its_inputs(soup
     assert [payload for payload, _ in shown["soup"]] == ["p01", "p02"]
     report = (soup / "report.html").read_text()
     assert report.count('src="data:image/png') >= 2 * (6 + 5 + 3)
-    for told in ("m1", "1. soup: merge", "2. best: ranking", "3. search: search", "p-value"[:1]):
+    for told in ("1. soup: merge", "2. best: ranking", "3. search: search", "SHA-256"):
         assert told in report
+    assert 'href="steps/03-search/report.html"' in report
     assert "<script" not in report
 
 
