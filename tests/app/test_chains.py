@@ -477,7 +477,7 @@ def refused(tmp_path: Path, pool: Sequence[str], message: str, **sections: Any) 
 def test_pools_that_cannot_be_are_refused(pool: list[str], tmp_path: Path) -> None:
     copy = shutil.copy(pool[0], tmp_path / "copy.safetensors")
     link = tmp_path / "link.safetensors"
-    link.symlink_to(pool[0])
+    link.hardlink_to(pool[0])
     other = write_tiny(tmp_path / "other.safetensors", "sdxl")
     empty = tmp_path / "empty"
     empty.mkdir()
