@@ -39,6 +39,9 @@ _STATES = {
     Status.FINISHED: "The chain is finished.",
 }
 
+COLUMNS = 4
+"""Few previews are shown as large as if there were so many."""
+
 MOST_SHOWN = 24
 """A step shows the previews of at most so many models: what it hands on, and its first inputs."""
 
@@ -266,9 +269,8 @@ class _Page:
             return EMPTY
         left = len(names) - MOST_SHOWN
         more = element("p", f"{left} more in the folder previews.", class_="caption")
-        gallery = element(
-            "div", *rows, class_="gallery", style=f"--columns: {self._manifest.config.previews}"
-        )
+        columns = max(self._manifest.config.previews, COLUMNS)
+        gallery = element("div", *rows, class_="gallery", style=f"--columns: {columns}")
         title = element("h3", "Same prompt, same seed")
         return join([title, gallery, more if left > 0 else EMPTY])
 
