@@ -67,7 +67,7 @@ def left_of(cap: int, reserved: int, least: int) -> int:
 
 
 def own_memory() -> int:
-    """Return the bytes that the process holds now; an estimate where the system does not tell."""
+    """Bytes that the process holds now; an estimate where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
