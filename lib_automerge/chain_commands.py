@@ -74,7 +74,7 @@ def start(options: argparse.Namespace) -> int:
         )
     config = read_chain(options.config, given)
     service = _service()
-    print(f"Reading {len(config.pool)} entries of the pool ...", flush=True)
+    print("Reading the pool ...", flush=True)
     prepared = service.prepare(config)
     named = options.config.stem if options.config else f"{options.preset}-chain"
     folder = options.out or run_commands.new_folder(config.name or named)

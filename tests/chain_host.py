@@ -92,8 +92,9 @@ class ContentSession:
         off = sum(abs(1.0 - skill) for skill in self._skill) / len(self._skill)
         value = 245 * (1 - off) + 3 * (noise[0] / 255 - 0.5)
         image = Image.new("RGB", (8, 8), (max(0, min(255, round(value))), noise[1], noise[2]))
-        if self._skill[0] < -0.5:
-            image.info["broken"] = "black"
+        reason = self._host.broken(dict(zip(PROBES, self._skill, strict=True)), job)
+        if reason:
+            image.info["broken"] = reason
         return image
 
     def rest(self) -> None:

@@ -113,6 +113,10 @@ def step_toll(
         case TreeStep():
             searches = max(models - 1, 0)
             found += _times(_search(manifest, step) + preview + rank, searches)
+            if not config.keep_intermediate:
+                # the merges of a level are removed when those of the next one are made
+                gone = max(0, searches - models // 2 - (models - models // 2) // 2)
+                found += Toll(bytes=-gone * _largest(manifest))
             found += _times(rank, unranked) + _times(final, 2)
     return found
 

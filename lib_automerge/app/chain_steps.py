@@ -18,10 +18,10 @@ from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
 from lib_automerge.domain.chain import MergeStep, SearchStep, TreeStep
 from lib_automerge.domain.chain_events import Decided, Made
-from lib_automerge.domain.events import BASELINES, PARENTS, Origin
+from lib_automerge.domain.events import BASELINES, PARENTS, Origin, Stage
 from lib_automerge.domain.recipe import ModelRef, Recipe, read_recipe, recipe_json
 from lib_automerge.domain.run import RunState, Status, best
-from lib_automerge.errors import CancelledError, ConfigError, StorageError
+from lib_automerge.errors import CancelledError, ConfigError, RunFailedError, StorageError
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.inspection import scan
@@ -31,6 +31,7 @@ from lib_automerge.merge.lab.recipes import recipe_for
 from lib_automerge.merge.lookup import sha256
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.study.chain_store import ChainFolder
+from lib_automerge.study.store import RunFolder
 
 RUN = "run.json"
 """The file by which a folder is known to be a run's."""
@@ -151,8 +152,24 @@ class Workshop:
                 step=step.name, run="", a=a, b=b, model=a, gain=False, sentence=why, level=level
             )
         else:
-            state = self._run(step, roles, place)
-            decided = self._decision(step.name, run, roles, state, model, level)
+            try:
+                state = self._run(step, roles, place)
+                decided = self._decision(step.name, run, roles, state, model, level)
+            except RunFailedError as error:
+                whole = self._whole_one(roles, place)
+                if whole is None:
+                    raise
+                said = f"{error} So {whole} goes on."
+                decided = Decided(
+                    step=step.name,
+                    run=run,
+                    a=a,
+                    b=b,
+                    model=whole,
+                    gain=False,
+                    sentence=said,
+                    level=level,
+                )
         self._record.add(decided)
         return decided
 
@@ -192,6 +209,16 @@ class Workshop:
         if state.status is not Status.FINISHED:
             raise StopRequested
         return state
+
+    def _whole_one(self, roles: Mapping[str, str], place: Path) -> str | None:
+        """The model of a failed run that is left if only the other one makes broken images."""
+        state = RunFolder(place).state()
+        broken = set()
+        for parent in filter(None, map(state.baseline, PARENTS)):
+            images = state.scores.get((Stage.SEARCH, parent.number), {})
+            if any(image.broken is not None for image in images.values()):
+                broken.add(_ROLES[parent.origin])
+        return {frozenset("a"): roles["b"], frozenset("b"): roles["a"]}.get(frozenset(broken))
 
     def _decision(
         self,

@@ -11,6 +11,7 @@ from lib_automerge.app.chain_steps import Workshop
 from lib_automerge.app.chain_studio import Studio
 from lib_automerge.domain.chain import TreeStep, winner_name
 from lib_automerge.domain.chain_events import Compared, Paired, Purpose, Ranked, Removed, StepDone
+from lib_automerge.errors import ConfigError
 
 POOL_LEVEL = 0
 """The level of the models that a tree begins with."""
@@ -120,13 +121,19 @@ class Tree:
             return StepDone(step=name, models=(best,), sentence=said)
         compared = self._record.state.compared.get(name)
         if compared is None:
-            compared = self._compared(winner, best)
+            self._studio.score((winner, best), Purpose.FINAL)
+            try:
+                compared = self._compared(winner, best)
+            except ConfigError as error:
+                said = f"{winner} cannot be compared with the pool's best model: {error}"
+                return StepDone(
+                    step=name, models=(best,), sentence=f"{said} So {best} is the result."
+                )
             self._record.add(compared)
         chosen = winner if compared.gain else best
         return StepDone(step=name, models=(chosen,), sentence=compared.sentence)
 
     def _compared(self, winner: str, best: str) -> Compared:
-        self._studio.score((winner, best), Purpose.FINAL)
         found, means = self._studio.comparison(winner, best, self._pool)
         broken = self._studio.broken(winner, Purpose.FINAL)
         gain = found.p_value < 0.05 and found.difference > 0 and broken is None

@@ -6,7 +6,8 @@ nothing from anywhere and has no scripts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from urllib.parse import quote
 
 import lib_automerge
 from lib_automerge.domain import architectures
@@ -14,11 +15,10 @@ from lib_automerge.domain.chain import MergeStep, RankStep, SearchStep, Step, Tr
 from lib_automerge.domain.chain_events import Compared, Decided, Purpose, Ranked
 from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.keylists import DATA
-from lib_automerge.domain.recipe import Recipe, read_recipe
 from lib_automerge.domain.run import Status
-from lib_automerge.errors import ConfigError, StorageError
+from lib_automerge.study.chain_ancestry import ancestry
 from lib_automerge.study.chain_store import ChainFolder, ChainManifest
-from lib_automerge.study.formats import decimals_for, number, plural, plus_minus, signed, size
+from lib_automerge.study.formats import decimals_for, number, plural, plus_minus, signed
 from lib_automerge.study.markup import EMPTY, Markup, element, join
 from lib_automerge.study.pictures import picture
 from lib_automerge.study.tables import facts, table
@@ -38,6 +38,9 @@ _STATES = {
     Status.FAILED: "The chain could not go on; it can be resumed.",
     Status.FINISHED: "The chain is finished.",
 }
+
+COLUMNS = 4
+"""Few previews are shown as large as if there were so many."""
 
 MOST_SHOWN = 24
 """A step shows the previews of at most so many models: what it hands on, and its first inputs."""
@@ -150,7 +153,7 @@ class _Page:
             case MergeStep():
                 parts.append(self._merge(step))
             case RankStep():
-                parts.append(self._ranking(state.ranked.get((step.name, None)), "Scores"))
+                parts.append(self._ranking(state.ranked.get((step.name, None)), "The models"))
             case SearchStep():
                 found = [d for d in state.decided.values() if d.step == step.name]
                 parts.append(self._decisions(found, "The search"))
@@ -211,12 +214,7 @@ class _Page:
                 ]
             )
         headings = ["Model", "Images", "Score ± error", "Behind the first", "p", ""]
-        return join(
-            [
-                element("h3", caption),
-                table(f"{caption}: mean scores", headings, rows),
-            ]
-        )
+        return table(f"{caption}: mean scores on the ranking's images", headings, rows)
 
     def _decisions(self, found: Sequence[Decided], caption: str) -> Markup:
         if not found:
@@ -231,14 +229,14 @@ class _Page:
                     for role in ("a", "b", "half", "merge")
                 ),
                 element("strong", decided.model),
-                element("code", f"{decided.run}/report.html") if decided.run else "",
+                _link(f"{decided.run}/report.html") if decided.run else "",
             ]
             for decided in found
         ]
         headings = ["A", "B", "A scores", "B scores", "50:50", "Merge", "Goes on", "Report"]
         why = element("ul", *(element("li", decided.sentence) for decided in found))
         shown = table(f"{caption}: verdicts", headings, rows, texts=2)
-        return join([element("h3", caption), shown, why])
+        return join([shown, why])
 
     def _compared(self, compared: Compared) -> Markup:
         decimals = decimals_for([*compared.means.values(), compared.difference])
@@ -271,9 +269,8 @@ class _Page:
             return EMPTY
         left = len(names) - MOST_SHOWN
         more = element("p", f"{left} more in the folder previews.", class_="caption")
-        gallery = element(
-            "div", *rows, class_="gallery", style=f"--columns: {self._manifest.config.previews}"
-        )
+        columns = max(self._manifest.config.previews, COLUMNS)
+        gallery = element("div", *rows, class_="gallery", style=f"--columns: {columns}")
         title = element("h3", "Same prompt, same seed")
         return join([title, gallery, more if left > 0 else EMPTY])
 
@@ -315,42 +312,9 @@ class _Page:
         return element(
             "section",
             element("h2", "The recipe of the whole", id="recipe"),
-            self._ancestry(finished.model),
+            ancestry(self._folder, self._manifest, self._state, finished.model),
             element("p", again, class_="caption") if made else EMPTY,
             aria_labelledby="recipe",
-        )
-
-    def _ancestry(self, name: str) -> Markup:
-        member = self._manifest.member(name)
-        if member is not None:
-            told = [element("b", name), f" {size(member.size)}, SHA-256 "]
-            return element("p", *told, element("code", member.ref.sha256))
-        made = self._state.made[name]
-        try:
-            recipe: Recipe | None = read_recipe(self._folder.path / made.recipe)
-        except (StorageError, ConfigError):
-            recipe = None
-        summary = element(
-            "summary", element("b", name), " SHA-256 ", element("code", made.ref.sha256)
-        )
-        if recipe is None:
-            return element("details", summary, element("p", f"{made.recipe} cannot be read."))
-        by_digest = {member.ref.sha256: member.name for member in self._manifest.pool}
-        by_digest |= {made.ref.sha256: made.model for made in self._state.made.values()}
-        inputs = [
-            element("li", f"{role}: ", self._ancestry(by_digest[ref.sha256]))
-            for role, ref in recipe.models.items()
-            if ref.sha256 in by_digest
-        ]
-        settings = {**recipe.parameters, **({"weights": recipe.weights} if recipe.weights else {})}
-        method = f"{recipe.method}, {recipe.precision}"
-        return element(
-            "details",
-            summary,
-            element("p", method),
-            element("pre", _lines(settings)) if settings else EMPTY,
-            element("ul", *inputs),
-            open=True,
         )
 
     def warnings(self) -> Markup:
@@ -365,12 +329,6 @@ class _Page:
         )
 
 
-def _lines(settings: Mapping[str, object]) -> str:
-    lines = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            numbers = ", ".join(f"{block} {weight:g}" for block, weight in value.items())
-            lines.append(f"{name}: {numbers}")
-        else:
-            lines.append(f"{name}: {value}")
-    return "\n".join(lines)
+def _link(path: str) -> Markup:
+    """To a page in the folder of this one."""
+    return element("a", path.split("/")[-2], href=quote(path))

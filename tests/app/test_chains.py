@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lib_automerge.domain.chain import TreeStep
 from lib_automerge.domain.chain_events import Purpose, Standing
 from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.lineage import Lineage, read_lineage
-from lib_automerge.domain.payload import named
+from lib_automerge.domain.payload import ImageJob, named
 from lib_automerge.domain.recipe import read_recipe
 from lib_automerge.domain.run import Status
 from lib_automerge.errors import (
@@ -115,8 +115,9 @@ def test_every_step_shows_the_same_images_of_what_it_made_and_of_its_inputs(soup
     assert [payload for payload, _ in shown["soup"]] == ["p01", "p02"]
     report = (soup / "report.html").read_text()
     assert report.count('src="data:image/png') >= 2 * (6 + 5 + 3)
-    for told in ("m1", "1. soup: merge", "2. best: ranking", "3. search: search", "p-value"[:1]):
+    for told in ("1. soup: merge", "2. best: ranking", "3. search: search", "SHA-256"):
         assert told in report
+    assert 'href="steps/03-search/report.html"' in report
     assert "<script" not in report
 
 
@@ -320,13 +321,54 @@ def test_intermediate_checkpoints_are_removed_if_asked(pool: list[str], tmp_path
     assert made.read_bytes() == (folder / left[0]).read_bytes()
 
 
+def black(weights: Mapping[str, float], job: ImageJob) -> str | None:
+    return "black" if weights["IN00"] < -0.5 else None
+
+
+def test_a_model_that_breaks_in_a_search_leaves_the_tree_and_not_the_night(
+    pool: list[str], tmp_path: Path
+) -> None:
+    """A parent is whole where models are ranked, and black where they are searched."""
+    broken = write_model(tmp_path / "broken.safetensors", (-1.0, 0.9, 0.9))
+    host = ContentHost()
+    host.broken = lambda weights, job: None if job.payload.held_out else black(weights, job)
+    state = carried_out(tmp_path / "chain", [str(broken), pool[0]], host, preset="tree")
+    (decided,) = state.decided.values()
+    assert decided.model == "m1"
+    assert "itself makes a black image" in decided.sentence
+    assert decided.sentence.endswith("So m1 goes on.")
+    assert state.finished is not None
+    assert state.finished.model == "m1"
+
+
+def test_a_winner_that_breaks_on_unseen_images_is_not_the_result(
+    pool: list[str], tmp_path: Path
+) -> None:
+    seeds = {
+        job.seed for job in chain_jobs(_named(chain_config(pool, preset="tree")), Purpose.FINAL)
+    }
+    for broken in (seeds, {min(seeds)}):
+        host = ContentHost()
+        host.broken = lambda weights, job, bad=broken: (
+            "NaN" if job.seed in bad and weights["M00"] + weights["IN00"] > 1.5 else None
+        )
+        state = carried_out(tmp_path / str(len(broken)), pool[:2], host, preset="tree")
+        assert state.decided["tree", "m1", "m2"].gain
+        assert state.finished is not None
+        assert state.finished.model == "m1"
+        assert "So m1 is the result" in state.finished.sentence
+
+
 def test_models_with_broken_images_leave_and_the_user_is_told(
     pool: list[str], tmp_path: Path
 ) -> None:
     broken = write_model(tmp_path / "broken.safetensors", (-1.0, 0.0, 0.0))
+    host = ContentHost()
+    host.broken = black
     state = carried_out(
         tmp_path / "chain",
         [str(broken), *pool[:2]],
+        host,
         steps=[
             {"kind": "rank", "name": "best", "keep": 3},
             {"kind": "merge", "name": "soup", "models": ["best"]},
@@ -334,7 +376,7 @@ def test_models_with_broken_images_leave_and_the_user_is_told(
     )
     assert state.ranked["best", None].standings[-1].mean is None
     assert state.done["best"].models == ("m1", "m2")
-    assert any("broken" in warning for warning in state.warnings)
+    assert any("ranked last and left: broken" in warning for warning in state.warnings)
     recipe = read_recipe(tmp_path / "chain/recipes/soup.json")
     assert [ref.name for ref in recipe.models.values()] == ["m1", "m2"]
 
@@ -401,6 +443,10 @@ def test_what_it_takes_is_told_before(pool: list[str]) -> None:
     assert (tree.toll.runs, tree.toll.files) == (4, 4)
     assert tree.toll.images == 2 * 9 + 4 * 9 + 4 * run + 2 * 6
     assert "removed on the way" in tree.sentence
+    # of four merges, three are there at once
+    kept = service.prepare(chain_config(pool, preset="tree")).toll
+    largest = max(Path(path).stat().st_size for path in pool)
+    assert kept.bytes - tree.toll.bytes == largest
 
 
 def test_what_was_told_is_never_exceeded(pool: list[str], soup: Path, tree: Path) -> None:
@@ -431,7 +477,7 @@ def refused(tmp_path: Path, pool: Sequence[str], message: str, **sections: Any) 
 def test_pools_that_cannot_be_are_refused(pool: list[str], tmp_path: Path) -> None:
     copy = shutil.copy(pool[0], tmp_path / "copy.safetensors")
     link = tmp_path / "link.safetensors"
-    link.symlink_to(pool[0])
+    link.hardlink_to(pool[0])
     other = write_tiny(tmp_path / "other.safetensors", "sdxl")
     empty = tmp_path / "empty"
     empty.mkdir()
