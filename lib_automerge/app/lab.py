@@ -104,9 +104,9 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def version(self) -> str:
         """Another text whenever something that is shown has changed."""
-        done = self.progress.done if self.progress else 0
+        done = (self.progress.done, self.progress.note) if self.progress else (0, "")
         kept = ".".join(str(one.number) for one in self.kept)
-        return f"{self.number}-{self.phase.value}-{done}-{kept}"
+        return f"{self.number}-{self.phase.value}-{done[0]}-{done[1]}-{kept}"
 
 
 class Lab:
@@ -301,6 +301,7 @@ class Lab:
             on_mismatch=order.on_mismatch,
             zero_bad=order.zero_bad,
             resume=resume,
+            cache=self._folder / "rebasin",
             progress=lambda progress: self._change(progress=progress),
             cancelled=self._stop.is_set,
             tell=lambda note: self._change(notes=(*self.snapshot().notes, note)),

@@ -50,7 +50,9 @@ def _working(now: LabSnapshot, clock: float) -> Markup:
     if progress is not None and not generating:
         words = f"{percent(share or 0.0)} done"
         told = [f"{size(progress.done)} of {size(progress.total)} read and written"]
-        if progress.rate > 0:
+        if progress.note:
+            told = [f"{progress.note[:1].upper()}{progress.note[1:]}"]
+        elif progress.rate > 0:
             told += [f" · {size(progress.rate)}/s"]
         if progress.left is not None and not cancelling:
             told += [" · done about ", clock_time(progress.left, clock)]

@@ -104,7 +104,9 @@ def _merging(merge: LabSnapshot, clock: float) -> Markup:
     if progress is not None and merge.phase is not LabPhase.GENERATING:
         share = progress.done / progress.total if progress.total else 1.0
         items.append(element("li", element("b", percent(share)), " done"))
-        if progress.rate > 0:
+        if progress.note:
+            items.append(element("li", progress.note))
+        elif progress.rate > 0:
             items.append(element("li", element("b", f"{size(progress.rate)}/s")))
         if progress.left is not None and merge.phase is LabPhase.MERGING:
             items.append(
