@@ -7,6 +7,7 @@ compared runs in turns, several times; the best of each counts.
     python benchmarks/merge_lab.py pair                     # two SD1 UNets against loop and copy
     python benchmarks/merge_lab.py peer --mecha PYTHON      # N = 5, 226 MB, against sd-mecha 1.1.8
     python benchmarks/merge_lab.py many                     # N from 5 to 200, 9 MB
+    python benchmarks/merge_lab.py curve                    # every method of many, N from 2 to 40
 
 Files of random weights with SD1's keys and shapes, float16, are written to --dir and kept there.
 """
@@ -28,6 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -51,6 +53,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "dare": {"p": 0.9, "vote": "sum"},
 }
 MANY = (5, 10, 20, 50, 100, 200)
+FEW = (2, 5, 10, 20, 40)
 CURVE = ("average", "ties", "dare", "della", "model_stock", "geometric_median")
 
 
@@ -283,6 +286,69 @@ def many(options: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
+def curve(options: argparse.Namespace) -> None:
+    """CPU seconds of every method of many models, with the fitted exponent, and as a drawing."""
+    torch.set_num_threads(1)
+    shapes = some_keys(4_650_000, 500_000)
+    paths = [write(options.dir / f"small-{n}.safetensors", shapes, n) for n in range(FEW[-1] + 1)]
+    names = [name for name in catalogue.names() if not catalogue.get(name).roles]
+    memory = int(options.memory * 2**30)
+    output = options.dir / "out.safetensors"
+    lines: dict[str, list[float]] = {}
+    print("| method | " + " | ".join(f"N={count}" for count in FEW) + " | exponent |")
+    print("|---" * (len(FEW) + 2) + "|")
+    for name in names:
+        lines[name] = []
+        for count in FEW:
+            files = paths[: count + 1] if catalogue.get(name).based else paths[1 : count + 1]
+            spent = []
+            for _ in range(options.repeat):
+                output.unlink(missing_ok=True)
+                begun = time.process_time()
+                merge(name, output, files, memory, 1)
+                spent.append(time.process_time() - begun)
+            lines[name].append(min(spent))
+        exponent = np.polyfit(np.log(FEW), np.log(lines[name]), 1)[0]
+        seconds = " | ".join(f"{each:.2f}" for each in lines[name])
+        print(f"| {name} | {seconds} | {exponent:.2f} |", flush=True)
+    output.unlink(missing_ok=True)
+    Path(__file__).with_name("merge_lab_curve.svg").write_text(drawn(lines))
+
+
+def drawn(lines: dict[str, list[float]]) -> str:
+    """Draw CPU seconds over N, both logarithmic."""
+    width, height, edge = 720, 460, 60
+    least = min(map(min, lines.values()))
+    most = max(map(max, lines.values()))
+
+    def x(count: float) -> float:
+        return edge + (width - 220) * float(np.log(count / FEW[0]) / np.log(FEW[-1] / FEW[0]))
+
+    def y(seconds: float) -> float:
+        share = np.log(seconds / least) / np.log(most / least)
+        return height - edge - (height - 2 * edge) * float(share)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{edge}" y="30">CPU seconds to merge N files of 9.3 MB (both logarithmic)</text>',
+    ]
+    parts += [f'<text x="{x(count):.0f}" y="{height - 35}">{count}</text>' for count in FEW]
+    parts += [
+        f'<text x="15" y="{y(seconds):.0f}">{seconds:g}</text>'
+        for seconds in (0.1, 0.3, 1, 3, 10, 30)
+        if least <= seconds <= most
+    ]
+    ends = sorted(lines, key=lambda name: lines[name][-1])
+    for number, name in enumerate(ends):
+        colour = f"hsl({360 * number // len(ends)},70%,40%)"
+        points = " ".join(f"{x(n):.1f},{y(s):.1f}" for n, s in zip(FEW, lines[name], strict=True))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+        low = height - edge - number * (height - 2 * edge) / len(ends)
+        parts.append(f'<text x="{width - 150}" y="{low:.0f}" fill="{colour}">{name}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "automerge-lab")
@@ -291,7 +357,7 @@ def main() -> None:
     parser.add_argument("--mecha", default=shutil.which("python"), help="Python with sd-mecha")
     parser.add_argument("--threads", type=int, default=1)
     parts = parser.add_subparsers(required=True)
-    for name, function in (("pair", pair), ("peer", peer), ("many", many)):
+    for name, function in (("pair", pair), ("peer", peer), ("many", many), ("curve", curve)):
         parts.add_parser(name).set_defaults(run=function)
     alone = parts.add_parser("one", help="used by the others")
     alone.add_argument("way")

@@ -298,8 +298,6 @@ class Lab:
     def _merge(self, order: Order, path: Path, *, resume: bool = False) -> None:
         options = LabOptions(
             memory=own_memory() + order.memory,
-            on_mismatch=order.on_mismatch,
-            zero_bad=order.zero_bad,
             resume=resume,
             cache=self._folder / "rebasin",
             progress=lambda progress: self._change(progress=progress),

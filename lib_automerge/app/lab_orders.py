@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from lib_automerge.domain.recipe import OnMismatch, Recipe
+from lib_automerge.domain.recipe import Recipe
 from lib_automerge.errors import AutomergeError, StorageError
 from lib_automerge.merge.lab import output
 from lib_automerge.merge.lab.budget import DEFAULT
@@ -29,16 +29,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         path: of the file to write; must not exist.
         dtype: of the file's numbers; None keeps the first model's.
         memory: bytes that the merge may take besides what the process holds already.
-        on_mismatch: what to do where the models' tensors differ.
-        zero_bad: take NaN and infinite numbers as 0.
     """
 
     recipe: Recipe
     path: Path
     dtype: str | None = None
     memory: int = DEFAULT
-    on_mismatch: OnMismatch = "refuse"
-    zero_bad: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True):

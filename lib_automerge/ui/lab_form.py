@@ -11,7 +11,7 @@ import msgspec
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.dialects.sketch import Hint
-from lib_automerge.domain.recipe import BASE, ModelRef, ParameterValue, Recipe
+from lib_automerge.domain.recipe import BASE, ModelRef, OnMismatch, ParameterValue, Recipe
 from lib_automerge.errors import ConfigError
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod, role_of, roles_for
@@ -21,6 +21,7 @@ from lib_automerge.ui.lab_fields import (
     LAB_BY_NAME,
     LAB_DTYPES,
     LAB_METHODS,
+    MISMATCHES,
     PARAMETER_FIELDS,
     field_name,
 )
@@ -123,6 +124,7 @@ def recipe_of(values: Values, models: Sequence[ModelChoice], architecture: Archi
         ConfigError: a model is gone, or a parameter is wrong; names it.
     """
     method = method_of(values)
+    form = Reader(LAB_READ, values)
     titles = chosen(values)
     roles = roles_for(method, len([role for role in titles if role != BASE]))
     parameters = _parameters(values, method, architecture, roles[method.based :])
@@ -147,7 +149,21 @@ def recipe_of(values: Values, models: Sequence[ModelChoice], architecture: Archi
         weights=weights,
         parameters=parameters,
         precision="fp64",
+        on_mismatch=_on_mismatch(form, method),
+        on_nan="zero" if form.check("lab_zero_bad") else "refuse",
     )
+
+
+def _on_mismatch(form: Reader, method: LabMethod) -> OnMismatch:
+    label = form.text("lab_mismatch")
+    if MISMATCHES.name(label) == "fill-base":
+        if method.based:
+            return "fill-base"
+        raise ConfigError(
+            f'"{label}" needs a method with a base. Choose "{MISMATCHES.label("keep-a")}" or '
+            "another method."
+        )
+    return "keep-a" if MISMATCHES.name(label) == "keep-a" else "refuse"
 
 
 def _parameters(
@@ -279,6 +295,8 @@ def values_of(
     values |= {
         "lab_models": many,
         "lab_dtype": LAB_DTYPES.label(recipe.dtype),
+        "lab_mismatch": MISMATCHES.label(recipe.on_mismatch),
+        "lab_zero_bad": recipe.on_nan == "zero",
         "lab_values": values_text(overrides),
         "lab_digests": msgspec.json.encode(digests).decode(),
     }

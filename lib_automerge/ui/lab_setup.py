@@ -38,7 +38,6 @@ from lib_automerge.ui.lab_fields import (
     FIXED,
     LAB_DTYPES,
     LAB_FIELDS,
-    MISMATCHES,
     field_name,
     label_of,
 )
@@ -267,12 +266,6 @@ class LabSetup:
             AutomergeError: something is missing or wrong; names it as the form does.
         """
         form = Reader(LAB_READ, values)
-        on_mismatch = MISMATCHES.name(form.text("lab_mismatch"))
-        if on_mismatch == "fill-base" and not method_of(values).based:
-            raise ConfigError(
-                f'"{MISMATCHES.label(on_mismatch)}" needs a method with a base. Choose '
-                f'"{MISMATCHES.label("keep-a")}" or another method.'
-            )
         memory = form.number("lab_memory") * GIB
         if memory < LEAST:
             raise ConfigError(
@@ -284,8 +277,6 @@ class LabSetup:
             path=path,
             dtype=LAB_DTYPES.name(form.text("lab_dtype")) or None,
             memory=int(memory),
-            on_mismatch=on_mismatch,  # type: ignore[arg-type]
-            zero_bad=form.check("lab_zero_bad"),
         )
 
     def _target(self, values: Values, recipe: Recipe) -> Path:

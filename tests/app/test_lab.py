@@ -158,7 +158,7 @@ def cancelled(desk: Desk, order: Order, half_way: HalfWay) -> None:
 def test_unfinished_merges_are_known_after_a_restart(
     desk: Desk, models: dict[str, str], path: Path, half_way: HalfWay
 ) -> None:
-    cancelled(desk, soup(models, path, dtype="fp32", zero_bad=True), half_way)
+    cancelled(desk, soup(models, path, dtype="fp32", on_nan="zero"), half_way)
     cancelled(desk, soup(models, path.with_name("other.safetensors")), half_way)
     desk = again(desk, models)
     first, second = desk.lab.snapshot().kept

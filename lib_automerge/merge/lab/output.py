@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,8 @@ from lib_automerge.errors import CancelledError, ConfigError, StorageError
 from lib_automerge.merge.lab.number_types import Raw
 from lib_automerge.merge.sinks import FileLayout, cannot_write, check_room
 
-SYNCED = 1 << 29
-"""Bytes after which what is written is made safe and noted in the journal."""
+SYNCED = 1 << 27
+"""Bytes after which what is written is made safe and noted in the journal, in the background."""
 
 
 class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +85,8 @@ class Output:
         self._lock = threading.Lock()
         self._waiting: list[str] = []
         self._unsafe = 0
+        self._saver = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
     def __enter__(self) -> Output:
         kept = _held(self._partial)
@@ -128,9 +131,11 @@ class Output:
         with self._lock:
             self.finished.add(key)
             self._waiting.append(key)
-            if self._unsafe >= SYNCED:
-                with self._explained():
-                    self._make_safe()
+            is_due = self._unsafe >= SYNCED and (self._saving is None or self._saving.done())
+            if is_due:
+                self._unsafe = 0
+                self._await_saved()
+                self._saving = self._saver.submit(self._make_safe)
 
     def __exit__(
         self,
@@ -140,9 +145,11 @@ class Output:
     ) -> None:
         stopped = kind is not None and issubclass(kind, CancelledError | KeyboardInterrupt)
         try:
+            self._saver.shutdown()
             if kind is None:
                 self._complete()
             elif stopped and self.finished:
+                self._await_saved()
                 with self._explained():
                     self._make_safe()
                 raise self._cancelled() from error
@@ -189,17 +196,26 @@ class Output:
     def _make_safe(self) -> None:
         """Bring everything to the disk, then note which keys are complete."""
         assert self._file is not None
+        with self._lock:
+            complete, self._waiting = self._waiting, []
         os.fsync(self._file.fileno())
         with self._journal.open("ab") as file:
-            file.write(msgspec.json.encode(_Line(keys=tuple(self._waiting))) + b"\n")
+            file.write(msgspec.json.encode(_Line(keys=tuple(complete))) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._waiting.clear()
-        self._unsafe = 0
+
+    def _await_saved(self) -> None:
+        """Wait for what is made safe in the background; raise what went wrong there."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with self._explained():
+                saving.result()
 
     def _complete(self) -> None:
         assert self._file is not None
         try:
+            if self._saving is not None:
+                self._saving.result()
             self._make_safe()
             self._file.close()
             if not self.path.exists():

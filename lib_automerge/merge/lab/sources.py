@@ -16,6 +16,12 @@ from typing import NamedTuple, Protocol
 from lib_automerge.errors import ModelError
 from lib_automerge.merge.lab.number_types import Raw, size_of
 
+AHEAD = 8 << 20
+"""Bytes of a file that the system is asked to bring before they are read."""
+
+_ASKED_AT_ONCE = 1 << 19
+"""Systems cut longer requests short."""
+
 Stamp = tuple[int, int, int]
 """Size of a file, time of its last change in ns, and inode."""
 
@@ -82,13 +88,11 @@ class FileSource:
         except OSError as error:
             raise self._unreadable(error) from error
         self._lock = threading.Lock()
+        self._asked: dict[int, int] = {}
         self._stamp = _stamp(os.fstat(self._file.fileno()))
         if since not in (None, self._stamp):
             self._file.close()
             raise _changed(self.path)
-        if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     @property
     def stamp(self) -> Stamp:
@@ -102,6 +106,7 @@ class FileSource:
         left = memoryview(out)[: (stop - start) * width]  # type: ignore[arg-type]
         try:
             with self._lock:
+                self._ask_ahead(entry.start + start * width, entry.start + stop * width)
                 self._file.seek(entry.start + start * width)
                 while left:
                     count = self._file.readinto(left)
@@ -118,6 +123,25 @@ class FileSource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _ask_ahead(self, start: int, stop: int) -> None:
+        """Let the disk bring what follows a read while this process calculates.
+
+        The system's own reading ahead gives up if threads read from several places in turns.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        thread = threading.get_ident()
+        asked = self._asked.get(thread, -1)
+        if not start <= asked <= stop + AHEAD:
+            # elsewhere than before: what follows is asked for once it is clear that it is read
+            self._asked[thread] = stop
+            return
+        end = min(stop + AHEAD, self._stamp[0])
+        with contextlib.suppress(OSError):
+            for first in range(max(asked, stop), end, _ASKED_AT_ONCE):
+                os.posix_fadvise(self._file.fileno(), first, _ASKED_AT_ONCE, os.POSIX_FADV_WILLNEED)
+        self._asked[thread] = end
 
     def _unreadable(self, error: OSError) -> ModelError:
         return _unreadable(self.path, error)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -415,10 +416,31 @@ def test_the_journal_is_written_while_the_file_grows(
     lines: list[int] = []
 
     def look(_progress: Progress) -> None:
+        # the journal is written in the background
+        time.sleep(0.05)
         lines.append((tmp_path / ".out.journal").read_bytes().count(b"\n"))
 
     merge_to(tmp_path / "out", "average", models, progress=look)
-    assert max(lines) == 1 + len(SHAPES)
+    assert 2 < max(lines) <= 1 + len(SHAPES)
+
+
+def test_a_disk_that_fails_in_the_background_is_told(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "SYNCED", 1)
+    failed: list[int] = []
+    sync = os.fsync
+
+    def once(file: int) -> None:
+        failed.append(file)
+        if len(failed) == 1:
+            raise OSError(5, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr("lib_automerge.merge.lab.output.os.fsync", once)
+    with pytest.raises(StorageError, match="Input/output error"):
+        merge_to(tmp_path / "out", "average", models)
+    assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".out*"))
 
 
 def test_progress_goes_up_to_the_end(models: list[Path], tmp_path: Path) -> None:
