@@ -11,7 +11,7 @@ import pytest
 
 from lib_automerge.app import lab
 from lib_automerge.app.lab_orders import Order
-from lib_automerge.domain.recipe import ModelRef, Recipe
+from lib_automerge.domain.recipe import ModelRef, OnNan, Recipe
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab.engine import Progress
 
@@ -43,7 +43,7 @@ class HalfWay:
         self._open.set()
 
 
-def soup(models: dict[str, str], path: Path, **changes: Any) -> Order:
+def soup(models: dict[str, str], path: Path, *, on_nan: OnNan = "refuse", **changes: Any) -> Order:
     """A weighted sum of the two models."""
     refs = {role: ModelRef(name=role, path=where) for role, where in models.items()}
     recipe = Recipe(
@@ -52,5 +52,6 @@ def soup(models: dict[str, str], path: Path, **changes: Any) -> Order:
         models=refs,
         parameters={"weight": 0.25},
         precision="fp64",
+        on_nan=on_nan,
     )
     return Order(recipe=recipe, path=path, **changes)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.domain.events import BASELINES, GIVEN, Origin
+from lib_automerge.domain.events import BASELINES, GIVEN, PARENTS, Origin
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe, parents
 from lib_automerge.domain.run import Evaluation
 
@@ -22,7 +22,8 @@ UNIFORM = {Origin.MODEL_A: 0.0, Origin.MODEL_B: 1.0, Origin.HALF: 0.5, Origin.ME
 
 def given(config: RunConfig) -> int:
     """How many evaluations come before any candidate: the parents, and their equal shares."""
-    return len(parents(config.method, config.models)) + 1
+    # a chain estimates its searches before it knows their models
+    return max(len(parents(config.method, config.models)), len(PARENTS)) + 1
 
 
 def compared(config: RunConfig) -> int:

@@ -116,6 +116,8 @@ def parents(method: str, models: Collection[str]) -> tuple[str, ...]:
         method: how they are merged.
         models: all roles.
     """
+    if not models:
+        return ()
     aside = _REFERENCES.get(method)
     first = primary(models)
     return (first, *sorted(role for role in models if role not in (first, aside)))
