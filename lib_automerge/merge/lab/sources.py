@@ -90,11 +90,6 @@ class FileSource:
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
-    @property
-    def stamp(self) -> Stamp:
-        """When it was opened."""
-        return self._stamp
-
     def read(self, key: str, start: int, stop: int, out: Raw) -> None:
         """See `Source.read`."""
         entry = self.entries[key]
