@@ -18,7 +18,7 @@ from lib_automerge.errors import ConfigError
 from lib_automerge.merge.edits import Edits
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import catalogue
-from lib_automerge.merge.lab.budget import parse_memory
+from lib_automerge.merge.lab.budget import DEFAULT, parse_memory
 from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions, is_lab
 from lib_automerge.merge.lab.parameters import Parameter
@@ -51,6 +51,7 @@ def merge(recipe: Recipe, options: argparse.Namespace) -> None:
         print(merge_files(recipe, output, dtype=dtype, lab=lab, edits=edits, tell=line.tell))
         return
     given.setdefault("cache", REBASIN_CACHE)
+    given.setdefault("memory", DEFAULT)
     with stop_flag("Stopping the merge") as stopped:
         lab = LabOptions(**given, progress=line.show, cancelled=stopped, tell=line.tell)
         try:

@@ -25,7 +25,6 @@ from lib_automerge.errors import CancelledError, ConfigError, RunFailedError, St
 from lib_automerge.generate.base import StopFlag
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.inspection import scan
-from lib_automerge.merge.lab.budget import DEFAULT, own_memory
 from lib_automerge.merge.lab.files import LabOptions
 from lib_automerge.merge.lab.recipes import recipe_for
 from lib_automerge.merge.lookup import sha256
@@ -105,8 +104,6 @@ class Workshop:
     def _merged(self, recipe: Recipe, path: Path) -> None:
         """Merge, from where a stopped or killed process left off if that can be taken up."""
         options = LabOptions(
-            # what else the process holds (torch, rewards) is not the merge's
-            memory=DEFAULT + own_memory(),
             progress=self._record.watch.merging,
             cancelled=self._stop,
             tell=self._record.warn,

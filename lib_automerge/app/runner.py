@@ -360,7 +360,7 @@ class Runner:
         """Write the checkpoint and prove it; what fails here must not undo a proved result."""
         try:
             path = outcome.save_checkpoint(self._run.folder, recipe, self._models, self._config)
-        except StorageError as error:
+        except (ConfigError, ModelError, StorageError) as error:
             self._warn(
                 f"The result is proved, but its checkpoint could not be saved: {error} It can be "
                 "saved at any time, from the results or with the recipe."

@@ -16,7 +16,7 @@ DATA = Path(lib_automerge.DATA_FOLDER)
 
 USER_ERROR = 2
 
-REBASIN_CACHE = DATA / "rebasin"
+REBASIN_CACHE = DATA / lib_automerge.REBASIN_FOLDER
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

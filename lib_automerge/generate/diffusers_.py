@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class DiffusersGenerator:
         device: "cpu", "cuda", "cuda:1", "mps", ...; None takes the best there is.
         dtype: "fp16", "bf16" or "fp32"; None is fp32 on the CPU and fp16 elsewhere.
         threads: CPU threads for torch; None leaves its setting.
+        cache: see `merge.live.LiveMerger`.
 
     Raises:
         ConfigError: diffusers is not installed, the device or dtype does not exist here, or
@@ -68,7 +70,11 @@ class DiffusersGenerator:
     """
 
     def __init__(
-        self, device: str | None = None, dtype: str | None = None, threads: int | None = None
+        self,
+        device: str | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         for package in ("diffusers", "transformers"):
             if find_spec(package) is None:
@@ -84,6 +90,7 @@ class DiffusersGenerator:
             raise ConfigError(f"threads is {threads}. Use 1 or more.")
         self._dtype = DTYPES[name]
         self._threads = threads
+        self._cache = cache
 
     def fingerprint(self) -> dict[str, str]:
         """What besides the recipe decides the images' bits."""
@@ -118,7 +125,7 @@ class DiffusersGenerator:
         with reproducible(self._threads), quiet():
             pipeline = load_pipeline(models["a"], self._dtype)
             try:
-                yield DiffusersSession(pipeline, self._device, self._dtype, models)
+                yield DiffusersSession(pipeline, self._device, self._dtype, models, self._cache)
             finally:
                 # The session may be referenced from outside; the weights must go all the same.
                 for module in components(pipeline).values():
@@ -135,6 +142,7 @@ class DiffusersSession:
         device: torch.device,
         dtype: torch.dtype,
         models: Mapping[str, Checkpoint],
+        cache: Path | None,
     ) -> None:
         detection = models["a"].detection
         architecture = architectures.get(detection.architecture)
@@ -148,7 +156,7 @@ class DiffusersSession:
         self._prediction = "v_prediction" if detection.prediction == "v" else "epsilon"
         self._zero_snr = "ztsnr" in detection.keys
         self._sdxl = architecture.name == "sdxl"
-        self._merger = LiveMerger(models)
+        self._merger = LiveMerger(models, cache, lambda sentence: self._news.append(sentence))
         self._live: Effects | None = {}
         self._parts = Parts()
         self._news: list[str] = []

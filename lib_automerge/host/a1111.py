@@ -22,7 +22,7 @@ from modules import (
     shared,
 )
 
-from lib_automerge import reward
+from lib_automerge import REBASIN_FOLDER, reward
 from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
@@ -78,7 +78,7 @@ class A1111Host:
                     f"generator.{field} is {value!r}, but in the WebUI its command line decides. "
                     "Leave it out."
                 )
-        return WebUIGenerator(A1111(), config.threads)
+        return WebUIGenerator(A1111(), config.threads, self.data / REBASIN_FOLDER)
 
     def check_payload(self, payload: Payload) -> None:
         """Check every name that the payload takes from the WebUI; see `app.ports.Host`."""

@@ -7,7 +7,7 @@ how far one must go to be sure that A's file name never stays on merged weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
@@ -27,23 +27,26 @@ class LiveMerge:
 
     Args:
         host: the WebUI, reserved for this thread during every call.
-        models: open checkpoints by role; "a" is what the live model is loaded from.
+        a: what the live model is loaded from.
+        merger: of the open models, the first of which is A.
         placement: how A is loaded.
 
     Attributes:
         recipe: what was merged last; None while the model is A as loaded.
     """
 
-    def __init__(self, host: WebUI, models: Mapping[str, Checkpoint], placement: Placement) -> None:
+    def __init__(
+        self, host: WebUI, a: Checkpoint, merger: LiveMerger, placement: Placement
+    ) -> None:
         self._host = host
-        self._a = models["a"]
+        self._a = a
         self._placement = placement
         self._architecture = architectures.get(self._a.detection.architecture)
         self._live: LiveModel | None = None
         # what the live model holds: A for nothing, unknown for None
         self._held: Effects | None = {}
         self._pulse: list[Tensor] = []
-        self._merger = LiveMerger(models)
+        self._merger = merger
         self.recipe: Recipe | None = None
 
     def take_over(self, *, afresh: bool = False) -> None:
@@ -165,13 +168,12 @@ class LiveMerge:
         foreign = self._host.foreign_vae()
         if foreign is None:
             return
-        by_block = [recipe.weights, *(v for v in recipe.parameters.values() if isinstance(v, dict))]
+        # parameters are not searched in the VAE: what is given for it is not the run's question
         for block in self._architecture.vae:
             wanted.pop(block, None)
-            for numbers in by_block:
-                weight = numbers.get(block, 0.0)
-                if weight and set(numbers.values()) - {0.0, weight}:
-                    raise HostError(
-                        f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
-                        "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
-                    )
+            weight = recipe.weights.get(block, 0.0)
+            if weight and set(recipe.weights.values()) - {0.0, weight}:
+                raise HostError(
+                    f"the run merges the VAE, but the WebUI uses the file {foreign} for all "
+                    "images. Set SD VAE to None in the WebUI's settings, or leave VAE out."
+                )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib_automerge import reward
+from lib_automerge import REBASIN_FOLDER, reward
 from lib_automerge.app.ports import Choices, ModelChoice
 from lib_automerge.domain.config import GeneratorConfig, RewardMember
 from lib_automerge.domain.payload import Payload
@@ -28,7 +28,7 @@ class StandaloneHost:
 
     Args:
         data: the folder of the user's data, where the files of rewards are looked for before other
-            places and scores are kept; None for neither.
+            places, and scores and orders of channels are kept; None for none of it.
     """
 
     def __init__(self, data: Path | None = None) -> None:
@@ -38,7 +38,8 @@ class StandaloneHost:
         """The diffusers generator; see `app.ports.Host`."""
         if config.name != GENERATOR:
             raise ConfigError(unknown_name("generator", config.name, [GENERATOR]))
-        return DiffusersGenerator(config.device, config.dtype, config.threads)
+        cache = None if self._data is None else self._data / REBASIN_FOLDER
+        return DiffusersGenerator(config.device, config.dtype, config.threads, cache)
 
     def check_payload(self, payload: Payload) -> None:
         """Check sampler and scheduler, and that no WebUI is needed; see `app.ports.Host`."""

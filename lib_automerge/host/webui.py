@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from PIL.Image import Image
@@ -24,6 +25,7 @@ from lib_automerge.generate.parts import Parts
 from lib_automerge.host.live_merge import LiveMerge
 from lib_automerge.host.ports import Ending, Placement, WebUI
 from lib_automerge.host.self_check import self_check
+from lib_automerge.merge.live import LiveMerger
 from lib_automerge.merge.readers import Checkpoint
 
 BREATH_S = 0.05
@@ -42,11 +44,13 @@ class WebUIGenerator:
     Args:
         host: the WebUI in whose process we are.
         threads: CPU threads for torch while a session is open; None leaves its setting.
+        cache: see `merge.live.LiveMerger`.
     """
 
-    def __init__(self, host: WebUI, threads: int | None = None) -> None:
+    def __init__(self, host: WebUI, threads: int | None = None, cache: Path | None = None) -> None:
         self._host = host
         self._threads = threads
+        self._cache = cache
         self._placement = Placement()
 
     def fingerprint(self) -> dict[str, str]:
@@ -73,7 +77,7 @@ class WebUIGenerator:
             PauseRequested: `stop` said so while others had the WebUI.
             HostError: the WebUI does not load A, or does not do as it is told (`self_check`).
         """
-        session = WebUISession(self._host, models, self._placement)
+        session = WebUISession(self._host, models, self._placement, self._cache)
         threads = torch.get_num_threads()
         if not self._host.reserve(stop):
             raise PauseRequested("You stopped the run while it waited for the WebUI's queue.")
@@ -92,10 +96,17 @@ class WebUIGenerator:
 class WebUISession:
     """The WebUI's model while it is ours; made by `WebUIGenerator.open`."""
 
-    def __init__(self, host: WebUI, models: Mapping[str, Checkpoint], placement: Placement) -> None:
+    def __init__(
+        self,
+        host: WebUI,
+        models: Mapping[str, Checkpoint],
+        placement: Placement,
+        cache: Path | None,
+    ) -> None:
         self._host = host
         self._models = dict(models)
-        self._model = LiveMerge(host, models, placement)
+        merger = LiveMerger(models, cache, lambda sentence: self._news.append(sentence))
+        self._model = LiveMerge(host, models["a"], merger, placement)
         self._held = True
         self._parts = Parts()
         self._stop: StopFlag = never

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,15 +25,17 @@ from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.lab import budget, catalogue
 from lib_automerge.merge.lab.engine import Job, run
 from lib_automerge.merge.lab.files import (
+    LabOptions,
     check_container,
     check_kinds,
     is_lab,
     job_of,
+    prepared,
     roles_of,
     source_of,
 )
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, Raw, size_of
-from lib_automerge.merge.lab.sources import FileSource, Stamp
+from lib_automerge.merge.lab.sources import FileSource, stamp_of
 from lib_automerge.merge.readers import Checkpoint
 from lib_automerge.merge.sinks import Sink
 
@@ -54,11 +58,10 @@ def changed(previous: Effects | None, wanted: Effects) -> set[str] | None:
 
 
 class _Planned(msgspec.Struct, frozen=True):
-    """A recipe of the lab, what is to be done for it, and since when its files are as they are."""
+    """A recipe of the lab, and what is to be done for it."""
 
     recipe: Recipe
     job: Job
-    stamps: tuple[Stamp, ...]
 
 
 class LiveMerger:
@@ -66,10 +69,25 @@ class LiveMerger:
 
     Args:
         models: open checkpoints by role; "a" is the loaded one.
+        cache: see `LabOptions`.
+        tell: told of what the user should know, in sentences.
+
+    Raises:
+        ModelError: a file is gone.
     """
 
-    def __init__(self, models: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Checkpoint],
+        cache: Path | None = None,
+        tell: Callable[[str], None] = lambda _sentence: None,
+    ) -> None:
         self._models = dict(models)
+        # a file that changes in a session would make its later candidates something else
+        self._stamps = {model.path: stamp_of(model.path) for model in models.values()}
+        self._cache = cache
+        self._tell = tell
+        self._found: dict[Hashable, dict[str, Any]] = {}
         self._merger: tuple[Hashable, Merger] | None = None
         self._planned: _Planned | None = None
 
@@ -106,22 +124,28 @@ class LiveMerger:
         if not is_lab(recipe):
             self._plain(recipe).merge(recipe.weights, sink, blocks=blocks)
             return
-        planned = self._lab(recipe)
-        job = planned.job
+        job = self._lab(recipe).job
         with contextlib.ExitStack() as stack:
-            sources = []
-            for role, since in zip(job.roles, planned.stamps, strict=True):
-                model = self._open(recipe, role)
-                source = source_of(model.path, model.header, model.detection, since)
-                stack.callback(source.close)
-                sources.append(source)
-            job = msgspec.structs.replace(job, sources=tuple(sources))
+            sources = tuple(self._source(recipe, role, stack) for role in job.roles)
+            job = msgspec.structs.replace(job, sources=sources)
             into = _Into(sink, job, blocks)
             try:
                 # what the process holds already is the images' and not the lab's
-                run(job, into, memory=budget.own_memory() + MEMORY, threads=THREADS)
+                memory = budget.own_memory() + MEMORY
+                run(self._prepared(recipe, job, memory), into, memory=memory, threads=THREADS)
             except ModelError as error:
                 raise GenerationError(str(error)) from error
+
+    def _prepared(self, recipe: Recipe, job: Job, memory: int) -> Job:
+        """What the method merges once it has looked at whole models: once in a session."""
+        values = job.settings.at(None)
+        decides = sorted(item for item in values.items() if item[0] != job.method.weight)
+        found = self._found.setdefault(
+            (job.method.name, *self._files(recipe), job.zero_bad, *decides), {}
+        )
+        options = LabOptions(cache=self._cache, tell=self._tell)
+        kind = self._open(recipe, job.roles[0]).detection.architecture
+        return prepared(job, kind, options, found, memory=memory, threads=THREADS)
 
     def put_first(self, sink: Sink, blocks: Collection[str]) -> None:
         """Put what the loaded model's own file has in these blocks into the sink."""
@@ -150,19 +174,24 @@ class LiveMerger:
         if self._planned is not None and self._planned.recipe == recipe:
             return self._planned
         roles = roles_of(recipe, catalogue.get(recipe.method))
-        sources: list[FileSource] = []
         first = self._open(recipe, roles[0])
-        for role in roles:
-            model = self._open(recipe, role)
-            check_container(model.path)
-            if model is not first:
-                check_kinds(_kind(first), _kind(model))
-            with contextlib.closing(source_of(model.path, model.header, model.detection)) as source:
-                sources.append(source)
-        job, _ = job_of(recipe, tuple(sources), first.detection.architecture)
-        stamps = tuple(source.stamp for source in sources)
-        self._planned = _Planned(recipe, job, stamps)
+        with contextlib.ExitStack() as stack:
+            for role in roles:
+                model = self._open(recipe, role)
+                check_container(model.path)
+                if model is not first:
+                    check_kinds(_kind(first), _kind(model))
+            sources = tuple(self._source(recipe, role, stack) for role in roles)
+            job, _ = job_of(recipe, sources, first.detection.architecture)
+        self._planned = _Planned(recipe, job)
         return self._planned
+
+    def _source(self, recipe: Recipe, role: str, stack: contextlib.ExitStack) -> FileSource:
+        model = self._open(recipe, role)
+        since = self._stamps[model.path]
+        source = source_of(model.path, model.header, model.detection, since)
+        stack.callback(source.close)
+        return source
 
     def _open(self, recipe: Recipe, role: str) -> Checkpoint:
         """The open model that a role of a recipe means.
@@ -216,7 +245,7 @@ class _Into:
             self.finished.add(key)
 
     def _shape(self, key: str) -> tuple[int, ...]:
-        return self._job.sources[0].entries[key].shape
+        return self._job.source_of(self._tasks[key]).entries[key].shape
 
 
 def _kind(model: Checkpoint) -> tuple[str, Header, Detection]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lib_automerge.domain.payload import Hires, ImageJob, Payload
 from lib_automerge.domain.pictures import pixel_digest
@@ -103,6 +104,23 @@ def open_and_close(
 ) -> None:
     with generator.open(models, stop):
         pass
+
+
+def use_other_vae(webui: FakeHost, folder: Path) -> None:
+    """Have the WebUI use the file `other.safetensors` for all images."""
+    vaes = webui.data / "models" / "VAE"
+    vaes.mkdir(parents=True, exist_ok=True)
+    prefix = "first_stage_model."
+    with open_checkpoint(write_tiny(folder / "v.safetensors", "sd1", seed=9)) as other:
+        names = [key for key in other.keys() if key.startswith(prefix)]  # noqa: SIM118
+        save_file(
+            {n.removeprefix(prefix): other.tensor(n).clone() for n in names},
+            vaes / "other.safetensors",
+        )
+    webui.sd_vae.refresh_vae_list()
+    webui.shared.opts.set("sd_vae", "other.safetensors")
+    webui.sd_vae.reload_vae_weights()
+    assert webui.sd_vae.loaded_vae_file is not None
 
 
 def run_in_thread(work: Callable[[], object]) -> threading.Thread:
@@ -273,21 +291,7 @@ def test_the_saved_merge_gives_the_same_images(
 def test_another_vae_stays_and_is_not_merged(
     webui: FakeHost, generator: WebUIGenerator, models: Models, tmp_path: Path
 ) -> None:
-    folder = webui.data / "models" / "VAE"
-    folder.mkdir(parents=True, exist_ok=True)
-    from safetensors.torch import save_file
-
-    prefix = "first_stage_model."
-    with open_checkpoint(write_tiny(tmp_path / "v.safetensors", "sd1", seed=9)) as other:
-        names = [key for key in other.keys() if key.startswith(prefix)]  # noqa: SIM118
-        save_file(
-            {n.removeprefix(prefix): other.tensor(n).clone() for n in names},
-            folder / "other.safetensors",
-        )
-    webui.sd_vae.refresh_vae_list()
-    webui.shared.opts.set("sd_vae", "other.safetensors")
-    webui.sd_vae.reload_vae_weights()
-    assert webui.sd_vae.loaded_vae_file is not None
+    use_other_vae(webui, tmp_path)
     path = tmp_path / "merged.safetensors"
     with left_as_found(webui), generator.open(models) as session:
         assert any("other.safetensors" in text for text in session.warnings())

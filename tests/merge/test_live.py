@@ -17,9 +17,17 @@ from lib_automerge.domain import architectures
 from lib_automerge.domain.recipe import ModelRef, ParameterValue, Recipe
 from lib_automerge.errors import ConfigError, GenerationError, ModelError
 from lib_automerge.merge import merge_files
+from lib_automerge.merge.files import write_merge
+from lib_automerge.merge.lab import budget
+from lib_automerge.merge.lab import files as lab_files
+from lib_automerge.merge.lab.files import LabOptions
 from lib_automerge.merge.live import LiveMerger, changed
 from lib_automerge.merge.readers import Checkpoint, open_checkpoint
+from lib_automerge.merge.rebasin import cache
+from lib_automerge.merge.rebasin.cache import cached_match
+from lib_automerge.merge.rebasin.matching import Matching
 from tests.checkpoints import write_tiny
+from tests.merge.rebasin.test_files import write_shuffled
 
 SD1 = architectures.get("sd1")
 KEY = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
@@ -207,3 +215,66 @@ def test_a_file_that_changes_after_the_first_candidate_is_noticed(
     loaded = Loaded(load_file(opened["base"].path))
     with pytest.raises((GenerationError, ModelError), match="changed"):
         merger.merge(asked, loaded, {"IN01"})
+
+
+def test_what_the_process_holds_already_is_not_the_merges(
+    opened: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (budget, lab_files):
+        monkeypatch.setattr(module, "own_memory", lambda: 20 << 30)
+    asked = recipe(opened, "ties", MANY)
+    write_merge(asked, {}, tmp_path / "out.safetensors")
+    with pytest.raises(ConfigError, match="too little"):
+        merge_files(asked, tmp_path / "capped.safetensors", lab=LabOptions(memory=2 << 30))
+
+
+def test_a_file_that_changes_between_candidates_is_noticed(opened: dict[str, Checkpoint]) -> None:
+    merger = LiveMerger({**opened, "a": opened["base"]})
+    merger.effects(recipe(opened, "ties", MANY, {"k": 0.2}))
+    opened["m002"].path.touch()
+    with pytest.raises(ModelError, match="changed"):
+        merger.effects(recipe(opened, "ties", MANY, {"k": 0.3}))
+
+
+@pytest.mark.parametrize("method", ["rebasin", "basin_sum", "rebasin_amplified"])
+def test_whole_models_are_looked_at_once_for_all_candidates(
+    opened: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    shuffled = write_shuffled(opened["m001"].path, tmp_path / "shuffled.safetensors")
+    told: list[str] = []
+    matched: list[Path | None] = []
+
+    def match(*models: Any, cache: Path | None, **more: Any) -> Matching:
+        matched.append(cache)
+        return cached_match(*models, cache=cache, **more)
+
+    with open_checkpoint(shuffled) as b:
+        models = {**opened, "a": opened["base"], "b": b}
+        first, second, other = (
+            recipe(models, method, {"a": "base", "b": "b"}, {"sweeps": 1, "seed": seed}, weights=w)
+            for seed, w in ((0, {"IN01": 1.0}), (0, {"IN01": 0.5, "M00": 0.3}), (1, {"IN01": 0.5}))
+        )
+        written = [
+            load_file(
+                merge_files(each, tmp_path / f"{n}.safetensors", lab=LabOptions(cache=tmp_path))
+            )
+            for n, each in enumerate((first, second))
+        ]
+        monkeypatch.setattr(cache, "cached_match", match)
+        loaded = Loaded(load_file(opened["base"].path))
+        merger = LiveMerger(models, tmp_path, told.append)
+        before: Mapping[str, Any] = {}
+        for each, tensors in zip((first, second), written, strict=True):
+            wanted = merger.effects(each)
+            merger.merge(each, loaded, changed(before, wanted))
+            before = wanted
+            for key, value in tensors.items():
+                assert torch.equal(loaded.live[key], value), key
+        assert matched == [tmp_path]
+        assert len(told) == 1
+        assert "places" in told[0]
+        merger.merge(other, loaded, {"IN01"})
+        assert matched == [tmp_path, tmp_path]
+    if method == "rebasin":
+        # what was shuffled lies where it lay before
+        assert not torch.equal(load_file(shuffled)[KEY], written[0][KEY])

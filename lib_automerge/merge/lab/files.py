@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ from lib_automerge.merge import methods as searched
 from lib_automerge.merge.containers import container
 from lib_automerge.merge.edits import EDITED_MERGE, Edits, edited_metadata
 from lib_automerge.merge.lab import catalogue, components, matching
-from lib_automerge.merge.lab.budget import DEFAULT
+from lib_automerge.merge.lab.budget import DEFAULT, own_memory
 from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
 from lib_automerge.merge.lab.methods import LabMethod, Preparation
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
@@ -37,7 +38,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a merge of the lab is carried out; only the policies decide bytes, and are recorded.
 
     Attributes:
-        memory: cap for the whole process, in bytes.
+        memory: cap for the whole process, in bytes; None is 2 GiB besides what it holds already.
         threads: tensors that are merged at once; None is one for each core, up to 4.
         chunk: elements that are combined at once.
         on_mismatch: what to do where tensors are missing or of another shape; None does what the
@@ -51,7 +52,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
         tell: told of what the user should know, in sentences.
     """
 
-    memory: int = DEFAULT
+    memory: int | None = None
     threads: int | None = None
     chunk: int = CHUNK
     on_mismatch: OnMismatch | None = None
@@ -93,6 +94,7 @@ def write_lab(
     roles = roles_of(recipe, method)
     number_type = None if dtype is None else output_type(dtype)
     threads = min(os.cpu_count() or 1, 4) if options.threads is None else options.threads
+    memory = own_memory() + DEFAULT if options.memory is None else options.memory
     with contextlib.ExitStack() as stack:
         models = _Models(recipe, roles, stack, options.cancelled)
         job, found = job_of(recipe, models.sources, models.architecture, number_type)
@@ -111,9 +113,9 @@ def write_lab(
             if opened.replaced:
                 options.tell("The unfinished file of an earlier merge was replaced.")
             bad = run(
-                _prepared(job, models.architecture, threads, options),
+                prepared(job, models.architecture, options, {}, memory=memory, threads=threads),
                 opened,
-                memory=options.memory,
+                memory=memory,
                 threads=threads,
                 chunk=options.chunk,
                 progress=options.progress,
@@ -246,8 +248,24 @@ def job_of(
     return job, found
 
 
-def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) -> Job:
+def prepared(
+    job: Job,
+    architecture: str,
+    options: LabOptions,
+    found: MutableMapping[str, Any],
+    *,
+    memory: int,
+    threads: int,
+) -> Job:
     """Let the method look at whole models first; its `merge` sees the models that this returns.
+
+    Args:
+        job: with open sources.
+        architecture: of the models.
+        options: of the merge.
+        found: see `Preparation`; merges that share it must have the same models and values.
+        memory: cap for the whole process, in bytes.
+        threads: to use.
 
     Raises:
         CancelledError: the options cancelled it.
@@ -265,13 +283,14 @@ def _prepared(job: Job, architecture: str, threads: int, options: LabOptions) ->
     preparation = Preparation(
         architecture=architecture,
         values=job.settings.at(None),
-        memory=options.memory,
+        memory=memory,
         threads=threads,
         cache=options.cache,
         zero_bad=job.zero_bad,
         cancelled=options.cancelled,
         step=step,
         tell=options.tell,
+        found=found,
     )
     models = len(job.roles)
     seen = tuple(before(job.sources[:models], preparation))

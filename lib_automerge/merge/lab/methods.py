@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
         cancelled: asked often; then the method raises CancelledError.
         step: told of steps that are done, of how many, and what is done, in words.
         tell: told of what the user should know, in sentences.
+        found: what a preparation of the same models with the same values has found, and where this
+            one leaves what it finds.
     """
 
     architecture: str
@@ -60,6 +62,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: Callable[[], bool]
     step: Callable[[int, int, str], None]
     tell: Callable[[str], None]
+    found: MutableMapping[str, Any]
 
 
 @dataclass(frozen=True)

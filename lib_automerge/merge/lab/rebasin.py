@@ -43,6 +43,8 @@ _AT_ONCE = 4 << 20
 _COPIED = 5 * 8
 """Bytes for a number of a piece that is computed in float64, with all that arises."""
 
+_MATCHING = "matching"
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -156,7 +158,7 @@ def _with_amplified(sources: Sequence[Source], preparation: Preparation) -> Sequ
 
 
 def _matched(a: Tensors, b: Tensors, preparation: Preparation, *, each: int) -> Matching:
-    """Find the best order of B's channels, or take up what the cache knows of it.
+    """Find the best order of B's channels, or take up what is known of it.
 
     Args:
         a: what stays.
@@ -164,6 +166,9 @@ def _matched(a: Tensors, b: Tensors, preparation: Preparation, *, each: int) -> 
         preparation: of the merge.
         each: bytes that a number of the largest tensor takes, of A and while B's is computed.
     """
+    known: Matching | None = preparation.found.get(_MATCHING)
+    if known is not None:
+        return known
     # SciPy's optimizers take 40 MB and most of a second: only who needs them shall pay
     from lib_automerge.merge.rebasin.cache import cached_match
     from lib_automerge.merge.rebasin.matching import memory_needed
@@ -190,6 +195,7 @@ def _matched(a: Tensors, b: Tensors, preparation: Preparation, *, each: int) -> 
         report=report,
         threads=preparation.threads,
     )
+    preparation.found[_MATCHING] = found
     more = "" if found.converged else " More sweeps may find more."
     preparation.tell(
         f"Channels moved in {found.moved} of {len(found.symmetries)} places.{more}"

@@ -94,11 +94,6 @@ class FileSource:
             self._file.close()
             raise _changed(self.path)
 
-    @property
-    def stamp(self) -> Stamp:
-        """When it was opened."""
-        return self._stamp
-
     def read(self, key: str, start: int, stop: int, out: Raw) -> None:
         """See `Source.read`."""
         entry = self.entries[key]
