@@ -5,7 +5,7 @@ starting Python and importing PyTorch) and its peak memory (resident set, all in
 compared runs in turns, several times; the best of each counts.
 
     python benchmarks/merge_lab.py pair                     # two SD1 UNets against loop and copy
-    python benchmarks/merge_lab.py peer --mecha PYTHON      # N = 5, 226 MB, against sd-mecha 1.1.8
+    python benchmarks/merge_lab.py --mecha PYTHON peer      # N = 5, 226 MB, against sd-mecha 1.1.8
     python benchmarks/merge_lab.py many                     # N from 5 to 200, 9 MB
     python benchmarks/merge_lab.py curve                    # every method of many, N from 2 to 40
 
