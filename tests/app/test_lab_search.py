@@ -321,6 +321,23 @@ def test_a_candidate_that_the_method_refuses_is_lost_and_the_search_goes_on(
     assert state.verdict is not None
 
 
+@pytest.mark.parametrize("optimizer", ["bayes", "sobol"])
+def test_a_search_that_has_tried_everything_ends_with_a_verdict(
+    paths: Mapping[str, str], lab_host: MergingHost, folder: Path, optimizer: str
+) -> None:
+    favour = {"favour": {"values": ["large", "small"]}}
+    search = {"optimizer": optimizer, "evaluations": 12, "parameters": favour}
+    asked = config(many(paths, based=True), "della", search=search)
+    state = start(lab_host, asked, folder)
+    assert state.status is Status.FINISHED
+    assert state.search_ended is not None
+    assert "every point" in state.search_ended.reason
+    candidates = [e for e in state.history if e.origin not in GIVEN]
+    assert sorted(e.weights["favour"] for e in candidates) == [0.0, 1.0]
+    assert state.verdict is not None
+    assert state.verdict.comparisons
+
+
 def places(paths: Mapping[str, str], *values: str, **more: Any) -> RunConfig:
     favour, p = {"values": list(values)}, {"low": 0.2, "high": 0.8}
     search = {"evaluations": 9, "parameters": {"favour": favour, "p": p}, **more}
