@@ -33,6 +33,7 @@ from lib_automerge.domain.events import (
 from lib_automerge.domain.payload import ImageJob, Payload, jobs_of
 from lib_automerge.domain.recipe import Recipe
 from lib_automerge.domain.run import Evaluation, RunState
+from lib_automerge.errors import SearchError
 from lib_automerge.search import calibration, proposers, rejection, stopping
 from lib_automerge.search.model import Model
 from lib_automerge.search.space import Space
@@ -180,7 +181,10 @@ class Plan:
             reason = self._reason(state, history)
             if reason is not None:
                 return self.ended(state, reason)
-        proposal = self._proposer.propose(history, state.pending, number)
+        try:
+            proposal = self._proposer.propose(history, state.pending, number)
+        except SearchError:
+            return self.ended(state, "every point of the search space was tried")
         return Proposed(evaluation=number, origin=proposal.origin, weights=proposal.weights)
 
     def _reason(self, state: RunState, history: Sequence[Evaluation]) -> str | None:

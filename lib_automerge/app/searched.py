@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from lib_automerge.domain.architectures import Architecture
@@ -66,6 +67,7 @@ def check(config: RunConfig, architecture: Architecture) -> None:
         if name in config.parameters and isinstance(given.given[name], str | bool):
             raise ConfigError(f"{name} is both fixed and searched. Keep one of them.")
     found = space(config, architecture)
+    _check_ends(config, method, given)
     if config.search.blocks and not set(found.blocks) & set(architecture.blocks):
         raise ConfigError(
             f"search.blocks has rules for {sorted(config.search.blocks)[0]}, but {method.name} has "
@@ -81,6 +83,29 @@ def check(config: RunConfig, architecture: Architecture) -> None:
                     f"the range of {block} is {low:g} to {high:g}. The weights of {method.name} "
                     f"must be within {weight.low:g} to {weight.high:g}."
                 )
+
+
+def _check_ends(config: RunConfig, method: LabMethod, given: Settings) -> None:
+    """Raise ConfigError if the ends of the ranges do not go together for the method.
+
+    Shares are left out: all of them are 0 in one corner, of which a candidate is lost at most.
+    """
+    ends: dict[str, Sequence[object]] = {}
+    for parameter in method.parameters:
+        rule = config.search.parameters.get(parameter.name)
+        if rule is None or parameter.kind == "number per model":
+            continue
+        low = parameter.low if rule.low is None else rule.low
+        high = parameter.high if rule.high is None else rule.high
+        ends[parameter.name] = rule.values or (low, high)
+    for corner in itertools.product(*ends.values()):
+        try:
+            method.check({**given.at(None), **dict(zip(ends, corner, strict=True))})
+        except ConfigError as error:
+            raise ConfigError(
+                f"what is searched of {method.name} has values that do not go together: {error} "
+                f"Narrow {' or '.join(ends)} under search.parameters."
+            ) from error
 
 
 def first_is_a(config: RunConfig, architecture: Architecture) -> bool:

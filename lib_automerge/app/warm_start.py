@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import numpy as np
 
 from lib_automerge.app.earlier import Source
 from lib_automerge.app.plan import as_known, room_for_earlier, space_of
@@ -19,6 +18,7 @@ from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import Origin
 from lib_automerge.domain.payload import Payload
+from lib_automerge.domain.recipe import ParameterValue
 from lib_automerge.domain.run import Evaluation
 from lib_automerge.search.space import Key, Space
 from lib_automerge.study.formats import listed, plural
@@ -56,11 +56,12 @@ def begin(manifest: RunManifest, sources: Sequence[Source]) -> tuple[RunManifest
     for source, difference in zip(sources, differences, strict=True):
         taken = {*observations, *start}
         # of a run whose scores count, only what this space cannot hold is worth trying
-        recipes = source.recipes if difference else source.recipes[:START_POINTS]
+        best = source.recipes if difference else source.recipes[:START_POINTS]
+        recipes = _understood(best, source, manifest.config, space)
         fitted = _fit(recipes, space, taken, min(START_POINTS, room), manifest.distances)
         start |= {fit.key: fit.weights for fit in fitted}
         room -= len(fitted)
-        notes += _told(source, difference, fitted, room)
+        notes += _told(source, difference, recipes, fitted, room)
     search = msgspec.structs.replace(manifest.config.search, start=tuple(start.values()))
     begun = msgspec.structs.replace(
         manifest,
@@ -76,7 +77,9 @@ def _difference(source: Source, now: RunManifest) -> str | None:
     if then is None:
         return "they were not made by a run with this one's models, prompts and reward"
     digests = [{role: ref.sha256 for role, ref in m.models.items()} for m in (then, now)]
-    methods = [(m.config.method, m.config.parameters) for m in (then, now)]
+    methods = [
+        (m.config.method, m.config.parameters, _listed_values(m.config)) for m in (then, now)
+    ]
     ensembles = [m.config.reward.ensemble for m in (then, now)]
     backends = [m.generator.get("backend") for m in (then, now)]
     prompts = [_searched(m.config, seeds=False) for m in (then, now)]
@@ -91,6 +94,30 @@ def _difference(source: Source, now: RunManifest) -> str | None:
         (seeded, "its images had other seeds"),
     )
     return next((cause for (was, is_), cause in causes if was != is_), None)
+
+
+def _listed_values(config: RunConfig) -> dict[str, tuple[ParameterValue, ...]]:
+    """The parameters of which the search knows the place of a value in a list."""
+    rules = config.search.parameters
+    return {name: rule.values for name, rule in rules.items() if rule.values}
+
+
+def _understood(
+    recipes: Sequence[Mapping[str, float]], source: Source, config: RunConfig, space: Space
+) -> list[Mapping[str, float]]:
+    """The recipes without what means nothing in this run, or something else; those that say
+    anything then.
+
+    A parameter of another method may be called the same, and places are places of a list.
+    """
+    settings = set(config.search.parameters)
+    then = source.manifest.config if source.manifest else None
+    if then is not None and then.method == config.method:
+        was, now = _listed_values(then), _listed_values(config)
+        settings = {name for name in settings if was.get(name) != now.get(name)}
+    known = [name for name in space.blocks if name.partition(".")[0] not in settings]
+    kept = [{name: recipe[name] for name in known if name in recipe} for recipe in recipes]
+    return [recipe for recipe in kept if recipe]
 
 
 def _searched(config: RunConfig, *, seeds: bool) -> Mapping[str, Payload]:
@@ -175,7 +202,7 @@ def _fit(
     for recipe in recipes:
         if len(fitted) >= most:
             break
-        vector = np.array([recipe.get(name, 0.0) for name in space.names])
+        vector = space.filled(recipe)
         key, weights = space.key(vector), space.weights(vector)
         if key not in taken and key not in fitted:
             outside = (vector < space.low - _TOLERANCE) | (vector > space.high + _TOLERANCE)
@@ -195,7 +222,11 @@ def _fit(
 
 
 def _told(
-    source: Source, difference: str | None, fitted: Sequence[_Fitted], room: int
+    source: Source,
+    difference: str | None,
+    recipes: Sequence[Mapping[str, float]],
+    fitted: Sequence[_Fitted],
+    room: int,
 ) -> list[str]:
     """Sentences about the recipes of a source."""
     name = source.name
@@ -206,6 +237,8 @@ def _told(
     if not fitted:
         if difference is not None:
             cause = "the budget has no room" if room <= 0 else "all are known or tried already"
+            if not recipes:
+                cause = "they say nothing about what this run searches"
             notes.append(f"no recipe of {name} is scored: {cause}.")
         return notes
     are = "is" if len(fitted) == 1 else "are"

@@ -88,12 +88,13 @@ def self_check(session: Subject, a: Checkpoint, b: Checkpoint | None) -> list[st
     denoiser = [block for block in blocks if block in _architecture(a).parameters]
     # the first and the last that the image passes, and whatever reads the prompt
     chosen = {*denoiser[:1], *denoiser[-1:], *(set(blocks) - set(denoiser))}
-    if not _shows(session, a, chosen, first) and not _shows(session, a, set(blocks), first):
+    everything = set(blocks)
+    if not any(_shows(session, (a, b), each, first) for each in (chosen, everything)):
         raise HostError(
             "the WebUI's images do not follow its weights: merging model B in changed nothing. "
             "Switch off extensions that replace the model's UNet or keep copies of its weights."
         )
-    session.apply(_recipe(a, {}))
+    session.apply(_recipe(a, b, {}))
     restored = session.picture(job)
     error = _distance(first, restored)
     if error == 0:
@@ -126,16 +127,18 @@ def differing_blocks(a: Checkpoint, b: Checkpoint) -> list[str]:
     return [block for block in architecture.blocks if block in found]
 
 
-def _shows(session: Subject, a: Checkpoint, blocks: set[str], first: Image) -> bool:
-    session.apply(_recipe(a, dict.fromkeys(sorted(blocks), 1.0)))
+def _shows(
+    session: Subject, models: tuple[Checkpoint, Checkpoint], blocks: set[str], first: Image
+) -> bool:
+    session.apply(_recipe(*models, dict.fromkeys(sorted(blocks), 1.0)))
     return _distance(first, session.picture(ImageJob(0, TEST, 1))) > 0
 
 
-def _recipe(a: Checkpoint, weights: dict[str, float]) -> Recipe:
+def _recipe(a: Checkpoint, b: Checkpoint, weights: dict[str, float]) -> Recipe:
     return Recipe(
         architecture=a.detection.architecture,
         method="weighted_sum",
-        models={role: ModelRef(role) for role in "ab"},
+        models={"a": ModelRef("a"), "b": ModelRef("b", b.sha256())},
         weights=weights,
     )
 

@@ -125,7 +125,9 @@ class WebUISession:
                 f"The WebUI uses the VAE {foreign} for all images; the models' own VAEs play no "
                 "part in this run."
             )
-        self._news += self_check(self, self._models["a"], self._models.get("b"))
+        a = self._models["a"]
+        others = {role: m for role, m in self._models.items() if m is not a}
+        self._news += self_check(self, a, others.get("b") or next(iter(others.values()), None))
 
     def apply(self, recipe: Recipe) -> None:
         """Merge the recipe into the live model: only blocks whose weight differs from theirs.

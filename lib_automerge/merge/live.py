@@ -95,7 +95,8 @@ class LiveMerger:
         """What a recipe does to the loaded model.
 
         Raises:
-            ConfigError: it names an unknown method, block, parameter or role.
+            ConfigError: it names an unknown method or role.
+            GenerationError: its numbers, blocks or parameters are not for the method.
             ModelError: the models do not hold what it asks for, or do not go together.
         """
         if not is_lab(recipe):
@@ -118,8 +119,8 @@ class LiveMerger:
 
         Raises:
             ConfigError, ModelError: see `effects`.
-            GenerationError: the merge overflows the type in which weights are stored, or a file has
-                changed.
+            GenerationError: likewise; or the merge overflows the type in which weights are stored,
+                or a file has changed.
         """
         if not is_lab(recipe):
             self._plain(recipe).merge(recipe.weights, sink, blocks=blocks)
@@ -182,7 +183,11 @@ class LiveMerger:
                 if model is not first:
                     check_kinds(_kind(first), _kind(model))
             sources = tuple(self._source(recipe, role, stack) for role in roles)
-            job, _ = job_of(recipe, sources, first.detection.architecture)
+            try:
+                job, _ = job_of(recipe, sources, first.detection.architecture)
+            except ConfigError as error:
+                # whatever is wrong with all candidates is known before the first one
+                raise GenerationError(str(error)) from error
         self._planned = _Planned(recipe, job)
         return self._planned
 

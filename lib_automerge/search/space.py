@@ -231,17 +231,22 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         for block in weights:
             if block not in self.blocks:
                 raise ConfigError(unknown_name("block", block, self.blocks))
-        for name, (low, high) in zip(self.names, self.bounds, strict=True):
-            value = self._value(weights, name)
+        vector = self.filled(weights)
+        for name, value, (low, high) in zip(self.names, vector, self.bounds, strict=True):
             if not low <= value <= high:
                 raise ConfigError(
                     f"a start point has {name} = {value:g}, outside its range {low:g} to {high:g}. "
                     "Change the point or widen the range."
                 )
-        return self.weights(np.array([self._value(weights, name) for name in self.names]))
+        return self.weights(vector)
 
-    def _value(self, weights: Mapping[str, float], name: str) -> float:
-        return weights.get(name, self.defaults.get(name, 0.0))
+    def filled(self, weights: Mapping[str, float]) -> Array:
+        """Return the free parameters, (d,), of weights that need not name them, nor be in range.
+
+        What is not named is what `point` says.
+        """
+        named = [weights.get(name, self.defaults.get(name, 0.0)) for name in self.names]
+        return np.array(named, dtype=np.float64)
 
     def contains(self, weights: Mapping[str, float]) -> bool:
         """Tell whether a vector of this space gives exactly these weights.

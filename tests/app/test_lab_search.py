@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lib_automerge.app.measuring import measurement_of
 from lib_automerge.app.preflight import check_settings
 from lib_automerge.app.service import Service
 from lib_automerge.domain import architectures
@@ -304,6 +305,95 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
         assert state.evaluations[number].score == evaluation.score
 
 
+def test_a_candidate_that_the_method_refuses_is_lost_and_the_search_goes_on(
+    paths: Mapping[str, str], lab_host: MergingHost, folder: Path
+) -> None:
+    roles = ("m001", "m002", "m003")
+    search = {
+        "parameters": {"shares": {"low": 0, "high": 1}},
+        "start": [{f"shares.{role}": 0.0 for role in roles}],
+    }
+    state = start(lab_host, config(many(paths, based=False), "average", search=search), folder)
+    assert state.status is Status.FINISHED
+    (lost,) = (e for e in state.history if e.origin is Origin.START)
+    assert lost.rejected is not None
+    assert "shares" in lost.rejected
+    assert state.verdict is not None
+
+
+@pytest.mark.parametrize("optimizer", ["bayes", "sobol"])
+def test_a_search_that_has_tried_everything_ends_with_a_verdict(
+    paths: Mapping[str, str], lab_host: MergingHost, folder: Path, optimizer: str
+) -> None:
+    favour = {"favour": {"values": ["large", "small"]}}
+    search = {"optimizer": optimizer, "evaluations": 12, "parameters": favour}
+    asked = config(many(paths, based=True), "della", search=search)
+    state = start(lab_host, asked, folder)
+    assert state.status is Status.FINISHED
+    assert state.search_ended is not None
+    assert "every point" in state.search_ended.reason
+    candidates = [e for e in state.history if e.origin not in GIVEN]
+    assert sorted(e.weights["favour"] for e in candidates) == [0.0, 1.0]
+    assert state.verdict is not None
+    assert state.verdict.comparisons
+
+
+def places(paths: Mapping[str, str], *values: str, **more: Any) -> RunConfig:
+    favour, p = {"values": list(values)}, {"low": 0.2, "high": 0.8}
+    search = {"evaluations": 9, "parameters": {"favour": favour, "p": p}, **more}
+    return config(many(paths, based=True), "della", search=search)
+
+
+def test_the_place_of_a_value_is_known_of_the_same_list_only(
+    paths: Mapping[str, str], lab_host: MergingHost, tmp_path: Path
+) -> None:
+    start(lab_host, places(paths, "large", "small"), tmp_path / "first")
+    warm = {"warm_start": [str(tmp_path / "first")]}
+    start(lab_host, places(paths, "large", "small", **warm), tmp_path / "same")
+    known = RunFolder.open(tmp_path / "same").manifest().observations
+    assert len(known) == 4
+    state = start(lab_host, places(paths, "small", "large", **warm), tmp_path / "other")
+    manifest = RunFolder.open(tmp_path / "other").manifest()
+    assert manifest.observations == ()
+    assert any("another method" in text for text in state.warnings)
+    tried = manifest.config.search.start
+    assert {point["p"] for point in tried} <= {e.weights["p"] for e in known}
+    assert {point["favour"] for point in tried} == {1.0}, "where large is, the default"
+
+
+def test_recipes_that_name_nothing_that_is_searched_are_left_out(
+    paths: Mapping[str, str], lab_host: MergingHost, tmp_path: Path
+) -> None:
+    recipes = tmp_path / "recipes.txt"
+    recipes.write_text("IN00:0.5,M00:1\n")
+    warm = {"warm_start": [str(recipes)], "parameters": {"k": {}}}
+    state = start(lab_host, config(many(paths, based=True), "ties", search=warm), tmp_path / "run")
+    assert RunFolder.open(tmp_path / "run").manifest().config.search.start == ()
+    assert any("say nothing about what this run searches" in text for text in state.warnings)
+
+
+def test_what_a_recipe_does_not_name_has_its_default(
+    paths: Mapping[str, str], lab_host: MergingHost, tmp_path: Path
+) -> None:
+    recipes = tmp_path / "recipes.txt"
+    recipes.write_text("IN00:0.5,M00:1\n")
+    models = {"a": paths["one"], "b": paths["two"], "c": paths["three"]}
+    warm = {"warm_start": [str(recipes)], "parameters": {"beta": {"per_block": True}}}
+    asked = config(models, "sum_twice", parameters={"beta": 0.25}, search=warm)
+    start(lab_host, asked, tmp_path / "run")
+    (point,) = RunFolder.open(tmp_path / "run").manifest().config.search.start
+    assert (point["M00"], point["IN01"], point["beta.M00"]) == (1.0, 0.0, 0.25)
+
+
+def test_the_noise_of_a_search_of_parameters_can_be_measured(
+    paths: Mapping[str, str], lab_host: MergingHost, tmp_path: Path
+) -> None:
+    asked = config(many(paths, based=True), "ties", search={"parameters": {"k": {}}})
+    state = start(lab_host, measurement_of(asked), tmp_path / "run")
+    assert state.calibrated is not None
+    assert len(state.evaluations) == 5
+
+
 WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("ties", "many", {}, "no weights by block"),
     ("ties", "many", {"parameters": {"kk": {}}}, "parameter of ties: 'kk'"),
@@ -322,6 +412,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("della", "many", {"parameters": {"favour": {"values": ["huge", "small"]}}}, "huge"),
     ("della", "many", {"parameters": {"favour": {"values": ["large"]}}}, "two different"),
     ("della", "many", {"parameters": {"seed": {}}}, "whole number"),
+    ("della", "many", {"parameters": {"p": {}}}, "do not go together.*Narrow p"),
     ("della", "many", {"parameters": {"favour": {"per_block": True}}}, "one value"),
 ]
 
