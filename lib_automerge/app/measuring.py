@@ -28,6 +28,7 @@ def measurement_of(config: RunConfig, seed_sets: int | None = None) -> RunConfig
             low=search.low,
             high=search.high,
             blocks=search.blocks,
+            parameters=search.parameters,
             seed=search.seed,
             seeds_per_payload=search.seeds_per_payload,
         ),
