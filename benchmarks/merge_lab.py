@@ -36,7 +36,8 @@ from safetensors import safe_open
 from lib_automerge.domain import architectures
 from lib_automerge.merge.containers import read_safetensors_header
 from lib_automerge.merge.lab import catalogue
-from lib_automerge.merge.lab.engine import Job, Task, run
+from lib_automerge.merge.lab.engine import run
+from lib_automerge.merge.lab.job import Job, Task
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Settings

@@ -78,6 +78,14 @@
         button.click();
     }
 
+    // An edit is kept by a request of its own, which may still be on its way.
+    async function formKept() {
+        const begun = Date.now();
+        do {
+            await new Promise((done) => setTimeout(done, MOUNT_MS));
+        } while ((form.sent || form.turns.length || form.draws.length) && Date.now() - begun < GIVE_UP_MS);
+    }
+
     // --- talking to the server ---------------------------------------------------------------
 
     async function request(path, options) {
@@ -526,8 +534,7 @@
             pollNow();
         },
         async optimise() {
-            // an edit is kept by a request of its own, which may still be on its way
-            await new Promise((done) => setTimeout(done, 600));
+            await formKept();
             await post("lab/optimise");
             const load = byId("automerge_load_draft");
             if (load) load.click();

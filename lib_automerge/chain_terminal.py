@@ -20,7 +20,7 @@ from lib_automerge.domain.chain_events import (
 )
 from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.config import RunConfig
-from lib_automerge.merge.lab.engine import Progress as Merging
+from lib_automerge.merge.lab.job import Progress as Merging
 from lib_automerge.study.formats import plural, plus_minus, size
 from lib_automerge.terminal import LiveLine, Progress, duration
 

@@ -19,8 +19,8 @@ from lib_automerge.merge.edits import Edits
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.budget import DEFAULT, parse_memory
-from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions, is_lab
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.merge.lab.parameters import Parameter
 from lib_automerge.merge.lab.recipes import recipe_for
 from lib_automerge.merge.readers import open_checkpoint

@@ -13,7 +13,7 @@ from lib_automerge.app import lab
 from lib_automerge.app.lab_orders import Order
 from lib_automerge.domain.recipe import ModelRef, OnNan, Recipe
 from lib_automerge.merge.files import merge_files
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 
 LONG_S = 30.0
 

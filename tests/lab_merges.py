@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lib_automerge.merge.containers import read_safetensors_header
 from lib_automerge.merge.lab import catalogue
-from lib_automerge.merge.lab.engine import Job, Task, run
+from lib_automerge.merge.lab.engine import run
+from lib_automerge.merge.lab.job import Job, Task
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES
 from lib_automerge.merge.lab.output import Output
 from lib_automerge.merge.lab.parameters import Settings

@@ -8,7 +8,7 @@ from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.config import RunConfig
 from lib_automerge.domain.events import AnyEvent
 from lib_automerge.domain.run import Activity, RunState
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.study.chain_store import OwnedChain
 
 

@@ -34,8 +34,8 @@ from lib_automerge.generate.base import PauseRequested
 from lib_automerge.merge.files import merge_files
 from lib_automerge.merge.lab import output
 from lib_automerge.merge.lab.budget import own_memory
-from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.merge.readers import open_checkpoint, read_header
 from lib_automerge.study.formats import size
 

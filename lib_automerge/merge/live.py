@@ -23,7 +23,7 @@ from lib_automerge.errors import ConfigError, GenerationError, ModelError
 from lib_automerge.merge import methods
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.lab import budget, catalogue
-from lib_automerge.merge.lab.engine import Job, run
+from lib_automerge.merge.lab.engine import run
 from lib_automerge.merge.lab.files import (
     LabOptions,
     check_container,
@@ -34,6 +34,7 @@ from lib_automerge.merge.lab.files import (
     roles_of,
     source_of,
 )
+from lib_automerge.merge.lab.job import Job
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, Raw, size_of
 from lib_automerge.merge.lab.sources import FileSource, stamp_of
 from lib_automerge.merge.readers import Checkpoint

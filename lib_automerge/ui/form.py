@@ -52,7 +52,12 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
     form = Reader(FIELDS, values)
     method = catalogue.get(METHODS.name(form.text("method")))
     fixed, searched = parameter_rules.read(form.text("parameters"))
-    search = search_of(form, place.architecture, weighted=method.weight is not None)
+    search = search_of(
+        form,
+        place.architecture,
+        weighted=method.weight is not None and method.weight not in fixed,
+        parameters=tuple(parameter_rules.of_search(method)),
+    )
     return RunConfig(
         models=_models(form, method, place.models),
         parameters=fixed,
@@ -77,14 +82,17 @@ def config_of(values: Mapping[str, object], place: Place) -> RunConfig:
 def values_of(config: RunConfig, place: Place) -> dict[str, object]:
     """The form that describes a run; `config_of` gives the run again.
 
-    The image backend is the place's own. A model that is not offered here leaves its field empty.
+    The image backend is the place's own. A model that is not offered here leaves its field empty;
+    among more models it is named, so that its lack is not overlooked.
     """
     values = defaults(FIELDS)
-    titles = [_title(config.models[role], place.models) for role in sorted(config.models)]
-    for role, title in zip("abc", titles if "a" in config.models else titles[:2], strict=False):
-        values[f"model_{role}"] = title
-    if "a" not in config.models:
-        values["more_models"] = [title for title in titles[2:] if title]
+    paths = [config.models[role] for role in sorted(config.models)]
+    few = paths if "a" in config.models else paths[:2]
+    for role, path in zip("abc", few, strict=False):
+        values[f"model_{role}"] = _title(path, place.models)
+    values["more_models"] = [
+        _title(path, place.models) or Path(path).name for path in paths[len(few) :]
+    ]
     return (
         values
         | reward_values(config.reward)
@@ -109,7 +117,8 @@ def _models(form: Reader, method: LabMethod, models: Sequence[ModelChoice]) -> d
         return {role: path_of(form.text(f"model_{role}"), role, models) for role in method.roles}
     titles = {"a": form.text("model_a"), "b": form.text("model_b")}
     paths = [path_of(title, name, models) for name, title in titles.items()]
-    paths += [path_of(title, "among the others", models) for title in form.names("more_models")]
+    others = form.names("more_models")
+    paths += [path_of(title, str(n), models) for n, title in enumerate(others, len(paths) + 1)]
     roles = roles_for(method, len(paths) - method.based)
     return dict(zip(roles, paths, strict=True))
 

@@ -21,7 +21,7 @@ FIELDS: tuple[Field, ...] = (
         kind=Kind.OFFERED,
         label="Model A",
         default="",
-        info="Weight 0 keeps it.",
+        info="Weight 0 keeps it. Where a method has a base, this is it.",
     ),
     Field(
         name="model_b",

@@ -31,6 +31,7 @@ FORM_WORDS = {
     "search.calibration": "Seed sets to measure the noise",
     "search.seeds_per_payload": "Seeds per prompt",
     "search.seed": "Seed of the run",
+    "search.parameters": "Parameters of the method",
     "verdict.finalists": "Finalists",
     "verdict.finalist_seeds": "Seeds for finalists",
     "verdict.seeds": "Seeds for the verdict",
@@ -148,6 +149,15 @@ def optimizer_help(name: str) -> Markup:
 def done(text: str) -> Markup:
     """A message that something worked."""
     return element("p", text, class_="automerge-note", role="status")
+
+
+def left_out(models: Sequence[str]) -> Markup:
+    """That models of the form as it was left are not among its models now."""
+    verb = "was" if len(models) == 1 else "were"
+    told = (
+        f"{listed(models)} {verb} left out of the models: there is no such checkpoint any longer."
+    )
+    return element("p", told, class_="automerge-error", role="alert")
 
 
 def trouble(error: Exception) -> Markup:

@@ -33,21 +33,21 @@ EDITOR: tuple[Field, ...] = (
         kind=Kind.OPTIONAL,
         label="Low",
         default="",
-        info="Of the search. Empty: the lowest.",
+        info="Empty: the least.",
     ),
     Field(
         name="parameter_high",
         kind=Kind.OPTIONAL,
         label="High",
         default="",
-        info="Of the search. Empty: the highest.",
+        info="Empty: the most.",
     ),
     Field(
         name="parameter_value",
         kind=Kind.TEXT,
         label="Value",
         default="",
-        info="To fix it at; or all to try, between commas.",
+        info="To fix; or 1, 2, 5 to try.",
     ),
 )
 

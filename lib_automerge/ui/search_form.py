@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.config import BlockRule, SearchConfig
@@ -19,14 +19,21 @@ from lib_automerge.ui.search_fields import (
 from lib_automerge.ui.texts import paths_of, rules_of, rules_text, start_points
 
 
-def search_of(form: Reader, architecture: str | None, *, weighted: bool = True) -> SearchConfig:
+def search_of(
+    form: Reader,
+    architecture: str | None,
+    *,
+    weighted: bool = True,
+    parameters: Collection[str] = (),
+) -> SearchConfig:
     """The search that the form describes, but for parameters of the method.
 
     Args:
         form: its values.
         architecture: that of model A, None if unknown.
-        weighted: whether the method has weights by block; without them, rules for blocks are not
-            read.
+        weighted: whether blocks have weights; without them, the range and the rules of blocks are
+            not read: they are out of sight.
+        parameters: the names of the method's parameters, which start points may name too.
 
     Raises:
         ConfigError: a value is missing or cannot be read; the text names the field.
@@ -45,12 +52,12 @@ def search_of(form: Reader, architecture: str | None, *, weighted: bool = True) 
         patience=patience,
         # an unknown word is refused where the configuration is checked
         stop=STOPS.get(ending, ending),
-        low=form.number("low"),
-        high=form.number("high"),
+        low=form.number("low") if weighted else SearchConfig().low,
+        high=form.number("high") if weighted else SearchConfig().high,
         blocks=block_rules(form, architecture) if weighted else {},
         seed=form.whole("seed"),
         seeds_per_payload=form.whole("seeds_per_payload"),
-        start=start_points(form.text("start"), form.text("start_order"), architecture),
+        start=start_points(form.text("start"), form.text("start_order"), architecture, parameters),
         warm_start=paths_of(form.text("warm_start")),
         coarse_first=form.check("coarse_first"),
         early_reject=form.check("early_reject"),

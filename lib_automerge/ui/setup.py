@@ -19,6 +19,7 @@ from lib_automerge.app.model_cards import ModelCards
 from lib_automerge.app.ports import ModelChoice
 from lib_automerge.domain import architectures
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.candidate import given
 from lib_automerge.domain.config import (
     OutputConfig,
     RunConfig,
@@ -65,6 +66,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     needs_c: bool
     needs_many: bool
     weighted: bool
+    parametric: bool
+    trial: int
     parameters: tuple[str, ...]
     parameter_table: Markup
     custom: bool
@@ -160,6 +163,15 @@ class Setup:
             values |= self._set_values(self._starter(values))
         return values
 
+    def gone(self) -> tuple[str, ...]:
+        """The models among the more of the form as it was left that are not offered any longer.
+
+        Nothing else would tell: a merge of fewer models is a merge too.
+        """
+        left = Reader(FIELDS, clean(FIELDS, self.desk.draft())).names("more_models")
+        offered = {model.title for model in self.desk.catalogue.models()}
+        return tuple(title for title in left if title not in offered)
+
     def keep(self, values: Values) -> None:
         """Save the form for the next visit.
 
@@ -224,6 +236,8 @@ class Setup:
         checks, ready = self._checks(values)
         form = Reader(FIELDS, values)
         method = self.method(values)
+        parameters = tuple(parameter_rules.of_search(method))
+        parameter_text = form.text("parameters")
         names: tuple[str, ...] = ()
         try:
             payloads = self.payloads(values)
@@ -239,8 +253,11 @@ class Setup:
             needs_c="c" in method.roles,
             needs_many=not method.roles,
             weighted=method.weight is not None,
-            parameters=tuple(parameter_rules.of_search(method)),
-            parameter_table=_parameters(method, form.text("parameters")),
+            # what is left of another method's can be removed there
+            parametric=bool(parameters) or parameter_text not in ("", "{}"),
+            trial=self._trial(values),
+            parameters=parameters,
+            parameter_table=_parameters(method, parameter_text),
             custom=form.text("budget") not in BUDGETS,
             waits=waits(form),
             count=element("p", count, class_="automerge-count") if count else EMPTY,
@@ -266,6 +283,13 @@ class Setup:
         except ConfigError as error:
             return messages.not_yet(str(error)), False
         return messages.checks(found, told), found.ready
+
+    def _trial(self, values: Values) -> int:
+        """The evaluations of a trial, as far as it is known what it is of."""
+        try:
+            return trial_of(self.config(values)).search.evaluations
+        except ConfigError:
+            return TRIAL_EVALUATIONS
 
     def _rewards(self, values: Values) -> Markup:
         # taken first: what changes while it is drawn makes the script draw it again
@@ -320,7 +344,7 @@ class Setup:
         config = trial_of(self.config(values))
         run = self.desk.start(config)
         return (
-            f"The trial {run} has started: {TRIAL_EVALUATIONS} evaluations of "
+            f"The trial {run} has started: {config.search.evaluations} evaluations of "
             f"{TRIAL_PROMPTS} prompts at most. Its pace then tells how long your run takes."
         )
 
@@ -365,7 +389,8 @@ def trial_of(config: RunConfig) -> RunConfig:
         ),
         search=msgspec.structs.replace(
             config.search,
-            evaluations=TRIAL_EVALUATIONS,
+            # a trial tries one candidate, however many models come before it
+            evaluations=max(TRIAL_EVALUATIONS, given(config) + 1),
             hours=None,
             images=None,
             target=None,

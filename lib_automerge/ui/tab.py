@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_automerge.app.desk import Desk
 from lib_automerge.study.markup import EMPTY, Markup, element
-from lib_automerge.ui import space_rules
+from lib_automerge.ui import messages, parameter_rules, space_rules
 from lib_automerge.ui.components import BESIDE, HIDDEN, button, control, edited, html, kept_out
 from lib_automerge.ui.earlier_runs import EarlierRuns
 from lib_automerge.ui.form_fields import BY_NAME, FIELDS
@@ -126,8 +126,13 @@ class _Form:
             with gr.Accordion("Method and precision", open=False, elem_id="automerge_method_fold"):
                 self._add("method")
                 self._add("dtype")
-            with gr.Accordion(
-                "Parameters of the method", open=False, elem_id="automerge_parameter_fold"
+            with (
+                gr.Column(
+                    visible=False, elem_id="automerge_parameters_row"
+                ) as self.only_parameters,
+                gr.Accordion(
+                    "Parameters of the method", open=False, elem_id="automerge_parameter_fold"
+                ),
             ):
                 self._parameters.build()
 
@@ -163,13 +168,13 @@ class _Form:
                 with gr.Row():
                     self._add("text_encoder", min_width=140)
                     self._add("vae", min_width=140)
-                self._add("coarse_first")
                 self._space.build()
             with gr.Accordion(
                 "Optimizer and seeds", open=False, elem_id="automerge_optimizer_fold"
             ):
                 self._add("optimizer")
                 self.optimizer = html("optimizer_help")
+                self._add("coarse_first")
                 with gr.Row():
                     for name in ("seed", "seeds_per_payload"):
                         self._add(name, min_width=100)
@@ -217,6 +222,7 @@ class _Form:
             only_c=self.only_c,
             only_many=self.only_many,
             only_weights=self.only_weights,
+            only_parameters=self.only_parameters,
             parameter=self._controls["parameter"],
             parameter_table=self._parameters.table,
             only_custom=self.only_custom,
@@ -231,7 +237,8 @@ class _Form:
             earlier=self._controls["earlier_run"],
         )
         wiring = Wiring(setup, self._controls, shown, self.message)
-        own = {"model_a", "payload_set", "payloads", "rules", "parameters", *self._rewards.controls}
+        own = {"model_a", "method", "payload_set", "payloads", "rules", "parameters"}
+        own |= {*self._rewards.controls}
         for field in FIELDS:
             if field.name not in own:
                 wiring.on(edited(self._controls[field.name]), latest=True)
@@ -245,12 +252,24 @@ class _Form:
             architecture = setup.architecture(values)
             return Offer(space_rules.choices(architecture) if architecture else [], [])
 
+        def other_method(values: dict[str, object]) -> dict[str, object]:
+            names = [*parameter_rules.of_search(setup.method(values))]
+            return {"parameter": Offer(names, names[0] if names else "")}
+
         def filled(_values: dict[str, object]) -> dict[str, object]:
             new = setup.fill()
             titles = setup.titles()
             offered = {name: Offer(titles, new[name]) for name in MODELS}
             sets = Offer(setup.desk.sets.names(), new["payload_set"])
-            return {**new, **offered, "payload_set": sets, "space_blocks": blocks_of(new)}
+            gone = setup.gone()
+            return {
+                **new,
+                **offered,
+                **other_method(new),
+                "payload_set": sets,
+                "space_blocks": blocks_of(new),
+                MESSAGE: messages.left_out(gone) if gone else EMPTY,
+            }
 
         def refreshed(values: dict[str, object]) -> dict[str, object]:
             titles = setup.titles()
@@ -268,7 +287,7 @@ class _Form:
         def measured(values: dict[str, object]) -> dict[str, object]:
             return {MESSAGE: setup.measure(values)}
 
-        everything = (*(field.name for field in FIELDS), "space_blocks")
+        everything = (*(field.name for field in FIELDS), "space_blocks", "parameter")
         wiring.on([blocks.load], filled, everything, keep=False)
         wiring.on([load_draft.click], filled, everything, keep=False)
         wiring.on([look_again.click], lambda _values: {MESSAGE: EMPTY}, keep=False)
@@ -279,6 +298,7 @@ class _Form:
             ("payload_set", "payloads", "space_blocks"),
             latest=True,
         )
+        wiring.on(edited(self._controls["method"]), other_method, ("parameter",), latest=True)
         wiring.on([self.start.click], started)
         wiring.on([self.trial.click], tried)
         wiring.on([self.measure.click], measured)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +11,9 @@ from lib_automerge.domain import weights
 from lib_automerge.domain.config import BlockRule
 from lib_automerge.domain.payload import Payload
 from lib_automerge.errors import ConfigError
+
+MODEL = re.compile("m[0-9]{3}", re.IGNORECASE)
+"""The role of a model of a method of many, in any case."""
 
 
 def payloads_of(text: str) -> tuple[Payload, ...]:
@@ -57,8 +61,16 @@ def rules_text(rules: Mapping[str, BlockRule]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
 
 
-def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[str, float], ...]:
+def start_points(
+    text: str, order: str, architecture: str | None, parameters: Collection[str] = ()
+) -> tuple[dict[str, float], ...]:
     """The start points of a text: one JSON value, or one list of weights a line.
+
+    Args:
+        text: as above.
+        order: of lists of bare numbers.
+        architecture: that of model A, None if unknown.
+        parameters: of the method, which may stand among the weights: `k` or `k.IN00`.
 
     Raises:
         ConfigError: a list cannot be read, or does not say which order it has.
@@ -71,7 +83,27 @@ def start_points(text: str, order: str, architecture: str | None) -> tuple[dict[
         lists = [stripped]
     except msgspec.DecodeError:
         lists = [line for line in stripped.splitlines() if line.strip()]
-    return tuple(weights.parse(one, order, architecture) for one in lists)
+    return tuple(_start_point(one, order, architecture, parameters) for one in lists)
+
+
+def _start_point(
+    text: str, order: str, architecture: str | None, parameters: Collection[str]
+) -> dict[str, float]:
+    content = weights.read(text)
+    if isinstance(content, list):
+        return weights.parse(text, order, architecture)
+    own: dict[str, float] = {}
+    of_blocks: dict[str, object] = {}
+    for name, value in content.items():
+        # block names are in capitals; parameters and models are not, in whatever way it is read
+        parameter, dot, of = name.partition(".")
+        if parameter.lower() in parameters:
+            of = of.lower() if MODEL.fullmatch(of) else of.upper()
+            (own[f"{parameter.lower()}{dot}{of}"],) = weights.numbers([value])
+        else:
+            of_blocks[name] = value
+    named = msgspec.json.encode(of_blocks).decode()
+    return weights.parse(named, order, architecture) | own
 
 
 def paths_of(text: str) -> tuple[str, ...]:

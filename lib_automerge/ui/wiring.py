@@ -55,6 +55,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     only_c: Any
     only_many: Any
     only_weights: Any
+    only_parameters: Any
     parameter: Any
     parameter_table: Any
     only_custom: Any
@@ -78,12 +79,13 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         return [
             view.checks,
             gr.update(interactive=view.ready),
-            gr.update(interactive=view.ready),
+            gr.update(interactive=view.ready, value=f"Try {view.trial} evaluations"),
             gr.update(interactive=view.ready),
             view.method,
             gr.update(visible=view.needs_c),
             gr.update(visible=view.needs_many),
             gr.update(visible=view.weighted),
+            gr.update(visible=view.parametric),
             gr.update(choices=list(view.parameters)),
             view.parameter_table,
             gr.update(visible=view.custom),

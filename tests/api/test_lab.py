@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib_automerge.domain.payload import Payload
 from lib_automerge.ui.fields import defaults
 from lib_automerge.ui.lab_form import LAB_READ
 from lib_automerge.ui.lab_setup import LabSetup
+from lib_automerge.ui.setup import Setup
 from tests.api.bench import NASTY, ROOT, make_client, make_desk
 from tests.lab_desk import LONG_S, HalfWay, soup
+from tests.merging_host import MergingHost
 
 
 @pytest.fixture
@@ -136,3 +139,80 @@ def test_a_run_in_progress_is_said_before_a_merge_can_start(desk) -> None:
     assert not view.ready
     assert not view.previewable
     assert "20260101-abcd is in progress" in view.checks
+
+
+def test_the_labs_form_becomes_the_search_forms(desk, client) -> None:
+    desk.save_draft({"name": "night", "method": "Sum twice", "model_c": "a.safetensors"})
+    lab = {"lab_a": "a.safetensors", "lab_b": "b.safetensors", "lab_method": "Slerp"}
+    LabSetup(desk).keep(defaults(LAB_READ) | lab | {"lab_slerp_weight": 0.25})
+    assert client.post(f"{ROOT}/lab/optimise", json={}).status_code == 200
+    draft = desk.draft()
+    assert (draft["method"], draft["name"]) == ("Slerp", "night")
+    assert (draft["model_a"], draft["model_b"]) == ("a.safetensors", "b.safetensors")
+    assert (draft["model_c"], draft["more_models"]) == ("", [])
+    assert "IN00:0.25" in str(draft["start"])
+    setup = Setup(desk)
+    assert setup.view(setup.fill() | {"reward": "Demo"}).ready
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lab_b": ""}, "needs model B"),
+        ({"lab_method": "TIES"}, "needs a base model"),
+        ({"lab_slerp_weight": None}, "is empty"),
+        ({"lab_slerp_weight": 7}, "must be from -1 to 2"),
+    ],
+)
+def test_an_incomplete_form_of_the_lab_leaves_the_search_as_it_was(
+    desk, client, changes, told
+) -> None:
+    left = {"name": "night", "method": "Sum twice"}
+    desk.save_draft(left)
+    lab = {"lab_a": "a.safetensors", "lab_b": "b.safetensors", "lab_method": "Slerp"}
+    LabSetup(desk).keep(defaults(LAB_READ) | lab | changes)
+    answer = client.post(f"{ROOT}/lab/optimise", json={})
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]
+    assert desk.draft() == left
+
+
+def test_a_run_of_many_models_is_seen_and_taken_up_in_the_form(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path / "desk", MergingHost(torch.ones(())))
+    client = make_client(desk)
+    setup = Setup(desk)
+    searched = '{"k": {"start": 0.3, "per_block": true}, "scale": {"values": [0.5, 1]}}'
+    values = {
+        "model_b": "b.safetensors",
+        "method": "TIES",
+        "parameters": searched,
+        "reward": "Demo",
+        "payloads": '[{"prompt": "x"}, {"prompt": "h", "held_out": true}]',
+        "low": 0.5,
+    }
+    setup.trial(setup.fill() | values)
+    assert desk.worker.wait(60)
+    run = desk.library.entries()[0].id
+    for view in ("results", "live", "importance", "log"):
+        drawn = client.get(f"{ROOT}/runs/{run}/views/{view}")
+        assert drawn.status_code == 200, drawn.text
+    results = client.get(f"{ROOT}/runs/{run}/views/results").text
+    assert results.index("The merge that was found") < results.index("<summary>Charts")
+    assert "k by block" in results
+    evaluation = desk.open(run).state.evaluations[4]
+    assert client.post(f"{ROOT}/runs/{run}/duplicate", json={"start": 4}).status_code == 200
+    filled = setup.fill()
+    config = setup.config(filled)
+    assert config.search.start == (evaluation.weights,)
+    assert config.search.parameters == desk.open(run).manifest.config.search.parameters
+    assert config.parameters == {"k": 0.3}
+    assert setup.view(filled).ready
+    for start in (1, 2, 3, None):
+        assert client.post(f"{ROOT}/runs/{run}/duplicate", json={"start": start}).is_success
+        assert setup.view(setup.fill()).ready, start
+    # what another method found is no help here, and no harm
+    slerp = {"method": "Slerp", "parameters": "{}", "start": "", "warm_start": ""}
+    other = setup.fill() | slerp
+    (name,) = setup.earlier_runs(other)
+    view = setup.view(other | setup.add_earlier_run(other, name))
+    assert view.ready or "arm start" in view.checks, view.checks

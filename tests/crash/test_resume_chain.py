@@ -23,7 +23,7 @@ from lib_automerge.domain.chain_events import (
 )
 from lib_automerge.domain.chain_state import ChainState
 from lib_automerge.domain.run import Status
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.study.chain_store import ChainFolder
 from tests.chain_host import POOL, ContentHost, chain_config, write_pool
 

@@ -19,8 +19,8 @@ from lib_automerge.merge.containers import read_safetensors_header
 from lib_automerge.merge.edits import METADATA, Edits, edit_file
 from lib_automerge.merge.engine import Merger
 from lib_automerge.merge.lab import engine
-from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions
+from lib_automerge.merge.lab.job import Progress
 from tests.checkpoints import tiny_state, write_tiny
 
 UNET, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.", "first_stage_model."

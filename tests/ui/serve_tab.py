@@ -17,12 +17,14 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import msgspec
+import torch
 import uvicorn
 
 from lib_automerge import demo, page
 from lib_automerge.app.desk import Desk
 from lib_automerge.study.payload_sets import PayloadSet
 from tests.api.bench import make_desk
+from tests.merging_host import MergingHost
 
 FEW = "Two prompts and one kept back"
 ONE = "One prompt"
@@ -39,7 +41,7 @@ def add_sets(desk: Desk) -> None:
 
 def main(folder: Path) -> None:
     """Serve until killed."""
-    desk = make_desk(folder)
+    desk = make_desk(folder, MergingHost(torch.ones(())))
     add_sets(desk)
     app = page.build(desk)
     with socket.socket() as listening:

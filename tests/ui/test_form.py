@@ -9,6 +9,7 @@ from lib_automerge.domain.config import (
     BlockRule,
     GeneratorConfig,
     OutputConfig,
+    ParameterRule,
     RewardConfig,
     RunConfig,
     SearchConfig,
@@ -124,6 +125,93 @@ def test_there_and_back_gives_the_same_run(place):
     assert clean(FIELDS, values) == values
 
 
+FOUR = (*MODELS, ModelChoice("four", "/models/four.safetensors"))
+PATHS = [model.path for model in FOUR]
+OF_METHODS: dict[str, dict[str, object]] = {
+    "slerp": {"models": dict(zip("ab", PATHS, strict=False))},
+    "slerp of one weight": {
+        "method": "slerp",
+        "models": dict(zip("ab", PATHS, strict=False)),
+        "parameters": {"weight": 0.25},
+    },
+    "sum_twice": {
+        "models": dict(zip("abc", PATHS, strict=False)),
+        "parameters": {"beta": {"IN00": 0.0, "VAE": 1 / 3}},
+        "search": {
+            "parameters": {"beta": ParameterRule(low=0.0, high=0.5, per_block=True)},
+            "blocks": {"M00": BlockRule(fixed=1.0), "VAE": BlockRule()},
+            "start": ({"IN00": 0.5, "beta.IN00": 0.1, "beta.M00": 1 / 3},),
+            "low": 0.1,
+        },
+    },
+    "ties": {
+        "models": dict(zip(("base", "m001", "m002", "m003"), PATHS, strict=True)),
+        "parameters": {"scale": 0.5, "k": 0.25},
+        "search": {"parameters": {"k": ParameterRule()}, "start": ({"k": 0.5}, {})},
+    },
+    "average": {
+        "models": dict(zip(("m001", "m002", "m003", "m004"), PATHS, strict=True)),
+        "search": {
+            "parameters": {"shares": ParameterRule(low=0.0, high=1.0)},
+            "start": ({"shares.m001": 0.5, "shares.m004": 0.0},),
+        },
+    },
+    "della": {
+        "models": dict(zip(("base", "m001", "m002"), PATHS, strict=False)),
+        "parameters": {"seed": 7, "p": 0.0},
+        "search": {
+            "coarse_first": True,
+            "parameters": {
+                "favour": ParameterRule(values=("large", "small")),
+                "epsilon": ParameterRule(values=(0.1, 0.2)),
+            },
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("case", OF_METHODS)
+def test_there_and_back_gives_the_same_run_of_every_kind_of_method(place, case):
+    import msgspec
+
+    place = msgspec.structs.replace(place, models=FOUR)
+    given = {"method": case, **OF_METHODS[case]}
+    search = msgspec.structs.replace(config_of(filled(), place).search, **given.pop("search", {}))
+    config = msgspec.structs.replace(config_of(filled(), place), search=search, **given)
+    values = values_of(config, place)
+    assert config_of(values, place) == config
+    assert set(values) == {field.name for field in FIELDS}
+    assert clean(FIELDS, values) == values
+
+
+def test_one_of_many_models_that_is_gone_is_not_left_out_in_silence(place):
+    import msgspec
+
+    models = dict(zip(("base", "m001", "m002", "m003"), PATHS, strict=True))
+    config = msgspec.structs.replace(config_of(filled(), place), models=models, method="ties")
+    values = values_of(config, place)
+    assert values["more_models"] == ["three", "four.safetensors"]
+    with pytest.raises(ConfigError, match=r"model 4: there is no checkpoint 'four\.safetensors'"):
+        config_of(values, place)
+
+
+def test_fields_of_weights_are_not_read_for_a_method_without_them(place):
+    values = filled(method="TIES", low=None, high="x", rules="nonsense", parameters='{"k": {}}')
+    config = config_of(values, place)
+    assert config.models == {"base": MODELS[0].path, "m001": MODELS[1].path}
+    assert (config.search.low, config.search.high, config.search.blocks) == (0.0, 1.0, {})
+
+
+@pytest.mark.parametrize("start", ["k:0.5, scale=1", '{"k": 0.5, "scale": 1}', "K:0.5;SCALE:1"])
+def test_start_points_name_parameters_too(place, start):
+    config = config_of(filled(method="TIES", start=start), place)
+    assert config.search.start == ({"k": 0.5, "scale": 1.0},)
+    with pytest.raises(ConfigError, match=r"(?i)block of .*'k'"):
+        config_of(filled(start=start), place)
+    with pytest.raises(ConfigError, match="finite"):
+        config_of(filled(method="TIES", start="k:nan"), place)
+
+
 @pytest.mark.parametrize(
     ("search", "budget"),
     [
@@ -232,6 +320,11 @@ def test_weights_of_another_reward_are_not_handed_on(place):
         ({"model_b": None}, "model B is not chosen"),
         ({"model_b": "gone"}, "model B: there is no checkpoint 'gone'"),
         ({"method": "Add difference"}, "model C is not chosen"),
+        (
+            {"method": "Average (uniform soup)", "more_models": ["gone"]},
+            "model 3: there is no checkpoint 'gone'",
+        ),
+        ({"method": "TIES", "parameters": "{"}, "parameters as text cannot be read"),
         ({"method": "Magic"}, "unknown merge method: 'Magic'"),
         ({"payloads": "nonsense"}, "prompts as text cannot be read"),
         ({"payloads": '[{"prompt": "x", "stepps": 3}]'}, "stepps"),
@@ -323,6 +416,21 @@ def test_a_draft_of_an_older_form_opens(place):
     assert (values["budget"], values["patience"]) == (STANDARD, "")
     assert values["evaluations"] == 90
     assert config_of(values, place).search == SearchConfig(seeds_per_payload=1)
+
+
+def test_a_draft_from_before_methods_of_many_models_opens(place):
+    for label in ("Weighted sum", "Add difference"):
+        draft = {**filled(), "method": label, "model_c": "three"}
+        del draft["more_models"], draft["parameters"]
+        values = clean(FIELDS, draft)
+        assert (values["method"], values["more_models"], values["parameters"]) == (label, [], "{}")
+        assert config_of(values, place).method == label.lower().replace(" ", "_")
+    values = clean(FIELDS, filled(method="Some method", more_models="one", parameters=None))
+    assert (values["method"], values["more_models"], values["parameters"]) == (
+        "Weighted sum",
+        [],
+        "{}",
+    )
 
 
 def test_names_and_labels_are_unique():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from lib_automerge.app.desk import Desk
 from lib_automerge.app.measuring import measurement_of
@@ -20,6 +21,7 @@ from lib_automerge.ui.texts import payloads_of
 from lib_automerge.ui.views.learned import learned
 from tests.checkpoints import write_tiny
 from tests.fake_host import FakeHost
+from tests.merging_host import MergingHost
 from tests.run_folders import Plan, Until, build
 from tests.ui.fake_desk import FakeCatalogue
 
@@ -163,6 +165,110 @@ def test_the_view_follows_method_and_budget(setup):
     view = setup.view(ready(setup, method="Add difference", budget="Custom"))
     assert (view.needs_c, view.custom) == (True, True)
     assert "(B - C)" in view.method
+
+
+def test_the_view_follows_the_models_and_parameters_of_the_method(setup):
+    seen = {}
+    for method in ("Weighted sum", "Sum twice", "TIES", "Average (uniform soup)", "Model Stock"):
+        view = setup.view(ready(setup, method=method))
+        seen[method] = (view.needs_c, view.needs_many, view.weighted, view.parameters)
+        assert view.parametric == bool(view.parameters)
+    assert seen == {
+        "Weighted sum": (False, False, True, ()),
+        "Sum twice": (True, False, True, ("beta",)),
+        "TIES": (False, True, False, ("k", "scale")),
+        "Average (uniform soup)": (False, True, False, ("shares",)),
+        "Model Stock": (False, True, False, ("scope",)),
+    }
+    assert "A is the base" in setup.view(ready(setup, method="TIES")).method
+    text = '{"k": {"low": 0.125}}'
+    assert "searched from 0.125 to 1" in (
+        setup.view(ready(setup, method="TIES", parameters=text)).parameter_table
+    )
+    view = setup.view(ready(setup, parameters=text))
+    assert view.parametric
+    assert "Weighted sum has no such parameter" in view.parameter_table
+    assert not view.ready
+    assert "cannot be read" in setup.view(ready(setup, parameters="[")).parameter_table
+
+
+@pytest.fixture
+def merging(setup: Setup) -> Setup:
+    """A form over a host that merges any number of models."""
+    return Setup(Desk(MergingHost(torch.ones(())), setup.desk.catalogue), now=lambda: NOW)
+
+
+def many(setup: Setup, method: str = "TIES", **changes: object) -> dict[str, object]:
+    """A form for three models and a base: copies count as models of their own."""
+    folder = Path(setup.desk.catalogue.models()[0].path).parent
+    for seed, name in enumerate(("c", "d"), 20):
+        if not (folder / f"{name}.safetensors").exists():
+            write_tiny(folder / f"{name}.safetensors", "sd1", seed=seed)
+    more = {"method": method, "more_models": ["c.safetensors", "d.safetensors"]}
+    return ready(setup, **more) | {"parameters": '{"k": {}}'} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"parameters": "{}"}, "nothing is left to search"),
+        ({"parameters": '{"k": {"high": 2}}'}, "must be within 0 to 1"),
+        ({"model_b": "a.safetensors"}, "same file"),
+        ({"more_models": ["b.safetensors"]}, "same file"),
+        ({"more_models": ["xl.safetensors"]}, "Stable Diffusion XL"),
+        ({"more_models": ["gone"]}, "there is no checkpoint"),
+        ({"start": "k:3"}, "outside its range"),
+        ({"start": "IN00:0.5"}, "IN00"),
+        ({"coarse_first": True, "optimizer": "Random"}, "searches single blocks only"),
+        ({"budget": "Custom", "evaluations": 3}, "&quot;Evaluations&quot; is 3"),
+    ],
+)
+def test_trouble_with_many_models_is_told_and_start_is_closed(setup, changes, words):
+    assert setup.view(many(setup)).ready
+    view = setup.view(many(setup, **changes))
+    assert words.lower() in view.checks.lower()
+    assert not view.ready
+
+
+def test_groups_first_for_a_method_without_weights(setup):
+    text = '{"k": {"per_block": true}, "scale": {}}'
+    assert setup.view(many(setup, coarse_first=True, parameters=text)).ready
+    assert setup.view(many(setup, coarse_first=True)).ready
+
+
+def test_a_trial_of_many_models_tries_a_candidate(merging):
+    setup = merging
+    values = many(setup)
+    trial = trial_of(setup.config(values))
+    assert trial.search.parameters.keys() == {"k"}
+    assert trial.search.evaluations == 6
+    assert setup.view(values).trial == 6
+    assert "6 evaluations" in setup.trial(values)
+    assert setup.desk.worker.wait(60)
+    opened = setup.desk.open(setup.desk.library.entries()[0].id)
+    assert opened.status == "finished"
+    assert "k" in opened.state.evaluations[6].weights
+
+
+def test_the_noise_is_measured_for_many_models(merging):
+    setup = merging
+    values = many(setup, reward="Demo")
+    config = measurement_of(setup.config(values))
+    assert config.search.parameters == setup.config(values).search.parameters
+    assert "has started" in setup.measure(values)
+    assert setup.desk.worker.wait(60)
+    opened = setup.desk.open(setup.desk.library.entries()[0].id)
+    assert opened.status == "finished"
+    assert len(opened.state.history) == 5
+    assert opened.state.calibrated is not None
+
+
+def test_a_model_of_many_that_is_gone_is_told_at_the_next_visit(setup):
+    setup.keep(many(setup, more_models=["c.safetensors", "gone.safetensors"]))
+    assert setup.fill()["more_models"] == ["c.safetensors"]
+    assert setup.gone() == ("gone.safetensors",)
+    setup.keep(setup.fill())
+    assert setup.gone() == ()
 
 
 def test_a_number_that_counts_is_in_sight(setup):

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_automerge.domain import architectures
 from lib_automerge.domain.detection import Detection
 from lib_automerge.merge.edits import Changed, Edits, changed
-from lib_automerge.merge.lab.engine import Job, Task
+from lib_automerge.merge.lab.job import Job, Task
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, Raw
 from lib_automerge.merge.lab.sources import Entry, Stamp, check_stamp, stamp_of
 from lib_automerge.merge.surgery import Piece, Pieces

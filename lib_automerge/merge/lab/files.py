@@ -22,7 +22,8 @@ from lib_automerge.merge.containers import container
 from lib_automerge.merge.edits import EDITED_MERGE, Edits, edited_metadata
 from lib_automerge.merge.lab import catalogue, components, matching
 from lib_automerge.merge.lab.budget import DEFAULT, own_memory
-from lib_automerge.merge.lab.engine import Job, Listener, Progress, Task, run
+from lib_automerge.merge.lab.engine import run
+from lib_automerge.merge.lab.job import Job, Listener, Progress, Task
 from lib_automerge.merge.lab.methods import LabMethod, Preparation
 from lib_automerge.merge.lab.number_types import NUMBER_TYPES, output_type
 from lib_automerge.merge.lab.output import Output

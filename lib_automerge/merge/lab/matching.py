@@ -9,7 +9,7 @@ import msgspec
 from lib_automerge.domain.architectures import Architecture
 from lib_automerge.domain.recipe import OnMismatch
 from lib_automerge.errors import ConfigError, ModelError
-from lib_automerge.merge.lab.engine import Task
+from lib_automerge.merge.lab.job import Task
 from lib_automerge.merge.lab.number_types import FLOATS
 from lib_automerge.merge.lab.sources import Source
 

@@ -43,14 +43,7 @@ def results(opened: Opened, found: Findings) -> Markup:
             _part("What each reward says", judges(found)),
             _part("Keep the best", _keep(opened, found)),
             _part("Best evaluations", leaderboard(found, run)),
-            fold(
-                "charts",
-                "Charts",
-                element("h4", "How the search went"),
-                sections.history(found),
-                element("h4", "What the merge takes from whom"),
-                sections.blocks(found),
-            ),
+            *_charts(found),
             fold("payloads", "Score by prompt", tables.payload_table(found))
             if found.scored
             else EMPTY,
@@ -69,6 +62,23 @@ def results(opened: Opened, found: Findings) -> Markup:
         )
     )
     return element("div", *parts, class_="automerge-results", data_shown=run)
+
+
+def _charts(found: Findings) -> list[Markup]:
+    """What was searched is in sight where it is more than a weight for each block."""
+    history = [element("h4", "How the search went"), sections.history(found)]
+    blocks = sections.blocks(found)
+    if found.manifest.config.search.parameters:
+        return [_part("The merge that was found", blocks), fold("charts", "Charts", *history)]
+    return [
+        fold(
+            "charts",
+            "Charts",
+            *history,
+            element("h4", "What the merge takes from whom"),
+            blocks,
+        )
+    ]
 
 
 def _hero(opened: Opened, found: Findings) -> Markup:

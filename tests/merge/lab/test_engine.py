@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib_automerge.errors import CancelledError, ConfigError, ModelError, StorageError
 from lib_automerge.merge.lab import budget, catalogue, dropping, engine, output, ranking, selection
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.merge.lab.stack import Reading, Stack
 from tests.lab_merges import PLAIN, merge_to, merged, random_models, source, write
 

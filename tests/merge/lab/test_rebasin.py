@@ -21,8 +21,8 @@ from lib_automerge.merge import merge_files
 from lib_automerge.merge.containers import read_safetensors_header
 from lib_automerge.merge.lab import catalogue, stack
 from lib_automerge.merge.lab import rebasin as method
-from lib_automerge.merge.lab.engine import Progress
 from lib_automerge.merge.lab.files import LabOptions
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.merge.readers import open_checkpoint
 from lib_automerge.merge.rebasin.cache import cached_match
 from lib_automerge.merge.rebasin.files import permute_file

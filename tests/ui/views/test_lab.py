@@ -6,7 +6,7 @@ import pytest
 from lib_automerge.app.digests import Reading
 from lib_automerge.app.lab import LabPhase, LabSnapshot, Picture
 from lib_automerge.app.lab_orders import Kept
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.ui.views.lab import lab
 from tests.api.bench import NASTY
 

@@ -16,7 +16,7 @@ from lib_automerge.app.standing import run_standing, standing
 from lib_automerge.app.worker import Phase, Snapshot
 from lib_automerge.domain.events import Calibrated, Paused, Scored, Stage
 from lib_automerge.domain.run import Activity
-from lib_automerge.merge.lab.engine import Progress
+from lib_automerge.merge.lab.job import Progress
 from lib_automerge.study.block_chart import Bar
 from lib_automerge.study.findings import Findings, summarize
 from lib_automerge.study.library import Library
