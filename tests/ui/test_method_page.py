@@ -93,7 +93,7 @@ def test_the_parameters_of_a_method_are_searched_and_fixed(page: LabPage, site: 
     table.get_by_text("no such parameter").wait_for(state="hidden")
     table.get_by_text("0.5, the default").wait_for()
     page.pick("method", "Weighted sum")
-    assert not page.part("parameters_row").is_visible()
+    page.part("parameters_row").wait_for(state="hidden")
 
 
 def test_the_labs_merge_is_optimised(page: LabPage, site: Site) -> None:
@@ -110,6 +110,7 @@ def test_the_labs_merge_is_optimised(page: LabPage, site: Site) -> None:
     optimise.click()
     page.part("generate").wait_for()
     page.settle()
+    page.unfold("method_fold")
     assert page.value("method") == "Average (uniform soup)"
     assert (page.value("model_a"), page.value("model_b")) == ("a.safetensors", "b.safetensors")
     assert json.loads(site.draft()["parameters"])["shares"] == {
