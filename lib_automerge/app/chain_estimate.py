@@ -122,7 +122,8 @@ def step_toll(
 
 
 def _search(manifest: ChainManifest, step: SearchStep | TreeStep) -> Toll:
-    run = manifest.config.run({}, step)
+    roles = ("a", "b", "c") if isinstance(step, SearchStep) and step.c else ("a", "b")
+    run = manifest.config.run(dict.fromkeys(roles, ""), step)
     images = estimate.forecast(run, None).images
     pixels = max(payload.width * payload.height for payload in run.payloads)
     written = _largest(manifest) + images * pixels * _CHANNELS

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from lib_automerge.domain.architectures import Architecture
+from lib_automerge.domain.candidate import given as before
 from lib_automerge.domain.candidate import part
 from lib_automerge.domain.config import ParameterRule, RunConfig
 from lib_automerge.domain.recipe import BASE, parents
@@ -57,6 +58,14 @@ def check(config: RunConfig, architecture: Architecture) -> None:
         blocks=architecture.blocks,
         roles=roles[method.based :],
     )
+    first = before(config)
+    # a run that measures needs no candidate
+    fewest = first + (config.search.calibration == 0)
+    if config.search.evaluations < fewest:
+        raise ConfigError(
+            f"search.evaluations is {config.search.evaluations}, but {first} come before any "
+            f"candidate: {first - 1} models, and equal shares of all. Use {fewest} or more."
+        )
     human = config.reward.human
     if human is not None and human.alone and len(parents(config.method, roles)) > 2:
         raise ConfigError(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+
+import msgspec
 
 from lib_automerge.domain import architectures, weights
 from lib_automerge.domain.config import BlockRule, ParameterRule
 from lib_automerge.domain.recipe import BASE, ParameterValue, Recipe
+from lib_automerge.errors import ConfigError
 from lib_automerge.merge.lab import catalogue
 from lib_automerge.merge.lab.methods import LabMethod
 from lib_automerge.merge.lab.parameters import Parameter
@@ -17,6 +21,9 @@ from lib_automerge.ui.texts import rules_text
 
 MOST = 2.0
 """A number is searched up to so many times what it is."""
+
+NARROWER, STEPS = 0.75, 12
+"""An end of a range that its method refuses comes so much nearer to the value, so often at most."""
 
 TINY = 1e-3
 """A number that is smaller by default is a tolerance: no search of its range comes near to it."""
@@ -57,6 +64,9 @@ def _parameters(recipe: Recipe, method: LabMethod) -> str:
             parameter.kind == "number" and float(parameter.default) >= TINY
         ):
             searched[parameter.name] = _range(parameter, value)
+    if not any(parameter.kind == "number per model" for parameter in method.parameters):
+        # shares of models always go together
+        searched = _that_go_together(method, recipe, searched)
     if not searched and method.weight is None:
         for parameter in parameter_rules.of_search(method).values():
             if parameter.kind == "choice":
@@ -65,6 +75,48 @@ def _parameters(recipe: Recipe, method: LabMethod) -> str:
                 # the search begins with the first
                 searched[parameter.name] = ParameterRule(values=(str(own), *others))
     return parameter_rules.text_of(fixed, searched)
+
+
+def _that_go_together(
+    method: LabMethod, recipe: Recipe, ranges: Mapping[str, ParameterRule]
+) -> dict[str, ParameterRule]:
+    """The ranges, narrowed around the merge's own values where the method refuses their ends."""
+    own: dict[str, object] = {}
+    for parameter in method.parameters:
+        value = recipe.parameters.get(parameter.name, parameter.default)
+        own[parameter.name] = next(iter(value.values()), 0.0) if isinstance(value, dict) else value
+    found: dict[str, ParameterRule] = {}
+    for name, rule in ranges.items():
+        mine = own[name]
+        assert isinstance(mine, int | float)
+        ends = []
+        for end in (rule.low, rule.high):
+            assert end is not None
+            for _ in range(STEPS):
+                if _taken(method, own, found, {name: end}):
+                    break
+                end = round(mine + (end - mine) * NARROWER, 3)
+            else:
+                end = float(mine)
+            ends.append(end)
+        if ends[0] < ends[1]:
+            found[name] = msgspec.structs.replace(rule, low=ends[0], high=ends[1])
+    return found
+
+
+def _taken(
+    method: LabMethod,
+    own: Mapping[str, object],
+    ranges: Mapping[str, ParameterRule],
+    value: Mapping[str, float],
+) -> bool:
+    """Whether the method takes a value with all ends of other ranges."""
+    for corner in itertools.product(*((rule.low, rule.high) for rule in ranges.values())):
+        try:
+            method.check({**own, **dict(zip(ranges, corner, strict=True)), **value})
+        except ConfigError:
+            return False
+    return True
 
 
 def _weights(recipe: Recipe, weight: str) -> dict[str, object]:

@@ -327,6 +327,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("ties", "many", {"parameters": {"k": {"low": 0.9, "high": 0.1}}}, "reversed"),
     ("ties", "many", {"parameters": {"k": {"low": 0.5, "high": 0.5}}}, "nothing is left"),
     ("ties", "many", {"parameters": {"k": {}}, "blocks": {"IN00": {"fixed": 0}}}, "no weights"),
+    ("ties", "many", {"parameters": {"k": {}}, "evaluations": 5}, "5 come before.*Use 6 or"),
+    ("ties", "many", {"parameters": {"k": {}}, "evaluations": 4, "calibration": 1}, "Use 5 or"),
     ("ties", "ab", {"parameters": {"k": {}}}, "no base was given"),
     ("average", "many", {"parameters": {"shares": {}}}, "a base was given"),
     ("slerp", "many", {}, "no use for model"),
