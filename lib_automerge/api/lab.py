@@ -71,6 +71,7 @@ def _told(now: LabSnapshot, reading: Reading) -> dict[str, object]:
             "total": progress.total,
             "bytes_per_second": progress.rate,
             "seconds_left": progress.left,
+            "note": progress.note,
         }
     raw["reading"] = msgspec.to_builtins(reading)
     raw["picture"] = None if now.picture is None else now.picture.number
