@@ -46,6 +46,8 @@ def main(folder: Path) -> None:
     app = page.build(desk)
     with socket.socket() as listening:
         listening.bind((page.HOST, 0))
+        # who reads the address may come before the server is there, and is then kept waiting
+        listening.listen()
         port = listening.getsockname()[1]
         sys.stdout.write(f"gradio {gr.__version__} http://{page.HOST}:{port}/\n")
         sys.stdout.flush()

@@ -70,6 +70,11 @@ def test_the_parameters_of_a_method_are_searched_and_fixed(page: LabPage, site: 
     table = page.part("parameter_table")
     press(page, "parameter_apply")
     table.get_by_text("searched from 0 to 1").wait_for()
+    page.checks.get_by_text("values that do not go together").wait_for()
+    page.enter("parameter_low", "0.1")
+    page.enter("parameter_high", "0.9")
+    press(page, "parameter_apply")
+    table.get_by_text("searched from 0.1 to 0.9").wait_for()
     assert page.part("generate").is_enabled()
     page.pick("parameter", "favour")
     do(page, "Search in each block")
@@ -79,7 +84,10 @@ def test_the_parameters_of_a_method_are_searched_and_fixed(page: LabPage, site: 
     page.enter("parameter_value", "small")
     press(page, "parameter_apply")
     table.get_by_text("fixed at small").wait_for()
-    assert json.loads(site.draft()["parameters"]) == {"p": {}, "favour": {"fixed": "small"}}
+    assert json.loads(site.draft()["parameters"]) == {
+        "p": {"low": 0.1, "high": 0.9},
+        "favour": {"fixed": "small"},
+    }
     page.unfold("parameters_fold")
     page.enter("parameters", '{"epsilon": {"low": 0.1, "high": 0.3, "per_block": true}}')
     table.get_by_text("searched from 0.1 to 0.3, in each block").wait_for()
